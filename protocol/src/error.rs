@@ -1,0 +1,177 @@
+//! What a broker can answer instead of a result: one table of numbers, meanings and retriability.
+//!
+//! Numbers are Kafka's wherever Kafka has the case, so that a Kafka listener needs no second table;
+//! our own begin at 1000. Numbers are never reused.
+
+use std::fmt;
+
+macro_rules! error_codes {
+    ($($(#[doc = $doc:literal])* $name:ident = $number:literal, $retriable:ident, $label:literal;)*) => {
+        /// Why a request was not carried out.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ErrorCode {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl ErrorCode {
+            /// Every code, in the order of the table.
+            pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$name),*];
+
+            /// The number on the wire; 0 is left for success.
+            pub fn number(self) -> u16 {
+                match self { $(ErrorCode::$name => $number,)* }
+            }
+
+            /// The code for a number, or `None` for one that this build does not know.
+            pub fn from_number(number: u16) -> Option<ErrorCode> {
+                match number { $($number => Some(ErrorCode::$name),)* _ => None }
+            }
+
+            /// The name in capitals that Kafka's tools print, for people and for search engines.
+            pub fn label(self) -> &'static str {
+                match self { $(ErrorCode::$name => $label,)* }
+            }
+
+            /// The first line of the code's documentation.
+            pub fn meaning(self) -> &'static str {
+                match self { $(ErrorCode::$name => concat!($($doc),*).trim_ascii(),)* }
+            }
+
+            /// Whether the same request may succeed later without anyone changing it.
+            pub fn retriable(self) -> bool {
+                match self { $(ErrorCode::$name => retriable!($retriable),)* }
+            }
+        }
+    };
+}
+
+macro_rules! retriable {
+    (retriable) => {
+        true
+    };
+    (fatal) => {
+        false
+    };
+}
+
+error_codes! {
+    /// The broker failed in a way that has no number of its own; its log says more.
+    Internal = 1000, fatal, "INTERNAL";
+    /// The offset lies before the log's start or at or behind its end.
+    OffsetOutOfRange = 1, fatal, "OFFSET_OUT_OF_RANGE";
+    /// The batch's checksum does not fit its bytes.
+    CorruptBatch = 2, fatal, "CORRUPT_MESSAGE";
+    /// No topic or partition of that name or id exists.
+    UnknownTopicOrPartition = 3, retriable, "UNKNOWN_TOPIC_OR_PARTITION";
+    /// The partition has no leader at the moment.
+    LeaderNotAvailable = 5, retriable, "LEADER_NOT_AVAILABLE";
+    /// This broker does not lead the partition.
+    NotLeader = 6, retriable, "NOT_LEADER_OR_FOLLOWER";
+    /// The deadline passed; a produced batch may or may not have been written.
+    RequestTimedOut = 7, retriable, "REQUEST_TIMED_OUT";
+    /// No session with the broker: it is starting, stopping or fenced.
+    BrokerNotAvailable = 8, retriable, "BROKER_NOT_AVAILABLE";
+    /// The batch is larger than the topic's `max.message.bytes`.
+    BatchTooLarge = 10, fatal, "MESSAGE_TOO_LARGE";
+    /// The topic's name breaks the rules for names.
+    InvalidTopic = 17, fatal, "INVALID_TOPIC_EXCEPTION";
+    /// Fewer in-sync replicas than `min.insync.replicas`; nothing was written.
+    NotEnoughReplicas = 19, retriable, "NOT_ENOUGH_REPLICAS";
+    /// Written, but fewer in-sync replicas than `min.insync.replicas` have it.
+    NotEnoughReplicasAfterAppend = 20, retriable, "NOT_ENOUGH_REPLICAS_AFTER_APPEND";
+    /// The principal may not do this.
+    Unauthorized = 29, fatal, "TOPIC_AUTHORIZATION_FAILED";
+    /// The batch's timestamps lie outside what the topic accepts.
+    InvalidTimestamp = 32, fatal, "INVALID_TIMESTAMP";
+    /// The API or its version is not spoken here.
+    UnsupportedVersion = 35, fatal, "UNSUPPORTED_VERSION";
+    /// A topic of that name exists already.
+    TopicExists = 36, fatal, "TOPIC_ALREADY_EXISTS";
+    /// The number of partitions is zero or too large.
+    InvalidPartitions = 37, fatal, "INVALID_PARTITIONS";
+    /// The replication factor is zero or larger than the number of brokers.
+    InvalidReplicationFactor = 38, fatal, "INVALID_REPLICATION_FACTOR";
+    /// A configuration key is unknown or its value not allowed.
+    InvalidConfig = 40, fatal, "INVALID_CONFIG";
+    /// The controller has moved or has no leader at the moment.
+    NotController = 41, retriable, "NOT_CONTROLLER";
+    /// The request contradicts itself or breaks a rule of the protocol.
+    InvalidRequest = 42, fatal, "INVALID_REQUEST";
+    /// The batch does not continue the producer's sequence.
+    OutOfOrderSequence = 45, fatal, "OUT_OF_ORDER_SEQUENCE_NUMBER";
+    /// A newer epoch of the same producer has written.
+    ProducerFenced = 47, fatal, "INVALID_PRODUCER_EPOCH";
+    /// The partition's files failed on this broker; other replicas are not affected.
+    StorageFailed = 56, retriable, "KAFKA_STORAGE_ERROR";
+    /// The partition does not remember this producer: start a new epoch at sequence 0.
+    UnknownProducer = 59, fatal, "UNKNOWN_PRODUCER_ID";
+    /// The client's leader epoch is older than the partition's.
+    FencedLeaderEpoch = 74, retriable, "FENCED_LEADER_EPOCH";
+    /// The client's leader epoch is newer than the partition's.
+    UnknownLeaderEpoch = 75, retriable, "UNKNOWN_LEADER_EPOCH";
+    /// The codec named in the batch is not supported.
+    UnsupportedCompression = 76, fatal, "UNSUPPORTED_COMPRESSION_TYPE";
+    /// The new leader does not know its high watermark yet.
+    OffsetNotAvailable = 78, retriable, "OFFSET_NOT_AVAILABLE";
+    /// The batch or one of its records breaks the format.
+    InvalidRecord = 87, fatal, "INVALID_RECORD";
+    /// The broker's queue for this partition is full; nothing was written.
+    Overloaded = 1001, retriable, "OVERLOADED";
+    /// The broker's disk has passed its soft mark; nothing was written.
+    DiskFull = 1002, retriable, "DISK_FULL";
+    /// The batch was replaced by a newer leader's before it was committed.
+    Superseded = 1003, retriable, "SUPERSEDED";
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// An error as it travels: the code for machines, the detail for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct WireError {
+    /// What a program decides by.
+    pub code: ErrorCode,
+    /// Names the thing, the reason and the way out.
+    pub detail: String,
+}
+
+impl WireError {
+    /// An error with its explanation.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> WireError {
+        WireError { code, detail: detail.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_number_names_one_code_and_leads_back_to_it() {
+        let numbers: HashSet<u16> = ErrorCode::ALL.iter().map(|code| code.number()).collect();
+        assert_eq!(numbers.len(), ErrorCode::ALL.len());
+        assert!(!numbers.contains(&0), "0 means success");
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_number(code.number()), Some(*code));
+        }
+    }
+
+    #[test]
+    fn the_table_for_readers_is_the_table_of_the_code() {
+        let wire = include_str!("../WIRE.md");
+        let (_, table) =
+            wire.split_once("|---|---|---|---|\n| 1000 |").expect("the table of errors");
+        assert_eq!(table.lines().count(), ErrorCode::ALL.len());
+        for code in ErrorCode::ALL {
+            let retriable = if code.retriable() { "yes" } else { "no" };
+            let meaning = code.meaning().trim_end_matches('.');
+            let row = format!("| {} | {} | {retriable} | {meaning} |", code.number(), code.label());
+            assert!(wire.contains(&row), "WIRE.md lacks {row}");
+        }
+    }
+}

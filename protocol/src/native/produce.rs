@@ -1,0 +1,118 @@
+//! Produce: one record batch for one partition, with the promise that the producer wants.
+
+use bytes::Bytes;
+
+use crate::ids::{Offset, Term, Timestamp, TopicPartition};
+use crate::native::coding;
+use crate::wire::{DecodeError, Reader, Writer};
+
+/// What must have happened before the broker answers; chosen per request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AckMode {
+    /// The leader has appended the batch.
+    Async,
+    /// A majority of the voters counts it: it is committed.
+    SemiSync,
+    /// Every in-sync voter counts it, and there are at least `min.insync.replicas` of them.
+    Sync,
+}
+
+/// One batch for one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProduceRequest {
+    /// Where the batch goes.
+    pub partition: TopicPartition,
+    /// When the answer is due.
+    pub acks: AckMode,
+    /// The leader's term as the client knows it; another term refuses the batch before it is written.
+    pub leader_term: Option<Term>,
+    /// How long the broker may wait for replicas before it answers `RequestTimedOut`.
+    pub timeout_ms: u32,
+    /// Exactly one RecordBatch v2.
+    pub batch: Bytes,
+}
+
+/// What the broker can vouch for when it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The offset of the batch's first record.
+    pub base_offset: Offset,
+    /// The term that wrote it.
+    pub term: Term,
+    /// How many replicas, the leader included, are known to have the batch.
+    pub replicas: u8,
+    /// How many replicas are known to have it on disk.
+    pub flushed: u8,
+    /// Set where the topic stamps batches with the broker's clock.
+    pub log_append_time: Option<Timestamp>,
+}
+
+impl AckMode {
+    fn number(self) -> u8 {
+        match self {
+            AckMode::Async => 0,
+            AckMode::SemiSync => 1,
+            AckMode::Sync => 2,
+        }
+    }
+
+    fn from_number(number: u8) -> Result<AckMode, DecodeError> {
+        match number {
+            0 => Ok(AckMode::Async),
+            1 => Ok(AckMode::SemiSync),
+            2 => Ok(AckMode::Sync),
+            found => Err(DecodeError::Invalid { what: "an ack mode", found: found.into() }),
+        }
+    }
+}
+
+impl ProduceRequest {
+    /// Writes everything but the batch, which follows as it is to the end of the frame.
+    pub fn encode_head(&self, writer: &mut Writer) {
+        coding::put_partition(writer, self.partition);
+        writer.u8(self.acks.number());
+        coding::put_term(writer, self.leader_term);
+        writer.u32(self.timeout_ms);
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body; the batch stays a slice of it.
+    pub fn decode(body: Bytes) -> Result<ProduceRequest, DecodeError> {
+        let mut reader = Reader::new(&body);
+        reader.within("a produce request");
+        let partition = coding::partition(&mut reader)?;
+        let acks = AckMode::from_number(reader.u8()?)?;
+        let leader_term = coding::term(&mut reader)?;
+        let timeout_ms = reader.u32()?;
+        reader.tagged_fields()?;
+        let batch = body.slice_ref(reader.rest());
+        Ok(ProduceRequest { partition, acks, leader_term, timeout_ms, batch })
+    }
+}
+
+impl Receipt {
+    /// Writes the body.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.u64(self.base_offset.0);
+        writer.u32(self.term.0);
+        writer.u8(self.replicas);
+        writer.u8(self.flushed);
+        writer.optional(self.log_append_time, |writer, time| writer.i64(time.0));
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Receipt, DecodeError> {
+        reader.within("a receipt");
+        let receipt = Receipt {
+            base_offset: coding::offset(reader)?,
+            term: Term(reader.u32()?),
+            replicas: reader.u8()?,
+            flushed: reader.u8()?,
+            log_append_time: reader
+                .optional("a timestamp", |reader| reader.i64().map(Timestamp))?,
+        };
+        reader.tagged_fields()?;
+        Ok(receipt)
+    }
+}

@@ -1,0 +1,282 @@
+//! Frames between brokers as bytes: a head that says everything, then the entries of the appends as
+//! they lie in the sender's log, which are neither copied on the way out nor on the way in.
+
+use bytes::Bytes;
+
+use crate::ids::{Incarnation, Position, Term, TopicPartition};
+use crate::native::coding;
+use crate::peer::heartbeats::{self, Beats};
+use crate::peer::{
+    AppendAnswer, AppendOutcome, AppendRequest, Ballot, GroupMessage, LeaderNews, PeerBody,
+    PeerFrame, RaftMessage, VoteAnswer, VoteRequest,
+};
+use crate::wire::{DecodeError, Reader, Writer};
+
+const BODY_RAFT: u8 = 0;
+const BODY_LEADERS: u8 = 1;
+const BODY_COMMAND: u8 = 2;
+const BODY_COMMAND_ANSWER: u8 = 3;
+
+const VOTE: u8 = 0;
+const VOTE_ANSWER: u8 = 1;
+const APPEND: u8 = 2;
+const APPEND_ACCEPTED: u8 = 3;
+const APPEND_REJECTED: u8 = 4;
+const TIMEOUT_NOW: u8 = 5;
+
+/// The fewest bytes of a message: a group, a kind and a term.
+const MESSAGE_BYTES_MIN: usize = 25;
+
+impl PeerFrame {
+    /// The frame as chunks to be written one after another, without its length.
+    pub fn encode_chunks(&self) -> Vec<Bytes> {
+        let mut writer = Writer::with_capacity(256);
+        writer.u64(self.from.0);
+        writer.optional(self.to, |writer, to| writer.u64(to.0));
+        let mut entries = Vec::new();
+        match &self.body {
+            PeerBody::Raft(messages) => encode_messages(&mut writer, messages, &mut entries),
+            PeerBody::Leaders(news) => {
+                writer.u8(BODY_LEADERS);
+                writer.list(news, |writer, one| {
+                    coding::put_partition(writer, one.partition);
+                    writer.u32(one.term.0);
+                    coding::put_nodes(writer, &one.in_sync);
+                });
+            }
+            PeerBody::Command { id, command } => {
+                writer.u8(BODY_COMMAND);
+                writer.u64(*id);
+                writer.blob(command);
+            }
+            PeerBody::CommandAnswer { id, result } => {
+                writer.u8(BODY_COMMAND_ANSWER);
+                writer.u64(*id);
+                coding::put_result(&mut writer, result, |writer, answer| writer.blob(answer));
+            }
+        }
+        writer.no_tagged_fields();
+        let mut chunks = Vec::with_capacity(1 + entries.len());
+        chunks.push(writer.finish());
+        chunks.extend(entries);
+        chunks
+    }
+
+    /// Reads a frame without its length; entries stay slices of it.
+    pub fn decode(frame: Bytes) -> Result<PeerFrame, DecodeError> {
+        let mut reader = Reader::new(&frame);
+        reader.within("a frame between brokers");
+        let from = Incarnation(reader.u64()?);
+        let to = reader.optional("an incarnation", |reader| reader.u64().map(Incarnation))?;
+        let mut entry_bytes = Vec::new();
+        let mut body = match reader.u8()? {
+            BODY_RAFT => PeerBody::Raft(decode_messages(&mut reader, &mut entry_bytes)?),
+            BODY_LEADERS => PeerBody::Leaders(reader.list("leader news", 25, |reader| {
+                Ok(LeaderNews {
+                    partition: coding::partition(reader)?,
+                    term: Term(reader.u32()?),
+                    in_sync: coding::nodes(reader)?,
+                })
+            })?),
+            BODY_COMMAND => PeerBody::Command {
+                id: reader.u64()?,
+                command: frame.slice_ref(reader.blob("a command")?),
+            },
+            BODY_COMMAND_ANSWER => PeerBody::CommandAnswer {
+                id: reader.u64()?,
+                result: coding::result(&mut reader, |reader| {
+                    Ok(frame.slice_ref(reader.blob("an answer")?))
+                })?,
+            },
+            found => {
+                return Err(DecodeError::Invalid { what: "a frame's body", found: found.into() });
+            }
+        };
+        reader.tagged_fields()?;
+        if let PeerBody::Raft(messages) = &mut body {
+            attach_entries(&frame, &mut reader, messages, &entry_bytes)?;
+        }
+        reader.end()?;
+        Ok(PeerFrame { from, to, body })
+    }
+}
+
+fn encode_messages(writer: &mut Writer, messages: &[GroupMessage], entries: &mut Vec<Bytes>) {
+    writer.u8(BODY_RAFT);
+    let mut beats = Beats::default();
+    let mut others = Vec::new();
+    for one in messages {
+        match &one.message {
+            RaftMessage::Heartbeat(beat) => beats.add(one.group, *beat),
+            RaftMessage::HeartbeatAnswer(answer) => beats.add_answer(one.group, *answer),
+            RaftMessage::Vote(_)
+            | RaftMessage::VoteAnswer(_)
+            | RaftMessage::Append(_)
+            | RaftMessage::AppendAnswer(_)
+            | RaftMessage::TimeoutNow { .. } => others.push(one),
+        }
+    }
+    beats.encode(writer);
+    writer.list(&others, |writer, one| encode_message(writer, one, entries));
+}
+
+fn encode_message(writer: &mut Writer, one: &GroupMessage, entries: &mut Vec<Bytes>) {
+    coding::put_partition(writer, one.group);
+    match &one.message {
+        RaftMessage::Vote(vote) => {
+            writer.u8(VOTE);
+            writer.u32(vote.term.0);
+            writer.u8(ballot_number(vote.ballot));
+            put_position(writer, vote.last);
+        }
+        RaftMessage::VoteAnswer(answer) => {
+            writer.u8(VOTE_ANSWER);
+            writer.u32(answer.term.0);
+            writer.u8(ballot_number(answer.ballot));
+            coding::put_flag(writer, answer.granted);
+        }
+        RaftMessage::Append(append) => {
+            writer.u8(APPEND);
+            writer.u32(append.term.0);
+            put_position(writer, append.prev);
+            writer.uvarint(append.commit.0);
+            writer.list(&append.entries, |writer, slice| writer.uvarint(slice.len() as u64));
+            entries.extend(append.entries.iter().cloned());
+        }
+        RaftMessage::AppendAnswer(AppendAnswer { term, outcome }) => match outcome {
+            AppendOutcome::Accepted { appended, flushed } => {
+                writer.u8(APPEND_ACCEPTED);
+                writer.u32(term.0);
+                writer.uvarint(appended.0);
+                writer.uvarint(flushed.0);
+            }
+            AppendOutcome::Rejected { at, hint } => {
+                writer.u8(APPEND_REJECTED);
+                writer.u32(term.0);
+                writer.uvarint(at.0);
+                put_position(writer, *hint);
+            }
+        },
+        RaftMessage::TimeoutNow { term } => {
+            writer.u8(TIMEOUT_NOW);
+            writer.u32(term.0);
+        }
+        RaftMessage::Heartbeat(_) | RaftMessage::HeartbeatAnswer(_) => {
+            unreachable!("heartbeats and their answers are coalesced before this")
+        }
+    }
+}
+
+/// Reads the messages; of an append's entries only the sizes, which `entry_bytes` collects.
+fn decode_messages(
+    reader: &mut Reader<'_>,
+    entry_bytes: &mut Vec<Vec<usize>>,
+) -> Result<Vec<GroupMessage>, DecodeError> {
+    let mut messages = heartbeats::decode(reader)?;
+    for _ in 0..reader.count("messages", MESSAGE_BYTES_MIN)? {
+        let group = coding::partition(reader)?;
+        messages.push(decode_message(reader, group, entry_bytes)?);
+    }
+    Ok(messages)
+}
+
+fn decode_message(
+    reader: &mut Reader<'_>,
+    group: TopicPartition,
+    entry_bytes: &mut Vec<Vec<usize>>,
+) -> Result<GroupMessage, DecodeError> {
+    let kind = reader.u8()?;
+    let term = Term(reader.u32()?);
+    let message = match kind {
+        VOTE => RaftMessage::Vote(VoteRequest {
+            term,
+            ballot: ballot(reader)?,
+            last: position(reader)?,
+        }),
+        VOTE_ANSWER => {
+            let ballot = ballot(reader)?;
+            RaftMessage::VoteAnswer(VoteAnswer {
+                term,
+                ballot,
+                granted: coding::flag(reader, "a vote")?,
+            })
+        }
+        APPEND => {
+            let (prev, commit) = (position(reader)?, coding::short_log_index(reader)?);
+            entry_bytes.push(reader.list("sizes of entries", 1, |reader| {
+                usize::try_from(reader.uvarint()?).map_err(|_| DecodeError::Short("entries"))
+            })?);
+            RaftMessage::Append(AppendRequest { term, prev, commit, entries: Vec::new() })
+        }
+        APPEND_ACCEPTED => RaftMessage::AppendAnswer(AppendAnswer {
+            term,
+            outcome: AppendOutcome::Accepted {
+                appended: coding::short_log_index(reader)?,
+                flushed: coding::short_log_index(reader)?,
+            },
+        }),
+        APPEND_REJECTED => RaftMessage::AppendAnswer(AppendAnswer {
+            term,
+            outcome: AppendOutcome::Rejected {
+                at: coding::short_log_index(reader)?,
+                hint: position(reader)?,
+            },
+        }),
+        TIMEOUT_NOW => RaftMessage::TimeoutNow { term },
+        found => {
+            return Err(DecodeError::Invalid { what: "a message's kind", found: found.into() });
+        }
+    };
+    Ok(GroupMessage { group, message })
+}
+
+/// Gives each append its entries, which follow the head in the order of the appends.
+fn attach_entries(
+    frame: &Bytes,
+    reader: &mut Reader<'_>,
+    messages: &mut [GroupMessage],
+    entry_bytes: &[Vec<usize>],
+) -> Result<(), DecodeError> {
+    let appends = messages.iter_mut().filter_map(|one| match &mut one.message {
+        RaftMessage::Append(append) => Some(append),
+        RaftMessage::Vote(_)
+        | RaftMessage::VoteAnswer(_)
+        | RaftMessage::AppendAnswer(_)
+        | RaftMessage::Heartbeat(_)
+        | RaftMessage::HeartbeatAnswer(_)
+        | RaftMessage::TimeoutNow { .. } => None,
+    });
+    for (append, sizes) in appends.zip(entry_bytes) {
+        for size in sizes {
+            let slice = reader.take(*size).map_err(|_| DecodeError::Short("entries"))?;
+            append.entries.push(frame.slice_ref(slice));
+        }
+    }
+    Ok(())
+}
+
+fn put_position(writer: &mut Writer, position: Position) {
+    writer.u32(position.term.0);
+    writer.uvarint(position.index.0);
+}
+
+fn position(reader: &mut Reader<'_>) -> Result<Position, DecodeError> {
+    Ok(Position { term: Term(reader.u32()?), index: coding::short_log_index(reader)? })
+}
+
+fn ballot_number(ballot: Ballot) -> u8 {
+    match ballot {
+        Ballot::Pre => 0,
+        Ballot::Real => 1,
+        Ballot::Transfer => 2,
+    }
+}
+
+fn ballot(reader: &mut Reader<'_>) -> Result<Ballot, DecodeError> {
+    match reader.u8()? {
+        0 => Ok(Ballot::Pre),
+        1 => Ok(Ballot::Real),
+        2 => Ok(Ballot::Transfer),
+        found => Err(DecodeError::Invalid { what: "a ballot", found: found.into() }),
+    }
+}
