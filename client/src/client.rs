@@ -1,0 +1,363 @@
+//! The way in: configuration, and the handle from which all others are made.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use highwater_protocol::ids::{NodeId, TopicPartition};
+use highwater_protocol::native::metadata::{MetadataRequest, MetadataResponse};
+
+use crate::admin::Admin;
+use crate::connection::{Call, Connection, Identity, Pool};
+use crate::error::{Error, ErrorKind};
+use crate::metadata::{Metadata, Snapshot, TopicShape};
+use crate::producer::{Producer, ProducerConfig};
+use crate::profile::Profile;
+use crate::reader::{Reader, ReaderConfig};
+use crate::record::TopicName;
+use crate::retry::{self, Backoff};
+
+/// How to reach a cluster, as whom, and how patiently.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Some brokers of the cluster, `host:port`; the rest is learned from them.
+    pub bootstrap: Vec<String>,
+    /// Who we are and whom we trust.
+    pub tls: TlsConfig,
+    /// A name for this client in the brokers' logs.
+    pub client_id: String,
+    /// How long one attempt to connect may take. Default 1 s.
+    pub connect_timeout: Duration,
+    /// How long a broker may take to answer one request. Default 10 s.
+    pub request_timeout: Duration,
+    /// How old metadata may grow before it is asked for again. Default 5 minutes.
+    pub metadata_age_max: Duration,
+}
+
+/// The certificates of a client, from files or memory.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// The cluster CA's certificate.
+    pub ca: Pem,
+    /// The client's certificate (chain), whose SAN URI names the cluster and the client.
+    pub cert: Pem,
+    /// The private key of that certificate.
+    pub key: Pem,
+}
+
+/// PEM text, or where it is.
+#[derive(Clone)]
+pub enum Pem {
+    /// In this file, read when the client connects.
+    File(PathBuf),
+    /// The text itself.
+    Text(Vec<u8>),
+}
+
+/// A connected client; clones share its connections.
+#[derive(Clone)]
+pub struct Client {
+    core: Arc<Core>,
+}
+
+/// What all handles made from a client share.
+pub(crate) struct Core {
+    pub(crate) config: ClientConfig,
+    pub(crate) pool: Pool,
+    pub(crate) metadata: Metadata,
+}
+
+impl ClientConfig {
+    /// A configuration with default time-outs.
+    pub fn new(
+        bootstrap: impl IntoIterator<Item = impl Into<String>>,
+        tls: TlsConfig,
+    ) -> ClientConfig {
+        ClientConfig {
+            bootstrap: bootstrap.into_iter().map(Into::into).collect(),
+            tls,
+            client_id: "highwater-client".into(),
+            connect_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(10),
+            metadata_age_max: Duration::from_secs(300),
+        }
+    }
+
+    /// Sets the name for the brokers' logs.
+    pub fn client_id(mut self, client_id: impl Into<String>) -> ClientConfig {
+        self.client_id = client_id.into();
+        self
+    }
+}
+
+impl Client {
+    /// Connects to the first bootstrap broker that answers and learns the cluster from it.
+    ///
+    /// # Errors
+    /// `Config` for TLS material that cannot be read, `Identity` where a broker is not of the
+    /// cluster that the client's certificate names, `Unreachable` where no address answers.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn connect(config: ClientConfig) -> Result<Client, Error> {
+        if config.bootstrap.is_empty() {
+            let text = "no bootstrap address: give host:port of at least one broker";
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        let identity = Identity::read(&config.tls)?;
+        let pool = Pool::new(identity, config.client_id.clone(), config.connect_timeout)?;
+        let core = Arc::new(Core { config, pool, metadata: Metadata::new() });
+        core.refresh(0, None).await?;
+        tokio::spawn(keep_fresh(Arc::downgrade(&core)));
+        Ok(Client { core })
+    }
+
+    /// Connects with the profile called `name`, or the current one.
+    ///
+    /// # Errors
+    /// `Config` where there is no such profile; otherwise as [`Client::connect`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn from_profile(name: Option<&str>) -> Result<Client, Error> {
+        Client::connect(Profile::load(name)?.config()).await
+    }
+
+    /// A new producer, ready to send.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, on which its sender runs.
+    pub fn producer(&self, config: ProducerConfig) -> Producer {
+        Producer::new(self.core.clone(), config)
+    }
+
+    /// A reader of partitions of one topic, positioned and ready.
+    ///
+    /// # Errors
+    /// `UnknownTopic` where topic or partition do not exist, `TimedOut` where a partition's
+    /// start could not be found out in time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn reader(&self, config: ReaderConfig) -> Result<Reader, Error> {
+        Reader::open(self.core.clone(), config).await
+    }
+
+    /// Topics, partitions and brokers.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.core.clone())
+    }
+
+    /// The id of the cluster, which the client's certificate names and every broker has proved.
+    pub fn cluster_id(&self) -> &str {
+        self.core.pool.cluster()
+    }
+
+    /// Closes all connections and waits until the brokers have been told.
+    ///
+    /// Producers and readers made from this client fail from now on; close them first.
+    ///
+    /// # Cancel safety
+    /// The connections are closed even if the future is dropped; only the waiting ends.
+    pub async fn close(&self) {
+        self.core.pool.close().await;
+    }
+}
+
+impl Core {
+    /// A connection to `node`, whose address metadata must know.
+    pub(crate) async fn connection(&self, node: NodeId) -> Result<Arc<Connection>, Error> {
+        let Some(address) = self.metadata.now().address(node) else {
+            let text = format!("no broker {node} is registered; `hw cluster brokers` lists them");
+            return Err(Error::new(ErrorKind::Unreachable, text));
+        };
+        self.pool.get(node, &address).await
+    }
+
+    /// Asks brokers for metadata until one answers, unless the cache has become newer than `seen`
+    /// meanwhile; `avoid` is asked last.
+    ///
+    /// Cancel safe: another caller goes on where this one stopped.
+    pub(crate) async fn refresh(
+        &self,
+        seen: u64,
+        avoid: Option<NodeId>,
+    ) -> Result<Arc<Snapshot>, Error> {
+        let _single_flight = self.metadata.refreshing.lock().await;
+        let now = self.metadata.now();
+        if now.generation > seen {
+            return Ok(now);
+        }
+        let question = self.metadata.question();
+        let answer = self.ask_any(&question, avoid).await?;
+        Ok(self.metadata.learn(&answer))
+    }
+
+    /// Puts a metadata question to one broker after another, the next one as soon as the last
+    /// takes long, and gives the first answer.
+    pub(crate) async fn ask_any(
+        &self,
+        question: &MetadataRequest,
+        avoid: Option<NodeId>,
+    ) -> Result<MetadataResponse, Error> {
+        let mut known = self.metadata.candidates(avoid);
+        // Whoever must be dialled first may well be dead; the sort keeps the order otherwise.
+        known.sort_by_key(|(node, _)| (Some(*node) == avoid, self.pool.live(*node).is_none()));
+        let known = known.into_iter().map(|(node, address)| (Some(node), address.to_string()));
+        let bootstrap = self.config.bootstrap.iter().map(|address| (None, address.clone()));
+        let mut candidates = known.chain(bootstrap);
+        let mut asking = FuturesUnordered::new();
+        let mut failure = None;
+        loop {
+            match candidates.next() {
+                Some((node, address)) => asking.push(self.ask(node, address, question)),
+                None if asking.is_empty() => {
+                    return Err(failure.expect("there is at least one bootstrap address"));
+                }
+                None => {}
+            }
+            let hedge = tokio::time::sleep(HEDGE_AFTER);
+            let more = candidates.size_hint().0 > 0;
+            tokio::select! {
+                Some(answer) = asking.next() => match answer {
+                    Ok(answer) => return Ok(answer),
+                    // Whom we don't trust matters more than who cannot be reached.
+                    Err(error) if error.kind() == ErrorKind::Identity => failure = Some(error),
+                    Err(error) => { failure.get_or_insert(error); }
+                },
+                () = hedge, if more => {}
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        node: Option<NodeId>,
+        address: String,
+        question: &MetadataRequest,
+    ) -> Result<MetadataResponse, Error> {
+        let connection = match node {
+            Some(node) => self.pool.get(node, &address).await?,
+            None => self.pool.bootstrap(&address).await?,
+        };
+        connection.call(question, METADATA_PATIENCE).await
+    }
+
+    /// A topic's id and number of partitions, asking until `patience` has passed.
+    ///
+    /// A topic that nobody knows is asked for again for a moment: it may have been made just now.
+    pub(crate) async fn topic(
+        &self,
+        name: &TopicName,
+        patience: Duration,
+    ) -> Result<TopicShape, Error> {
+        self.metadata.follow(name);
+        let act = format!("use topic {name}");
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(retry::seed());
+        loop {
+            let snapshot = self.metadata.now();
+            match snapshot.topic(name) {
+                Some(Ok(shape)) if shape.partitions > 0 => return Ok(shape),
+                Some(Err(error)) if !error.code.retriable() => {
+                    return Err(Error::refused(&act, error));
+                }
+                Some(Err(error)) if begun.elapsed() > UNKNOWN_TOPIC_PATIENCE => {
+                    return Err(Error::refused(&act, error));
+                }
+                Some(Ok(_) | Err(_)) | None => {}
+            }
+            if let Some(error) = snapshot.refusal(name).filter(|_| begun.elapsed() > ALONE_PATIENCE)
+            {
+                return Err(Error::refused(&act, error));
+            }
+            let failure = self.refresh(snapshot.generation, None).await.err();
+            if let Some(error) = failure.filter(|e| e.fatal() || begun.elapsed() > patience) {
+                return Err(error.during(&format!("cannot {act}")));
+            }
+            if self.metadata.now().topic(name).is_none_or(|topic| topic.is_err()) {
+                tokio::time::sleep(backoff.pause()).await;
+            }
+        }
+    }
+
+    /// Carries out `call` on the leader of a partition, again and again while the refusal is
+    /// retriable, until `request_timeout` has passed.
+    pub(crate) async fn on_leader<C: Call>(
+        &self,
+        partition: TopicPartition,
+        request: &C,
+    ) -> Result<C::Response, Error> {
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(retry::seed());
+        loop {
+            let snapshot = self.metadata.now();
+            let result = match snapshot.place(partition) {
+                Some(place) => match self.pool.get(place.node, &place.address).await {
+                    Ok(connection) => connection.call(request, CALL_PATIENCE).await,
+                    Err(error) => Err(error),
+                },
+                None => Err(Error::new(
+                    ErrorKind::TimedOut,
+                    format!("cannot {}: the partition has no leader at the moment", request.act()),
+                )),
+            };
+            match result {
+                Ok(answer) => return Ok(answer),
+                Err(error) if !again(&error) => return Err(error),
+                Err(error) if begun.elapsed() >= self.config.request_timeout => return Err(error),
+                Err(_) => tokio::time::sleep(backoff.pause()).await,
+            }
+            // If nobody answers, the next round says so.
+            let _ = self.refresh(snapshot.generation, None).await;
+        }
+    }
+}
+
+/// A partition just made may not be known to its leader yet, so that is worth another try.
+pub(crate) fn again(error: &Error) -> bool {
+    error.retriable() || error.kind() == ErrorKind::UnknownTopic
+}
+
+/// Asks for metadata when it has grown old, for as long as the client lives.
+async fn keep_fresh(core: Weak<Core>) {
+    loop {
+        let Some(held) = core.upgrade() else { return };
+        let (age_max, taken) = (held.config.metadata_age_max, held.metadata.now().taken);
+        drop(held);
+        let due = taken + age_max.max(METADATA_AGE_LEAST);
+        if Instant::now() < due {
+            tokio::time::sleep_until(due.into()).await;
+            continue;
+        }
+        let Some(held) = core.upgrade() else { return };
+        let generation = held.metadata.now().generation;
+        if held.refresh(generation, None).await.is_err() {
+            drop(held);
+            tokio::time::sleep(METADATA_AGE_LEAST).await;
+        }
+    }
+}
+
+/// A broker that takes longer than this for metadata gets competition.
+const HEDGE_AFTER: Duration = Duration::from_millis(150);
+const METADATA_PATIENCE: Duration = Duration::from_secs(2);
+const METADATA_AGE_LEAST: Duration = Duration::from_secs(1);
+/// One attempt at a small question; the retries have the whole `request_timeout`.
+const CALL_PATIENCE: Duration = Duration::from_secs(2);
+/// For this long an unknown topic may only be too new for the broker that was asked.
+const UNKNOWN_TOPIC_PATIENCE: Duration = Duration::from_millis(500);
+/// After this long one broker's word suffices, because no other answers.
+const ALONE_PATIENCE: Duration = Duration::from_secs(3);
+
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Pem::File(path) => write!(f, "File({})", path.display()),
+            // The text may be a private key.
+            Pem::Text(text) => write!(f, "Text({} bytes)", text.len()),
+        }
+    }
+}

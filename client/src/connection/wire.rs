@@ -1,0 +1,175 @@
+//! Requests and answers as they lie on a stream: the length, the header, the body.
+
+use bytes::Bytes;
+use highwater_protocol::error::WireError;
+use highwater_protocol::native::admin::{
+    CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest, DescribePartitionRequest,
+    DescribePartitionResponse,
+};
+use highwater_protocol::native::fetch::{
+    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+};
+use highwater_protocol::native::frame::{
+    AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_detail,
+    spoken_versions,
+};
+use highwater_protocol::native::metadata::{MetadataRequest, MetadataResponse};
+use highwater_protocol::native::produce::{ProduceRequest, Receipt};
+use highwater_protocol::wire::{DecodeError, Reader, Writer};
+
+use super::Answer;
+use crate::error::{Error, ErrorKind, Outcome};
+
+/// A request that waits for its correlation id, which only its lane can give.
+pub(crate) struct Request {
+    head: Writer,
+    payload: Option<Bytes>,
+}
+
+/// A request that is answered by one value.
+pub(crate) trait Call {
+    /// The answer.
+    type Response: Response;
+    /// Its number on the wire.
+    const API: ApiKey;
+    /// Whether asking twice may differ from asking once.
+    const CHANGES: bool = false;
+
+    /// Writes the body.
+    fn body(&self, writer: &mut Writer);
+
+    /// What is asked for, in words that follow "cannot".
+    fn act(&self) -> String;
+}
+
+/// The body of an answer.
+pub(crate) trait Response: Sized {
+    /// Reads the body.
+    fn read(body: Bytes) -> Result<Self, DecodeError>;
+}
+
+/// A topic was deleted; there is nothing more to say.
+pub(crate) struct Deleted;
+
+impl Request {
+    /// A request that fits one piece.
+    pub(super) fn of<C: Call>(call: &C) -> Request {
+        let mut head = begin(C::API, 64);
+        call.body(&mut head);
+        Request { head, payload: None }
+    }
+
+    /// A batch, which is not copied.
+    pub(crate) fn produce(request: &ProduceRequest) -> Request {
+        let mut head = begin(ApiKey::Produce, 64);
+        request.encode_head(&mut head);
+        Request { head, payload: Some(request.batch.clone()) }
+    }
+
+    /// The frame, in the pieces to write.
+    pub(super) fn into_chunks(mut self, correlation: u32) -> (Bytes, Option<Bytes>) {
+        let payload_bytes = self.payload.as_ref().map_or(0, Bytes::len);
+        let length = u32::try_from(self.head.len() - LENGTH_BYTES + payload_bytes)
+            .expect("batches are bounded far below 4 GiB");
+        self.head.set_u32(0, length);
+        self.head.set_u32(CORRELATION_AT, correlation);
+        (self.head.finish(), self.payload)
+    }
+}
+
+/// The first request on a connection.
+pub(super) fn hello(client_id: &str) -> HelloRequest {
+    let client = format!("{client_id} (highwater-client {})", env!("CARGO_PKG_VERSION"));
+    HelloRequest { client, versions: spoken_versions() }
+}
+
+/// Splits an answer's frame.
+pub(super) fn answer(mut frame: Bytes) -> Result<(u32, Answer), DecodeError> {
+    let header = AnswerHeader::take(&mut frame)?;
+    let answer = match header.error {
+        None => Ok(frame),
+        Some(code) => Err(WireError::new(code, error_detail(&frame)?)),
+    };
+    Ok((header.correlation.0, answer))
+}
+
+/// Reads an answer's body; `act` and `broker` are for the error.
+pub(crate) fn decode<R: Response>(body: Bytes, act: &str, broker: &str) -> Result<R, Error> {
+    R::read(body).map_err(|error| {
+        let text = format!("cannot {act}: {broker} sent an answer that makes no sense: {error}");
+        Error::with_outcome(ErrorKind::Malformed, Outcome::Unknown, text)
+    })
+}
+
+fn begin(api: ApiKey, bytes: usize) -> Writer {
+    let mut head = Writer::with_capacity(bytes);
+    head.u32(0);
+    RequestHeader::new(api, CorrelationId(0)).encode(&mut head);
+    head
+}
+
+macro_rules! calls {
+    ($($request:ident, $api:ident, $response:ident, $changes:literal, $act:expr;)*) => {$(
+        impl Call for $request {
+            type Response = $response;
+            const API: ApiKey = ApiKey::$api;
+            const CHANGES: bool = $changes;
+
+            fn body(&self, writer: &mut Writer) {
+                self.encode(writer);
+            }
+
+            fn act(&self) -> String {
+                let act: fn(&$request) -> String = $act;
+                act(self)
+            }
+        }
+    )*};
+}
+
+calls! {
+    HelloRequest, Hello, HelloResponse, false, |_| "say hello".into();
+    FetchRequest, Fetch, FetchResponse, false, |_| "fetch".into();
+    MetadataRequest, Metadata, MetadataResponse, false, |_| "ask for metadata".into();
+    ListOffsetsRequest, ListOffsets, ListOffsetsResponse, false,
+        |request| format!("find an offset of partition {}", request.partition.partition);
+    CreateTopicRequest, CreateTopic, CreateTopicResponse, true,
+        |request| format!("create topic {}", request.name);
+    DeleteTopicRequest, DeleteTopic, Deleted, true,
+        |request| format!("delete topic {}", request.name);
+    DescribePartitionRequest, DescribePartition, DescribePartitionResponse, false,
+        |request| format!("describe partition {}", request.partition.partition);
+}
+
+macro_rules! responses {
+    ($($response:ident)*) => {$(
+        impl Response for $response {
+            fn read(body: Bytes) -> Result<$response, DecodeError> {
+                let mut reader = Reader::new(&body);
+                let response = $response::decode(&mut reader)?;
+                reader.end()?;
+                Ok(response)
+            }
+        }
+    )*};
+}
+
+responses! {
+    HelloResponse Receipt MetadataResponse ListOffsetsResponse CreateTopicResponse
+    DescribePartitionResponse
+}
+
+impl Response for FetchResponse {
+    fn read(body: Bytes) -> Result<FetchResponse, DecodeError> {
+        FetchResponse::decode(body)
+    }
+}
+
+impl Response for Deleted {
+    fn read(_: Bytes) -> Result<Deleted, DecodeError> {
+        Ok(Deleted)
+    }
+}
+
+const LENGTH_BYTES: usize = 4;
+const CORRELATION_AT: usize = 8;

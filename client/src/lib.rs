@@ -1,0 +1,74 @@
+//! The Rust client of Highwater: a replicated, partitioned event log.
+//!
+//! # Quick start
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use highwater_client::{AckMode, Client, ProducerConfig, ReaderConfig, Record, StartAt};
+//!
+//! # async fn run() -> Result<(), highwater_client::Error> {
+//! let client = Client::from_profile(None).await?; // what `highwater dev` wrote
+//!
+//! let producer = client.producer(ProducerConfig::default());
+//! let done = producer.send_and_wait(Record::to("orders").key("k1").value("hello")).await?;
+//! println!("offset {} on {} replicas", done.offset, done.receipt.replicas);
+//!
+//! // `send` waits for buffer space only; the delivery is a future of its own.
+//! let delivery = producer.send(Record::to("orders").value("fast").acks(AckMode::Async)).await?;
+//! delivery.await?;
+//! producer.close(Duration::from_secs(30)).await?;
+//!
+//! let mut reader = client.reader(ReaderConfig::new("orders", StartAt::Start).until_end()).await?;
+//! while let Some(batch) = reader.next_batch().await? {
+//!     for record in &batch {
+//!         println!("{}: {:?}", record.offset, record.value);
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # What holds
+//!
+//! * Every handle is cheap to clone (but for [`Reader`], which has one position) and works from any
+//!   task. No `Drop` blocks; [`Producer::close`] does the work.
+//! * Producers are always idempotent: retries neither repeat nor reorder records of a partition.
+//! * Everything that waits says under "Cancel safety" what dropping its future does.
+//! * Every queue is bounded, and every error answers [`Error::retriable`], [`Error::fatal`] and
+//!   [`Error::outcome`].
+//!
+//! Inside, read in this order: `error` and `record` (the words), `connection` (one QUIC connection
+//! per broker), `metadata` (who leads what), `producer`, `reader`, `admin`.
+
+#![deny(missing_docs)]
+
+mod admin;
+mod client;
+mod connection;
+mod error;
+mod metadata;
+mod partitioner;
+mod producer;
+mod profile;
+mod reader;
+mod record;
+mod retry;
+
+pub use highwater_protocol::ids::{NodeId, Offset, PartitionId, Term, Timestamp, TopicId};
+pub use highwater_protocol::native::admin::{
+    CreateTopicResponse, DescribePartitionResponse, DryRun, ReplicaRole, ReplicaStatus,
+};
+pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};
+pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};
+pub use highwater_protocol::native::produce::{AckMode, Receipt};
+
+pub use admin::{Admin, ClusterInfo, NewTopic};
+pub use client::{Client, ClientConfig, Pem, TlsConfig};
+pub use error::{Error, ErrorKind, Outcome};
+pub use partitioner::{murmur2, partition_for_key};
+pub use producer::{Delivery, FlushReport, Producer, ProducerConfig, TrySendError};
+pub use profile::{Profile, Profiles};
+pub use reader::{
+    OutOfRange, Partitions, Reader, ReaderConfig, ReceivedHeader, ReceivedRecord, RecordBatch,
+    RecordIter, StartAt,
+};
+pub use record::{Header, Record, RecordMetadata, TopicName};

@@ -1,0 +1,470 @@
+//! One partition's batches under way: a state machine without clock, socket or task.
+//!
+//! What must hold, whatever is lost, refused or moved:
+//! * batches leave in order, each with the sequence that follows the one before;
+//! * at most `in_flight_max` (five) batches lie between the oldest unsettled one and the newest,
+//!   because brokers recognise repeats among a producer's last five batches;
+//! * after a failure nothing is sent until nothing is under way; then everything unsettled goes
+//!   out again in order, with the same sequences, so that a broker that has a batch already answers
+//!   with the first receipt;
+//! * sequences start over, in a new epoch, only when no batch that may have been written would be
+//!   written again: batches in doubt then fail with outcome unknown.
+//!
+//! The driver calls `leader`, `expire`, `answered`, then sends what `next` gives out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use highwater_protocol::batch::ProducerStamp;
+use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::{NodeId, ProducerEpoch, ProducerId, Term};
+use highwater_protocol::native::produce::{AckMode, Receipt};
+
+use super::accumulator::Batch;
+use super::delivery::Completion;
+use crate::error::{Error, ErrorKind, Outcome, outcome_of};
+use crate::retry::Backoff;
+
+/// Who leads a partition, as far as metadata knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leader {
+    pub(crate) node: NodeId,
+    pub(crate) term: Term,
+}
+
+/// One way of a batch to a leader; its answer names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attempt(u64);
+
+/// A batch on its way out.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) attempt: Attempt,
+    pub(crate) bytes: Bytes,
+    pub(crate) acks: AckMode,
+    /// How long the broker may take.
+    pub(crate) patience: Duration,
+}
+
+/// What a leader, or the way to it, answered.
+#[derive(Debug)]
+pub(crate) enum Answered {
+    Written(Receipt),
+    Refused(WireError),
+    /// No answer: it may or may not have arrived.
+    Lost(Error),
+}
+
+/// A batch and what became of it.
+pub(crate) type Settled = (Batch, Result<Receipt, Error>);
+
+/// The batches of one partition from first attempt to final answer.
+pub(crate) struct Pipeline {
+    /// `topic/partition`, for error messages.
+    name: String,
+    options: Options,
+    producer: ProducerId,
+    epoch: ProducerEpoch,
+    next_sequence: u32,
+    next_attempt: u64,
+    window: VecDeque<Slot>,
+    /// After a failure: nothing is sent until nothing is under way.
+    draining: bool,
+    /// Sequences must start over once nothing is under way.
+    restart: bool,
+    not_before: Option<Instant>,
+    known: Option<Leader>,
+    backoff: Backoff,
+}
+
+/// What a pipeline must know of the producer's configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) in_flight_max: usize,
+    /// After this long an attempt counts as lost, though its connection may live.
+    pub(crate) attempt_max: Duration,
+}
+
+struct Slot {
+    sequence: u32,
+    progress: Progress,
+    /// Some attempt may have been written.
+    in_doubt: bool,
+    /// A batch before it in this epoch was surely not written, so neither was this one.
+    barred: bool,
+    last_error: Option<Error>,
+    /// `None` once settled; the slot stays while older ones are unsettled.
+    batch: Option<Batch>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Waiting,
+    InFlight { attempt: Attempt, sent: Instant, to: Leader },
+}
+
+/// What a refusal asks for.
+enum Verdict {
+    Retry,
+    SequenceLost,
+    Final,
+}
+
+impl Pipeline {
+    pub(crate) fn new(name: String, producer: ProducerId, seed: u64, options: Options) -> Pipeline {
+        assert!((1..=IN_FLIGHT_MAX).contains(&options.in_flight_max), "brokers remember five");
+        Pipeline {
+            name,
+            options,
+            producer,
+            epoch: ProducerEpoch(0),
+            next_sequence: 0,
+            next_attempt: 0,
+            window: VecDeque::new(),
+            draining: false,
+            restart: false,
+            not_before: None,
+            known: None,
+            backoff: Backoff::new(seed),
+        }
+    }
+
+    /// Whether another batch may be pushed.
+    pub(crate) fn has_room(&self) -> bool {
+        self.window.len() < self.options.in_flight_max
+    }
+
+    /// Whether no batch is under way or waiting.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.window.is_empty()
+    }
+
+    /// Whether something has failed that is not made good yet.
+    pub(crate) fn in_trouble(&self) -> bool {
+        self.draining || self.not_before.is_some()
+    }
+
+    /// The batches not settled yet.
+    pub(crate) fn completions(&self) -> impl Iterator<Item = Arc<Completion>> {
+        self.window.iter().filter_map(|slot| slot.batch.as_ref()).map(|b| b.completion.clone())
+    }
+
+    /// Takes the next batch, which gets the next sequence.
+    pub(crate) fn push(&mut self, batch: Batch) {
+        assert!(self.has_room(), "a batch more than brokers remember");
+        let sequence = self.take_sequence(batch.records());
+        self.window.push_back(Slot {
+            sequence,
+            progress: Progress::Waiting,
+            in_doubt: false,
+            barred: false,
+            last_error: None,
+            batch: Some(batch),
+        });
+    }
+
+    /// Metadata's word on the leader. Batches under way to an older term are given up as lost,
+    /// because only the new leader's answer counts; it recognises what it has already.
+    pub(crate) fn leader(&mut self, leader: Leader, out: &mut Vec<Settled>) {
+        if self.known.replace(leader) != Some(leader) {
+            // Whoever failed us before, this one has not.
+            self.not_before = None;
+        }
+        let mut moved = false;
+        for slot in &mut self.window {
+            if let Progress::InFlight { to, .. } = slot.progress
+                && to.term < leader.term
+            {
+                slot.give_up(Error::with_outcome(
+                    ErrorKind::ConnectionLost,
+                    Outcome::Unknown,
+                    format!("the leader of {} moved to node {}", self.name, leader.node),
+                ));
+                moved = true;
+            }
+        }
+        if moved {
+            self.draining = true;
+            self.when_drained(out);
+        }
+    }
+
+    /// The leader cannot be reached: not again before a pause.
+    pub(crate) fn hold(&mut self, now: Instant, error: &Error) {
+        self.not_before = Some(now + self.backoff.pause());
+        for slot in &mut self.window {
+            if slot.batch.is_some() && slot.progress == Progress::Waiting {
+                slot.last_error = Some(error.clone());
+            }
+        }
+    }
+
+    /// Whether `next` would give out a batch.
+    pub(crate) fn wants_to_send(&self, now: Instant) -> bool {
+        let held = self.not_before.is_some_and(|time| now < time);
+        !self.draining && !held && self.window.iter().any(Slot::is_waiting)
+    }
+
+    /// The next batch to send to `leader`, in order.
+    pub(crate) fn next(&mut self, now: Instant, leader: Leader) -> Option<Outgoing> {
+        if !self.wants_to_send(now) {
+            return None;
+        }
+        self.not_before = None;
+        let (producer, epoch) = (self.producer, self.epoch);
+        let attempt = Attempt(self.next_attempt);
+        self.next_attempt += 1;
+        let slot = self.window.iter_mut().find(|slot| slot.is_waiting())?;
+        slot.progress = Progress::InFlight { attempt, sent: now, to: leader };
+        let sequence = slot.sequence;
+        let batch = slot.batch.as_mut().expect("a waiting batch is not settled");
+        let stamp = ProducerStamp { id: producer, epoch, base_sequence: sequence };
+        let patience = batch.deadline.saturating_duration_since(now);
+        let patience = patience.min(self.options.attempt_max);
+        Some(Outgoing { attempt, bytes: batch.stamped(stamp), acks: batch.acks, patience })
+    }
+
+    /// The answer to an attempt; late answers to attempts given up are ignored.
+    pub(crate) fn answered(
+        &mut self,
+        attempt: Attempt,
+        answer: Answered,
+        now: Instant,
+        out: &mut Vec<Settled>,
+    ) {
+        let Some(index) = self.window.iter().position(|slot| slot.is_attempt(attempt)) else {
+            return;
+        };
+        match answer {
+            Answered::Written(receipt) => {
+                self.backoff.reset();
+                self.settle(index, Ok(receipt), out);
+            }
+            Answered::Lost(error) => {
+                self.window[index].give_up(error);
+                self.fall_back(now);
+            }
+            Answered::Refused(refusal) => self.refused(index, &refusal, now, out),
+        }
+        self.when_drained(out);
+    }
+
+    /// Fails what has passed its deadline, and gives up attempts that nobody answers.
+    pub(crate) fn expire(&mut self, now: Instant, out: &mut Vec<Settled>) {
+        for index in (0..self.window.len()).rev() {
+            let slot = &mut self.window[index];
+            if slot.batch.as_ref().is_some_and(|batch| batch.deadline <= now) {
+                let error = slot.timed_out(&self.name);
+                self.fail(index, error, out);
+            } else if slot.sent().is_some_and(|sent| sent + self.options.attempt_max <= now) {
+                slot.give_up(Error::with_outcome(
+                    ErrorKind::TimedOut,
+                    Outcome::Unknown,
+                    format!("no answer in {:?}", self.options.attempt_max),
+                ));
+                self.fall_back(now);
+            }
+        }
+        self.when_drained(out);
+    }
+
+    /// Fails everything with `error`; where a batch may have been written, its outcome is unknown.
+    pub(crate) fn fail_all(&mut self, error: &Error, out: &mut Vec<Settled>) {
+        for slot in &mut self.window {
+            let error = error.but(slot.outcome());
+            out.extend(slot.batch.take().map(|batch| (batch, Err(error))));
+        }
+        self.window.clear();
+        self.draining = false;
+        self.not_before = None;
+        self.start_over(out);
+    }
+
+    /// The longest wait for an answer so far, and for whom.
+    pub(crate) fn oldest_attempt(&self) -> Option<(Instant, NodeId)> {
+        let attempts = self.window.iter().filter_map(|slot| match slot.progress {
+            Progress::InFlight { sent, to, .. } => Some((sent, to.node)),
+            Progress::Waiting => None,
+        });
+        attempts.min_by_key(|(sent, _)| *sent)
+    }
+
+    /// When `expire` or `next` have something to do, if nothing else happens.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let slots = self.window.iter().filter_map(|slot| {
+            let deadline = slot.batch.as_ref()?.deadline;
+            let attempt = slot.sent().map(|sent| sent + self.options.attempt_max);
+            Some(attempt.map_or(deadline, |attempt| attempt.min(deadline)))
+        });
+        slots.chain(self.not_before).min()
+    }
+
+    fn refused(&mut self, index: usize, refusal: &WireError, now: Instant, out: &mut Vec<Settled>) {
+        let error = Error::refused(&format!("write to {}", self.name), refusal);
+        let slot = &mut self.window[index];
+        match verdict(refusal.code) {
+            Verdict::Retry => {
+                slot.retry(error, outcome_of(refusal.code));
+                self.fall_back(now);
+            }
+            Verdict::SequenceLost => {
+                slot.retry(error, Outcome::NotWritten);
+                self.fall_back(now);
+                // With an older batch unsettled this is only the echo of that one's failure. The
+                // oldest, however, continues what the broker had acknowledged and does not have.
+                self.restart |= index == 0;
+            }
+            Verdict::Final => {
+                let outcome = match slot.in_doubt {
+                    true => Outcome::Unknown,
+                    false => outcome_of(refusal.code),
+                };
+                self.fail(index, error.but(outcome), out);
+            }
+        }
+    }
+
+    /// Settles a batch with an error, which leaves a hole in the sequence.
+    fn fail(&mut self, index: usize, error: Error, out: &mut Vec<Settled>) {
+        if error.outcome() == Outcome::NotWritten {
+            for later in self.window.iter_mut().skip(index + 1) {
+                later.barred = true;
+            }
+        }
+        self.restart = true;
+        self.draining = true;
+        self.settle(index, Err(error), out);
+    }
+
+    fn settle(&mut self, index: usize, result: Result<Receipt, Error>, out: &mut Vec<Settled>) {
+        let slot = &mut self.window[index];
+        slot.progress = Progress::Waiting;
+        let batch = slot.batch.take().expect("a batch is settled once");
+        out.push((batch, result));
+        while self.window.front().is_some_and(|slot| slot.batch.is_none()) {
+            self.window.pop_front();
+        }
+    }
+
+    fn fall_back(&mut self, now: Instant) {
+        if !self.draining || self.not_before.is_none() {
+            self.not_before = Some(now + self.backoff.pause());
+        }
+        self.draining = true;
+    }
+
+    fn when_drained(&mut self, out: &mut Vec<Settled>) {
+        if !self.draining || self.window.iter().any(|slot| slot.sent().is_some()) {
+            return;
+        }
+        self.draining = false;
+        if std::mem::take(&mut self.restart) {
+            self.start_over(out);
+        }
+    }
+
+    /// A new epoch, sequences from 0. A batch in doubt would be written twice if it went out again
+    /// under a new number, so it fails; but behind one that was surely not written nothing was.
+    fn start_over(&mut self, out: &mut Vec<Settled>) {
+        if self.epoch.0 == EPOCH_MAX {
+            self.producer = ProducerId((self.producer.0 + 1) & PRODUCER_ID_MASK);
+            self.epoch = ProducerEpoch(0);
+        } else {
+            self.epoch = ProducerEpoch(self.epoch.0 + 1);
+        }
+        self.restart = false;
+        self.next_sequence = 0;
+        let mut in_doubt = true;
+        for mut slot in std::mem::take(&mut self.window) {
+            in_doubt &= slot.in_doubt && !slot.barred;
+            let Some(batch) = slot.batch.take() else { continue };
+            if in_doubt {
+                out.push((batch, Err(slot.lost_track(&self.name))));
+            } else {
+                self.push(batch);
+            }
+        }
+    }
+
+    fn take_sequence(&mut self, records: u32) -> u32 {
+        let sequence = self.next_sequence;
+        // Sequences wrap from 2^31 - 1 to 0, as in Kafka.
+        self.next_sequence = sequence.wrapping_add(records) & SEQUENCE_MASK;
+        sequence
+    }
+}
+
+impl Slot {
+    fn is_waiting(&self) -> bool {
+        self.batch.is_some() && self.progress == Progress::Waiting
+    }
+
+    fn is_attempt(&self, wanted: Attempt) -> bool {
+        matches!(self.progress, Progress::InFlight { attempt, .. } if attempt == wanted)
+    }
+
+    fn sent(&self) -> Option<Instant> {
+        match self.progress {
+            Progress::InFlight { sent, .. } => Some(sent),
+            Progress::Waiting => None,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        let unsure = (self.in_doubt || self.sent().is_some()) && !self.barred;
+        if unsure { Outcome::Unknown } else { Outcome::NotWritten }
+    }
+
+    fn retry(&mut self, error: Error, outcome: Outcome) {
+        self.progress = Progress::Waiting;
+        self.in_doubt |= outcome != Outcome::NotWritten;
+        self.last_error = Some(error);
+    }
+
+    fn give_up(&mut self, error: Error) {
+        let outcome = error.outcome();
+        self.retry(error, outcome);
+    }
+
+    fn timed_out(&self, name: &str) -> Error {
+        let outcome = self.outcome();
+        let last = self
+            .last_error
+            .as_ref()
+            .map_or("no broker has answered".into(), |error| error.to_string());
+        Error::with_outcome(
+            ErrorKind::TimedOut,
+            outcome,
+            format!("cannot write to {name} within delivery_timeout; last: {last}"),
+        )
+    }
+
+    fn lost_track(&self, name: &str) -> Error {
+        let last = self.last_error.as_ref().map_or(String::new(), ToString::to_string);
+        let text = format!(
+            "cannot tell whether a batch was written to {name}: its answer was lost, and the \
+             leader no longer knows this producer's place ({last}); read back before sending again"
+        );
+        Error::with_outcome(ErrorKind::ConnectionLost, Outcome::Unknown, text)
+    }
+}
+
+fn verdict(code: ErrorCode) -> Verdict {
+    let sequence = matches!(code, ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer);
+    match (sequence, code.retriable()) {
+        (true, _) => Verdict::SequenceLost,
+        (false, true) => Verdict::Retry,
+        (false, false) => Verdict::Final,
+    }
+}
+
+/// Brokers recognise repeats among this many batches of a producer.
+pub(crate) const IN_FLIGHT_MAX: usize = 5;
+pub(crate) const PRODUCER_ID_MASK: u64 = i64::MAX as u64;
+const EPOCH_MAX: u16 = i16::MAX as u16;
+const SEQUENCE_MASK: u32 = i32::MAX as u32;
+
+#[cfg(test)]
+mod tests;

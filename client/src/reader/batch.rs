@@ -1,0 +1,226 @@
+//! Fetched records, checked once and then borrowed.
+//!
+//! Checksums, structure and the run of the offsets are checked when a fetch comes in, on the
+//! fetcher's task, so that going over the records afterwards cannot fail.
+
+use bytes::Bytes;
+use highwater_protocol::batch::{BatchView, Records, frames};
+pub use highwater_protocol::batch::{Header as ReceivedHeader, Record as ReceivedRecord};
+use highwater_protocol::ids::{Offset, PartitionId};
+
+use crate::error::{Error, ErrorKind};
+use crate::record::TopicName;
+
+/// Consecutive records of one partition, at least one.
+///
+/// Records borrow from the fetched bytes; [`RecordBatch::slice`] keeps a part without copying.
+#[derive(Debug, Clone)]
+pub struct RecordBatch {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The end of what could be read when this was fetched: the lag is its distance from
+    /// [`RecordBatch::next_offset`].
+    pub high_watermark: Offset,
+    batches: Vec<Bytes>,
+    from: Offset,
+    to: Offset,
+}
+
+/// The bounds of what is wanted of a fetch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) from: Offset,
+    pub(super) until: Option<Offset>,
+}
+
+impl RecordBatch {
+    /// Checks fetched bytes; `None` where nothing of what is wanted is in them.
+    pub(super) fn check(
+        topic: &TopicName,
+        partition: PartitionId,
+        high_watermark: Offset,
+        fetched: &[Bytes],
+        wanted: Wanted,
+    ) -> Result<Option<RecordBatch>, Error> {
+        let bad = |what: String| {
+            let text = format!("what was fetched of {topic}/{partition} is damaged: {what}");
+            Error::new(ErrorKind::Malformed, text)
+        };
+        let mut batches = Vec::new();
+        let mut next = wanted.from;
+        for chunk in fetched {
+            for frame in frames(chunk) {
+                let (header, bytes) = frame.map_err(|error| bad(error.to_string()))?;
+                let end = header.base_offset.advance(u64::from(header.records()));
+                if end <= next {
+                    continue; // Behind us: the broker began with an older batch.
+                }
+                if header.base_offset > next && (next > wanted.from || !batches.is_empty()) {
+                    let found = header.base_offset;
+                    return Err(bad(format!("offset {next} is followed by {found}")));
+                }
+                if header.base_offset > next {
+                    let found = header.base_offset;
+                    return Err(bad(format!("offset {next} was asked for and {found} came")));
+                }
+                check_records(bytes).map_err(|error| bad(error.to_string()))?;
+                batches.push(chunk.slice_ref(bytes));
+                next = end;
+                if wanted.until.is_some_and(|until| until <= next) {
+                    break;
+                }
+            }
+        }
+        let to = wanted.until.map_or(next, |until| until.min(next));
+        let topic = topic.clone();
+        let from = wanted.from;
+        let some = from < to;
+        Ok(some.then_some(RecordBatch { topic, partition, high_watermark, batches, from, to }))
+    }
+
+    /// The records in order.
+    pub fn iter(&self) -> RecordIter<'_> {
+        RecordIter { batches: self.batches.iter(), records: None, from: self.from, to: self.to }
+    }
+
+    /// How many records there are; at least one.
+    #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
+    pub fn len(&self) -> usize {
+        self.to.since(self.from) as usize
+    }
+
+    /// The offset of the first record.
+    pub fn first_offset(&self) -> Offset {
+        self.from
+    }
+
+    /// The offset after the last record: where to go on.
+    pub fn next_offset(&self) -> Offset {
+        self.to
+    }
+
+    /// `part` of a record of this batch as `Bytes`, without copying. It keeps all that was fetched
+    /// together in memory; copy what lives long.
+    ///
+    /// # Panics
+    /// If `part` does not lie within this batch.
+    pub fn slice(&self, part: &[u8]) -> Bytes {
+        if part.is_empty() {
+            return Bytes::new();
+        }
+        let inside = |batch: &&Bytes| batch.as_ptr_range().contains(&part.as_ptr());
+        let batch = self.batches.iter().find(inside).expect("the part lies within this batch");
+        batch.slice_ref(part)
+    }
+
+    /// Bytes as fetched.
+    pub(super) fn bytes(&self) -> usize {
+        self.batches.iter().map(Bytes::len).sum()
+    }
+}
+
+/// The records of a [`RecordBatch`] in order.
+#[derive(Debug, Clone)]
+pub struct RecordIter<'a> {
+    batches: std::slice::Iter<'a, Bytes>,
+    records: Option<Records<'a>>,
+    from: Offset,
+    to: Offset,
+}
+
+impl<'a> Iterator for RecordIter<'a> {
+    type Item = ReceivedRecord<'a>;
+
+    fn next(&mut self) -> Option<ReceivedRecord<'a>> {
+        loop {
+            let Some(record) = self.records.as_mut().and_then(Iterator::next) else {
+                let view = BatchView::parse(self.batches.next()?).expect(CHECKED);
+                self.records = Some(view.records().expect(CHECKED));
+                continue;
+            };
+            let record = record.expect(CHECKED);
+            if record.offset >= self.to {
+                return None;
+            }
+            if record.offset >= self.from {
+                return Some(record);
+            }
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a RecordBatch {
+    type Item = ReceivedRecord<'a>;
+    type IntoIter = RecordIter<'a>;
+
+    fn into_iter(self) -> RecordIter<'a> {
+        self.iter()
+    }
+}
+
+fn check_records(bytes: &[u8]) -> Result<(), highwater_protocol::batch::BatchError> {
+    let view = BatchView::parse(bytes)?;
+    view.verify_checksum()?;
+    view.records()?.try_for_each(|record| record.map(drop))
+}
+
+const CHECKED: &str = "every record was checked when it was fetched";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_protocol::batch::{BatchBuilder, BuilderOptions, HEADER_BYTES, stamp};
+    use highwater_protocol::ids::{Term, Timestamp};
+
+    /// A batch of `count` records from offset `base`, each with its offset as value.
+    fn batch(base: u64, count: u64) -> Vec<u8> {
+        let mut builder = BatchBuilder::new(BuilderOptions::default());
+        for offset in base..base + count {
+            builder.push(Timestamp(7), None, Some(offset.to_string().as_bytes()), &[]);
+        }
+        let mut bytes = builder.finish().to_vec();
+        let header = bytes.first_chunk_mut::<HEADER_BYTES>().expect("a whole batch");
+        stamp(header, Offset(base), Term(1));
+        bytes
+    }
+
+    fn check(fetched: Vec<u8>, from: u64, until: Option<u64>) -> Result<Vec<u64>, Error> {
+        let wanted = Wanted { from: Offset(from), until: until.map(Offset) };
+        let fetched = [Bytes::from(fetched)];
+        let topic = TopicName::from("t");
+        let checked = RecordBatch::check(&topic, PartitionId(0), Offset(99), &fetched, wanted)?;
+        let Some(batch) = checked else { return Ok(Vec::new()) };
+        let offsets: Vec<u64> = batch.iter().map(|record| record.offset.0).collect();
+        assert_eq!(offsets.len(), batch.len());
+        assert_eq!(batch.first_offset(), Offset(offsets[0]));
+        let text = batch.iter().next().and_then(|record| record.value).expect("a value");
+        assert_eq!(batch.slice(text), offsets[0].to_string().as_bytes());
+        Ok(offsets)
+    }
+
+    #[test]
+    fn records_before_the_position_and_behind_the_end_are_left_out() {
+        let two = [batch(10, 5), batch(15, 5)].concat();
+        assert_eq!(check(two.clone(), 10, None).expect("good"), (10..20).collect::<Vec<_>>());
+        assert_eq!(check(two.clone(), 13, Some(16)).expect("good"), [13, 14, 15]);
+        assert_eq!(check(two.clone(), 17, None).expect("good"), [17, 18, 19]);
+        assert_eq!(check(two, 20, None).expect("good"), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn a_gap_is_an_error_and_not_passed_over() {
+        let gap = [batch(10, 2), batch(13, 2)].concat();
+        let error = check(gap, 10, None).expect_err("12 is missing");
+        assert!(error.to_string().contains("offset 12 is followed by 13"), "{error}");
+        check(batch(11, 2), 10, None).expect_err("10 is missing");
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed() {
+        let mut bytes = batch(0, 3);
+        *bytes.last_mut().expect("not empty") ^= 1;
+        assert_eq!(check(bytes, 0, None).expect_err("damaged").kind(), ErrorKind::Malformed);
+    }
+}

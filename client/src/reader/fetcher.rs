@@ -1,0 +1,451 @@
+//! The task that reads ahead: one fetch under way per leader, for all partitions that it leads.
+//!
+//! Each partition has a position that only moves forward, to the end of what was handed out. A fetch
+//! carries an id, and an answer counts for a partition only while it waits for that very fetch; so
+//! a partition whose leader moved is fetched from the new one at once, and the late answer of the
+//! old one is ignored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::{NodeId, Offset, TopicPartition};
+use highwater_protocol::native::fetch::{
+    FetchPartition, FetchRequest, FetchResponse, FetchedRecords, ListOffsetsRequest, OffsetAt,
+};
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::batch::{RecordBatch, Wanted};
+use super::{OutOfRange, ReaderConfig};
+use crate::client::{Core, again};
+use crate::error::Error;
+use crate::metadata::{Place, Snapshot};
+use crate::retry::{self, Backoff};
+
+/// A partition to read, and from where to where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Assignment {
+    pub(super) partition: TopicPartition,
+    pub(super) start: Offset,
+    pub(super) end: Option<Offset>,
+}
+
+/// The bound on bytes fetched and not yet read.
+#[derive(Debug)]
+pub(super) struct Budget {
+    bytes_max: usize,
+    held: AtomicUsize,
+    freed: Notify,
+}
+
+/// The fetcher's own state.
+pub(super) struct Fetcher {
+    core: Arc<Core>,
+    config: ReaderConfig,
+    metadata: watch::Receiver<Arc<Snapshot>>,
+    positions: Vec<Position>,
+    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Fetches under way by leader.
+    fetches: BTreeMap<NodeId, Fetch>,
+    next_fetch: u64,
+    refreshing: bool,
+    budget: Arc<Budget>,
+    output: mpsc::UnboundedSender<Result<RecordBatch, Error>>,
+}
+
+struct Position {
+    partition: TopicPartition,
+    next: Offset,
+    end: Option<Offset>,
+    state: State,
+    backoff: Backoff,
+    unknown_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Fetching {
+        id: u64,
+        node: NodeId,
+    },
+    /// After a failure, until then.
+    Paused(Instant),
+    /// Its position was out of range and a new one is being found.
+    Placing,
+    Ended,
+}
+
+struct Fetch {
+    reserved: usize,
+    /// Without an answer by then, others are asked who leads.
+    probe_at: Instant,
+}
+
+/// What has come to an end.
+enum Done {
+    Fetched { node: NodeId, id: u64, result: Result<FetchResponse, Error> },
+    Placed { index: usize, result: Result<Offset, Error> },
+    Refreshed,
+}
+
+impl Budget {
+    pub(super) fn new(bytes_max: usize) -> Budget {
+        Budget { bytes_max, held: AtomicUsize::new(0), freed: Notify::new() }
+    }
+
+    /// The reader has taken this many bytes.
+    pub(super) fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::AcqRel);
+        self.freed.notify_one();
+    }
+
+    fn hold(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::AcqRel);
+    }
+}
+
+impl Fetcher {
+    pub(super) fn new(
+        core: Arc<Core>,
+        config: ReaderConfig,
+        assignments: Vec<Assignment>,
+        budget: Arc<Budget>,
+        output: mpsc::UnboundedSender<Result<RecordBatch, Error>>,
+    ) -> Fetcher {
+        let positions = assignments.into_iter().map(Position::new).collect();
+        Fetcher {
+            metadata: core.metadata.watch(),
+            core,
+            config,
+            positions,
+            under_way: FuturesUnordered::new(),
+            fetches: BTreeMap::new(),
+            next_fetch: 0,
+            refreshing: false,
+            budget,
+            output,
+        }
+    }
+
+    /// Runs until every partition has ended or the reader is dropped.
+    pub(super) async fn run(mut self) {
+        while self.positions.iter().any(|position| position.state != State::Ended) {
+            let now = Instant::now();
+            self.wake_paused(now);
+            self.start_fetches(now);
+            self.probe(now);
+            let wake = self.next_wake();
+            tokio::select! {
+                Some(done) = self.under_way.next() => self.done(done),
+                () = self.budget.freed.notified() => {}
+                changed = self.metadata.changed() => {
+                    changed.expect("the core, which we hold, keeps the metadata");
+                    self.follow_leaders();
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+                () = self.output.closed() => return,
+            }
+        }
+    }
+
+    /// Asks every leader that is not being asked for all partitions that wait for it.
+    fn start_fetches(&mut self, now: Instant) {
+        let mut waiting: BTreeMap<NodeId, (Place, Vec<usize>)> = BTreeMap::new();
+        let snapshot = self.metadata.borrow().clone();
+        let mut leaderless = false;
+        for (index, position) in self.positions.iter().enumerate() {
+            if position.state != State::Idle {
+                continue;
+            }
+            match snapshot.place(position.partition) {
+                Some(place) if !self.fetches.contains_key(&place.node) => {
+                    waiting.entry(place.node).or_insert((place, Vec::new())).1.push(index);
+                }
+                Some(_) => {}
+                None => leaderless = true,
+            }
+        }
+        if leaderless {
+            self.refresh(None);
+        }
+        for (place, indexes) in waiting.into_values() {
+            let Some(bytes_max) = self.affordable() else { return };
+            self.fetch(place, indexes, bytes_max, now);
+        }
+    }
+
+    /// How much the next fetch may bring, if it is worth fetching at all.
+    fn affordable(&self) -> Option<usize> {
+        let reserved: usize = self.fetches.values().map(|fetch| fetch.reserved).sum();
+        let taken = self.budget.held.load(Ordering::Acquire) + reserved;
+        let left = self.budget.bytes_max.saturating_sub(taken);
+        let whole = self.config.fetch_bytes_max as usize;
+        // Small leftovers make small fetches; rather wait until half a fetch fits.
+        let worth = left >= whole / 2 || taken == 0;
+        worth.then_some(left.clamp(1, whole.max(1)))
+    }
+
+    fn fetch(&mut self, place: Place, mut indexes: Vec<usize>, bytes_max: usize, now: Instant) {
+        let id = self.next_fetch;
+        self.next_fetch += 1;
+        // The order in which `bytes_max` is spent: another partition first each time.
+        let turn = id as usize % indexes.len();
+        indexes.rotate_left(turn);
+        let mut partitions = Vec::with_capacity(indexes.len());
+        for index in indexes {
+            let position = &mut self.positions[index];
+            position.state = State::Fetching { id, node: place.node };
+            partitions.push(FetchPartition {
+                partition: position.partition,
+                offset: position.next,
+                bytes_max: self.config.partition_bytes_max,
+                leader_term: None,
+            });
+        }
+        let wait_max = self.config.wait_max;
+        let request = FetchRequest {
+            wait_max_ms: u32::try_from(wait_max.as_millis()).unwrap_or(u32::MAX),
+            bytes_min: 1,
+            bytes_max: bytes_max as u32,
+            partitions,
+        };
+        let fetch = Fetch { reserved: bytes_max, probe_at: now + wait_max + PROBE_AFTER };
+        self.fetches.insert(place.node, fetch);
+        let core = self.core.clone();
+        self.under_way.push(Box::pin(async move {
+            let fetching = async {
+                let connection = core.pool.get(place.node, &place.address).await?;
+                connection.fetch(&request, wait_max + FETCH_PATIENCE).await
+            };
+            Done::Fetched { node: place.node, id, result: fetching.await }
+        }));
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Refreshed => self.refreshing = false,
+            Done::Placed { index, result } => self.placed(index, result),
+            Done::Fetched { node, id, result } => {
+                self.fetches.remove(&node);
+                match result {
+                    Ok(response) => self.fetched(id, response),
+                    Err(error) => self.lost(node, id, &error),
+                }
+            }
+        }
+    }
+
+    fn fetched(&mut self, id: u64, response: FetchResponse) {
+        let mut answers: BTreeMap<TopicPartition, _> = response
+            .partitions
+            .into_iter()
+            .map(|answer| (answer.partition, answer.result))
+            .collect();
+        for index in 0..self.positions.len() {
+            if !self.positions[index].waits_for(id) {
+                continue;
+            }
+            match answers.remove(&self.positions[index].partition) {
+                Some(Ok(records)) => self.records(index, &records),
+                Some(Err(refusal)) => self.refused(index, &refusal),
+                // Left out: as good as nothing new.
+                None => self.positions[index].pause(),
+            }
+        }
+    }
+
+    fn records(&mut self, index: usize, records: &FetchedRecords) {
+        let position = &mut self.positions[index];
+        let wanted = Wanted { from: position.next, until: position.end };
+        let number = position.partition.partition;
+        let checked = RecordBatch::check(
+            &self.config.topic,
+            number,
+            records.high_watermark,
+            &records.records,
+            wanted,
+        );
+        match checked {
+            Ok(Some(batch)) => {
+                position.succeed(batch.next_offset());
+                self.budget.hold(batch.bytes());
+                // An error means that the reader was dropped; the loop sees that too.
+                let _ = self.output.send(Ok(batch));
+            }
+            Ok(None) if records.records.is_empty() => position.succeed(wanted.from),
+            Ok(None) => position.pause(),
+            Err(error) => self.end_with(index, error),
+        }
+    }
+
+    fn refused(&mut self, index: usize, refusal: &WireError) {
+        let position = &mut self.positions[index];
+        let name = format!("{}/{}", self.config.topic, position.partition.partition);
+        let error = Error::refused(&format!("read {name} at offset {}", position.next), refusal);
+        if refusal.code == ErrorCode::OffsetOutOfRange {
+            return self.out_of_range(index, error);
+        }
+        if refusal.code == ErrorCode::UnknownTopicOrPartition {
+            let since = *position.unknown_since.get_or_insert_with(Instant::now);
+            let id = position.partition.topic;
+            let gone = self.metadata.borrow().is_gone(&self.config.topic, id);
+            if gone && since.elapsed() > TOPIC_GONE_AFTER {
+                return self.end_with(index, error);
+            }
+        }
+        if !again(&error) {
+            return self.end_with(index, error);
+        }
+        position.pause();
+        self.refresh(None);
+    }
+
+    fn out_of_range(&mut self, index: usize, error: Error) {
+        let at = match self.config.out_of_range {
+            OutOfRange::Error => return self.end_with(index, error),
+            OutOfRange::Start => OffsetAt::Start,
+            OutOfRange::End => OffsetAt::End,
+        };
+        self.positions[index].state = State::Placing;
+        let (core, partition) = (self.core.clone(), self.positions[index].partition);
+        self.under_way.push(Box::pin(async move {
+            let request = ListOffsetsRequest { partition, at };
+            let result = core.on_leader(partition, &request).await.map(|found| found.offset);
+            Done::Placed { index, result }
+        }));
+    }
+
+    fn placed(&mut self, index: usize, result: Result<Offset, Error>) {
+        match result {
+            Ok(offset) => self.positions[index].succeed(offset),
+            Err(error) if again(&error) => self.positions[index].pause(),
+            Err(error) => self.end_with(index, error),
+        }
+    }
+
+    /// A whole fetch has failed: its partitions go on elsewhere, or here after a pause.
+    fn lost(&mut self, node: NodeId, id: u64, error: &Error) {
+        for index in 0..self.positions.len() {
+            if !self.positions[index].waits_for(id) {
+                continue;
+            }
+            if error.retriable() {
+                self.positions[index].pause();
+            } else {
+                let name = format!("read {}/{}", self.config.topic, index);
+                self.end_with(index, error.during(&name));
+            }
+        }
+        self.refresh(Some(node));
+    }
+
+    fn end_with(&mut self, index: usize, error: Error) {
+        self.positions[index].state = State::Ended;
+        let _ = self.output.send(Err(error));
+    }
+
+    /// Partitions whose leader has moved don't wait for the old one's answer.
+    fn follow_leaders(&mut self) {
+        let snapshot = self.metadata.borrow().clone();
+        for position in &mut self.positions {
+            let Some(place) = snapshot.place(position.partition) else { continue };
+            if matches!(position.state, State::Fetching { node, .. } if node != place.node) {
+                position.state = State::Idle;
+            }
+        }
+    }
+
+    fn wake_paused(&mut self, now: Instant) {
+        for position in &mut self.positions {
+            if matches!(position.state, State::Paused(until) if until <= now) {
+                position.state = State::Idle;
+            }
+        }
+    }
+
+    /// Asks others who leads when a leader is silent for longer than it was allowed to wait.
+    fn probe(&mut self, now: Instant) {
+        let mut silent = None;
+        for (node, fetch) in &mut self.fetches {
+            if fetch.probe_at <= now {
+                fetch.probe_at = now + PROBE_PAUSE;
+                silent = Some(*node);
+            }
+        }
+        if silent.is_some() {
+            self.refresh(silent);
+        }
+    }
+
+    fn refresh(&mut self, avoid: Option<NodeId>) {
+        if std::mem::replace(&mut self.refreshing, true) {
+            return;
+        }
+        let core = self.core.clone();
+        self.under_way.push(Box::pin(async move {
+            let seen = core.metadata.now().generation;
+            // What was found is in the cache. If nobody answers, it is asked again after a pause;
+            // and even news that change nothing must not be asked for in a tight loop.
+            let _ = core.refresh(seen, avoid).await;
+            tokio::time::sleep(REFRESH_PAUSE).await;
+            Done::Refreshed
+        }));
+    }
+
+    fn next_wake(&self) -> Instant {
+        let paused = self.positions.iter().filter_map(|position| match position.state {
+            State::Paused(until) => Some(until),
+            State::Idle | State::Fetching { .. } | State::Placing | State::Ended => None,
+        });
+        let probes = self.fetches.values().map(|fetch| fetch.probe_at);
+        let idle = Instant::now() + IDLE_WAKE;
+        paused.chain(probes).min().map_or(idle, |time| time.min(idle))
+    }
+}
+
+impl Position {
+    fn new(assignment: Assignment) -> Position {
+        let Assignment { partition, start, end } = assignment;
+        let mut position = Position {
+            partition,
+            next: start,
+            end,
+            state: State::Idle,
+            backoff: Backoff::new(retry::seed()),
+            unknown_since: None,
+        };
+        position.succeed(start);
+        position
+    }
+
+    fn succeed(&mut self, next: Offset) {
+        self.next = next;
+        self.backoff.reset();
+        self.unknown_since = None;
+        let ended = self.end.is_some_and(|end| end <= next);
+        self.state = if ended { State::Ended } else { State::Idle };
+    }
+
+    fn waits_for(&self, fetch: u64) -> bool {
+        matches!(self.state, State::Fetching { id, .. } if id == fetch)
+    }
+
+    fn pause(&mut self) {
+        self.state = State::Paused(Instant::now() + self.backoff.pause());
+    }
+}
+
+/// How much longer than its `wait_max` a fetch may take before others are asked who leads.
+const PROBE_AFTER: Duration = Duration::from_millis(200);
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
+const REFRESH_PAUSE: Duration = Duration::from_millis(40);
+/// How much longer than its `wait_max` a fetch may take at all.
+const FETCH_PATIENCE: Duration = Duration::from_secs(10);
+const TOPIC_GONE_AFTER: Duration = Duration::from_secs(2);
+const IDLE_WAKE: Duration = Duration::from_secs(1);
