@@ -1,0 +1,463 @@
+//! The verb tree of `hw`: what can be typed, and the words that explain it.
+//!
+//! Only shapes and their help stand here; what a verb does stands in the module of its noun.
+//! Every verb has at least two examples, because people copy before they read.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::output::ReadOutput;
+use crate::record::args::{ConsumeArgs, ProduceArgs};
+
+/// Work with a Highwater cluster: topics, records, partitions, health.
+#[derive(Debug, Parser)]
+#[command(name = "hw", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = ROOT_EXAMPLES)]
+pub struct Cli {
+    /// What all verbs share.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// The noun.
+    #[command(subcommand)]
+    pub noun: Noun,
+}
+
+#[derive(Debug, Args)]
+pub struct GlobalArgs {
+    /// Use this profile instead of the current one
+    #[arg(long, global = true, value_name = "NAME", env = "HIGHWATER_PROFILE_NAME")]
+    #[arg(help_heading = "Global options")]
+    pub profile: Option<String>,
+    /// Brokers to ask first, HOST:PORT, several with commas; instead of the profile's
+    #[arg(long, global = true, value_name = "ADDRS", env = "HIGHWATER_BOOTSTRAP")]
+    #[arg(value_delimiter = ',', help_heading = "Global options")]
+    pub bootstrap: Vec<String>,
+    /// The cluster's CA certificate, PEM; instead of the profile's
+    #[arg(long, global = true, value_name = "FILE", env = "HIGHWATER_CA")]
+    #[arg(help_heading = "Global options", hide_short_help = true)]
+    pub ca: Option<PathBuf>,
+    /// The client's certificate, PEM; instead of the profile's
+    #[arg(long, global = true, value_name = "FILE", env = "HIGHWATER_CERT")]
+    #[arg(help_heading = "Global options", hide_short_help = true)]
+    pub cert: Option<PathBuf>,
+    /// The client's private key, PEM; instead of the profile's
+    #[arg(long, global = true, value_name = "FILE", env = "HIGHWATER_KEY")]
+    #[arg(help_heading = "Global options", hide_short_help = true)]
+    pub key: Option<PathBuf>,
+    /// Give up on an answer after this time, such as 500ms, 10s, 2m
+    #[arg(long = "request-timeout", global = true, value_name = "TIME", default_value = "30s")]
+    #[arg(value_parser = crate::human::parse_duration, help_heading = "Global options")]
+    pub request_timeout: std::time::Duration,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(help_heading = "Global options")]
+    pub color: ColorWhen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorWhen {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Noun {
+    /// Create, list, describe and delete topics
+    #[command(subcommand)]
+    Topic(TopicVerb),
+    /// Write records: one for each line of the standard input or of a file
+    #[command(after_help = PRODUCE_EXAMPLES)]
+    Produce(ProduceArgs),
+    /// Read records and print them
+    #[command(after_help = CONSUME_EXAMPLES)]
+    Consume(ConsumeArgs),
+    /// Look at partitions: leaders, replicas, offsets
+    #[command(subcommand)]
+    Partition(PartitionVerb),
+    /// Look at the cluster: health and brokers
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
+    /// Keep the addresses and certificates of several clusters
+    #[command(subcommand, visible_alias = "ctx")]
+    Profile(ProfileVerb),
+    /// Print the completion script for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for every verb
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        /// Write hw.1, hw-topic.1, ... into this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TopicVerb {
+    /// Create a topic
+    #[command(after_help = TOPIC_CREATE_EXAMPLES)]
+    Create(TopicCreateArgs),
+    /// List all topics
+    #[command(visible_alias = "ls", after_help = TOPIC_LIST_EXAMPLES)]
+    List {
+        /// How to print it.
+        #[command(flatten)]
+        output: ReadOutput,
+    },
+    /// Describe a topic: settings, partitions, leaders, replicas
+    #[command(visible_alias = "info", after_help = TOPIC_DESCRIBE_EXAMPLES)]
+    Describe {
+        /// The topic's name
+        name: String,
+        #[command(flatten)]
+        output: ReadOutput,
+    },
+    /// Delete topics and everything in them
+    #[command(visible_alias = "rm", after_help = TOPIC_DELETE_EXAMPLES)]
+    Delete(TopicDeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct TopicCreateArgs {
+    /// The topic's name: letters, digits, dot, underscore, hyphen
+    pub name: String,
+    /// How many partitions
+    #[arg(long, short = 'p', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub partitions: u32,
+    /// How many replicas of each partition [default: the cluster's]
+    #[arg(long, short = 'r', value_parser = clap::value_parser!(u8).range(1..))]
+    pub replication: Option<u8>,
+    /// A setting, such as min.insync.replicas=2; may be repeated
+    #[arg(long = "config", short = 'c', value_name = "KEY=VALUE")]
+    #[arg(value_parser = parse_setting)]
+    pub configs: Vec<(String, String)>,
+    /// Check everything, show where the replicas would go, create nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
+
+#[derive(Debug, Args)]
+pub struct TopicDeleteArgs {
+    /// The topics' names
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Show what would be deleted, delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PartitionVerb {
+    /// List the partitions of one topic or of all
+    #[command(visible_alias = "ls", after_help = PARTITION_LIST_EXAMPLES)]
+    List {
+        /// Only this topic's
+        topic: Option<String>,
+        /// Only those with this problem
+        #[arg(long, value_name = "PROBLEM")]
+        problem: Option<Problem>,
+        /// How to print it.
+        #[command(flatten)]
+        output: ReadOutput,
+    },
+    /// Describe one partition as its leader sees it
+    #[command(visible_alias = "info", after_help = PARTITION_DESCRIBE_EXAMPLES)]
+    Describe {
+        /// TOPIC/NUMBER, such as orders/3
+        #[arg(value_name = "TOPIC/P")]
+        partition: PartitionName,
+        /// How to print it.
+        #[command(flatten)]
+        output: ReadOutput,
+    },
+}
+
+/// What can be wrong with a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Problem {
+    /// Nobody leads it: it can be neither written nor read
+    Leaderless,
+    /// Fewer replicas keep up than it has
+    UnderReplicated,
+}
+
+/// A partition as people write it: `topic/3`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionName {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterVerb {
+    /// Say whether every broker is up and every partition led and fully replicated
+    #[command(after_help = CLUSTER_HEALTH_EXAMPLES)]
+    Health(HealthArgs),
+    /// List the brokers
+    #[command(visible_alias = "nodes", after_help = CLUSTER_BROKERS_EXAMPLES)]
+    Brokers {
+        /// How to print it.
+        #[command(flatten)]
+        output: ReadOutput,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Wait until the cluster is healthy
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "TIME", default_value = "60s", requires = "wait")]
+    #[arg(value_parser = crate::human::parse_duration)]
+    pub timeout: std::time::Duration,
+    /// Healthy means at least this many brokers are up
+    #[arg(long, value_name = "N")]
+    pub brokers_min: Option<usize>,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProfileVerb {
+    /// List the profiles
+    #[command(visible_alias = "ls", after_help = PROFILE_LIST_EXAMPLES)]
+    List {
+        /// How to print it.
+        #[command(flatten)]
+        output: ReadOutput,
+    },
+    /// Show the profile in use, or the one named
+    #[command(after_help = PROFILE_SHOW_EXAMPLES)]
+    Show {
+        /// Its name
+        name: Option<String>,
+        /// Say of every value where it comes from
+        #[arg(long)]
+        sources: bool,
+        /// How to print it.
+        #[command(flatten)]
+        output: ReadOutput,
+    },
+    /// Make a profile the current one
+    #[command(after_help = PROFILE_USE_EXAMPLES)]
+    Use {
+        /// Its name
+        name: String,
+    },
+    /// Add a profile from --bootstrap, --ca, --cert and --key
+    #[command(visible_alias = "create", after_help = PROFILE_ADD_EXAMPLES)]
+    Add(ProfileAddArgs),
+    /// Remove a profile; certificates stay where they are
+    #[command(visible_alias = "rm", after_help = PROFILE_REMOVE_EXAMPLES)]
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Print the path of the file with the profiles
+    #[command(after_help = PROFILE_PATH_EXAMPLES)]
+    Path,
+}
+
+#[derive(Debug, Args)]
+pub struct ProfileAddArgs {
+    /// Its name
+    pub name: String,
+    /// Make it the current one
+    #[arg(long = "use")]
+    pub make_current: bool,
+    /// Replace a profile of that name
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl std::str::FromStr for PartitionName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PartitionName, String> {
+        let shape = || format!("`{text}` is not TOPIC/NUMBER, such as orders/3");
+        let (topic, partition) = text.rsplit_once('/').ok_or_else(shape)?;
+        let partition = partition.parse().map_err(|_| shape())?;
+        if topic.is_empty() {
+            return Err(shape());
+        }
+        Ok(PartitionName { topic: topic.to_owned(), partition })
+    }
+}
+
+impl std::fmt::Display for PartitionName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("expected KEY=VALUE, such as retention.ms=86400000".to_owned()),
+    }
+}
+
+const ROOT_EXAMPLES: &str = "\
+Examples:
+  hw topic create orders --partitions 12 --replication 3
+  seq 1000 | hw produce orders --acks sync
+  hw consume orders --from start --until-end
+  hw cluster health --wait
+
+Exit codes:
+  0 fine   1 failed   2 wrong usage   3 not found   4 exists already or conflicts
+  5 not authorised   6 timed out   7 partly failed   10 unhealthy   130 interrupted";
+const TOPIC_CREATE_EXAMPLES: &str = "\
+Examples:
+  hw topic create orders --partitions 12 --replication 3
+  hw topic create audit -p 3 -r 3 --config min.insync.replicas=2 --config flush=ack
+  hw topic create orders -p 12 --dry-run -o json";
+const TOPIC_LIST_EXAMPLES: &str = "\
+Examples:
+  hw topic list
+  hw topic list -o name | grep '^tmp-' | xargs hw topic delete -y";
+const TOPIC_DESCRIBE_EXAMPLES: &str = "\
+Examples:
+  hw topic describe orders
+  hw topic describe orders -o json";
+const TOPIC_DELETE_EXAMPLES: &str = "\
+Examples:
+  hw topic delete orders
+  hw topic delete orders payments -y
+  hw topic delete orders --dry-run";
+const PRODUCE_EXAMPLES: &str = "\
+Examples:
+  echo 'hello' | hw produce orders
+  hw produce orders lines.txt --key-sep : --acks sync
+  tail -F app.log | hw produce logs --acks async
+  hw produce orders lines.txt -o jsonl > receipts.jsonl
+
+Every line is one record, byte for byte, without its newline; empty lines are records, and so is
+a last line without a newline. With --key-sep, what stands before the first separator is the key;
+a line without the separator has no key.";
+const CONSUME_EXAMPLES: &str = "\
+Examples:
+  hw consume orders                            new records, until Ctrl-C
+  hw consume orders --from start --until-end   everything that is there, then stop
+  hw consume orders --from @-1h -n 10          ten records from an hour ago on
+  hw consume orders --from=-5 -n 5 --partition 0
+  hw consume orders --from 100:200 --partition 3 -o jsonl
+  hw consume orders -f '%T %p@%o %k=%v\\n'
+
+Where to start (--from), and after a colon where to stop:
+  start   end   N (an offset)   +N (N after the start)   -N (N before the end)
+  @2026-11-21T14:00:00Z   @2026-11-21   @1732197600000 (ms)   @-1h30m (ago)
+  A:B     from A up to and without B, such as start:end, @-1h:end, 100:200";
+const PARTITION_LIST_EXAMPLES: &str = "\
+Examples:
+  hw partition list
+  hw partition list orders -o wide
+  hw partition list --problem leaderless -o name";
+const PARTITION_DESCRIBE_EXAMPLES: &str = "\
+Examples:
+  hw partition describe orders/3
+  hw partition describe orders/3 -o yaml";
+const CLUSTER_HEALTH_EXAMPLES: &str = "\
+Examples:
+  hw cluster health
+  hw cluster health --wait --timeout 30s --brokers-min 3 && ./deploy
+  hw cluster health -o json
+
+Exits with 0 when healthy, 10 when not, and 6 when waiting took too long.";
+const CLUSTER_BROKERS_EXAMPLES: &str = "\
+Examples:
+  hw cluster brokers
+  hw cluster brokers -o wide";
+const PROFILE_LIST_EXAMPLES: &str = "\
+Examples:
+  hw profile list
+  hw profile list -o name";
+const PROFILE_SHOW_EXAMPLES: &str = "\
+Examples:
+  hw profile show
+  hw profile show staging -o yaml
+  hw profile show --sources";
+const PROFILE_USE_EXAMPLES: &str = "\
+Examples:
+  hw profile use staging
+  hw profile use dev && hw cluster health";
+const PROFILE_ADD_EXAMPLES: &str = "\
+Examples:
+  hw profile add dev --bootstrap localhost:9092 --ca ca.pem --cert me.pem --key me.key --use
+  hw profile add prod --bootstrap a:9092,b:9092,c:9092 --ca ca.pem --cert me.pem --key me.key";
+const PROFILE_REMOVE_EXAMPLES: &str = "\
+Examples:
+  hw profile remove staging
+  hw profile list -o name | grep '^tmp-' | xargs -n1 hw profile remove";
+const PROFILE_PATH_EXAMPLES: &str = "\
+Examples:
+  hw profile path
+  $EDITOR \"$(hw profile path)\"";
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  hw completions bash > ~/.local/share/bash-completion/completions/hw
+  hw completions zsh > ~/.zfunc/_hw
+  hw completions fish > ~/.config/fish/completions/hw.fish";
+const MAN_EXAMPLES: &str = "\
+Examples:
+  hw man | man -l -
+  hw man --dir ~/.local/share/man/man1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_verb_tree_has_no_clashing_flags() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.get_subcommands().next().is_none() {
+                let help = command.get_after_help().map(|help| help.to_string());
+                let examples = help.unwrap_or_default().matches("hw ").count();
+                assert!(examples >= 2 || path.ends_with("man"), "{path} has {examples} examples");
+            }
+            command.get_subcommands().for_each(|verb| check(verb, &path));
+        }
+        check(&Cli::command(), "");
+    }
+
+    #[test]
+    fn a_partition_is_written_as_topic_slash_number() {
+        let name: PartitionName = "a/b/3".parse().expect("a topic's name ends at the last slash");
+        assert_eq!(name, PartitionName { topic: "a/b".to_owned(), partition: 3 });
+        for wrong in ["orders", "orders/", "/3", "orders/-1", "orders/x"] {
+            assert!(wrong.parse::<PartitionName>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_setting_may_hold_an_equals_sign_in_its_value() {
+        assert_eq!(parse_setting("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(parse_setting("a").is_err());
+        assert!(parse_setting("=a").is_err());
+    }
+}

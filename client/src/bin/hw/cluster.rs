@@ -1,0 +1,287 @@
+//! `hw cluster`: is it healthy, and which brokers are there.
+//!
+//! Health is judged from outside, as a client sees it: one broker's picture of the cluster, and
+//! whether every other broker answers at the address that it registered.
+
+use std::time::{Duration, Instant};
+
+use anstream::eprintln;
+use highwater_client::{Admin, BrokerInfo, Client, ClusterInfo, NodeId, TopicInfo};
+use serde_json::json;
+
+use crate::cli::{ClusterVerb, HealthArgs};
+use crate::connect::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::{Column, Format, Page, Row, Rows, or_dash};
+use crate::topic::is_under_replicated;
+
+/// Carries out a verb.
+pub async fn run(verb: ClusterVerb, settings: &Settings) -> Result<Exit, Failure> {
+    match verb {
+        ClusterVerb::Health(args) => health(args, settings).await,
+        ClusterVerb::Brokers { output } => brokers(settings, output.format).await,
+    }
+}
+
+const BROKER_COLUMNS: &[Column] = &[
+    Column::words("BROKER"),
+    Column::words("ADDRESS"),
+    Column::words("RACK"),
+    Column::words("STATE"),
+    Column::words("CONTROLLER"),
+    Column::number("BOOTS").wide(),
+    Column::words("DIRECTORY").wide(),
+];
+
+async fn brokers(settings: &Settings, format: Format) -> Result<Exit, Failure> {
+    let info = settings.connect().await?.admin().cluster().await?;
+    let rows = info.brokers.iter().map(|broker| broker_row(broker, info.controller));
+    let rows = Rows { field: "brokers", columns: BROKER_COLUMNS, rows: rows.collect() };
+    let mut page = Page::list("hw.cluster.brokers/1", rows);
+    page.field("cluster_id", info.cluster_id.as_str());
+    page.print(format)?;
+    Ok(Exit::Fine)
+}
+
+fn broker_row(broker: &BrokerInfo, controller: Option<NodeId>) -> Row {
+    let state = if broker.fenced { "fenced" } else { "up" };
+    let controls = controller == Some(broker.node);
+    Row {
+        name: broker.node.to_string(),
+        cells: vec![
+            broker.node.to_string(),
+            broker.address.clone(),
+            or_dash(broker.rack.as_ref()),
+            state.to_owned(),
+            if controls { "leads" } else { "" }.to_owned(),
+            broker.incarnation.to_string(),
+            broker.directory.to_string(),
+        ],
+        value: json!({
+            "broker": broker.node.0,
+            "address": broker.address,
+            "rack": broker.rack,
+            "fenced": broker.fenced,
+            "controller": controls,
+            "incarnation": broker.incarnation.0,
+            "directory": broker.directory.to_string(),
+        }),
+    }
+}
+
+/// Something that keeps a cluster from being healthy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Trouble {
+    kind: &'static str,
+    subject: String,
+    detail: String,
+}
+
+/// What was found in one look.
+#[derive(Debug)]
+struct Health {
+    info: ClusterInfo,
+    partitions: usize,
+    troubles: Vec<Trouble>,
+}
+
+async fn health(args: HealthArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let deadline = Instant::now() + args.timeout;
+    let mut client = None;
+    loop {
+        let seen = look(&mut client, settings, &args).await;
+        let healthy = seen.as_ref().is_ok_and(|seen| seen.troubles.is_empty());
+        if healthy || !args.wait || Instant::now() + LOOK_AGAIN_AFTER > deadline {
+            let seen = seen?;
+            page(&seen).print(args.output.format)?;
+            return Ok(match (healthy, args.wait) {
+                (true, _) => Exit::Fine,
+                (false, false) => Exit::Unhealthy,
+                (false, true) => {
+                    eprintln!("still not healthy after {:?}", args.timeout);
+                    Exit::TimedOut
+                }
+            });
+        }
+        if seen.as_ref().is_err_and(|failure| failure.exit == Exit::Unauthorised) {
+            seen?;
+        }
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
+async fn look(
+    client: &mut Option<Client>,
+    settings: &Settings,
+    args: &HealthArgs,
+) -> Result<Health, Failure> {
+    let admin = match client {
+        Some(client) => client.admin(),
+        None => client.insert(settings.connect().await?).admin(),
+    };
+    let info = admin.cluster().await?;
+    let topics = admin.topics().await?;
+    let mut troubles = cluster_troubles(&info, args.brokers_min.unwrap_or(1));
+    troubles.extend(silent_brokers(&admin, &info).await);
+    troubles.extend(topics.iter().flat_map(topic_troubles));
+    let partitions =
+        topics.iter().flat_map(|topic| &topic.result).map(|detail| detail.partitions.len()).sum();
+    Ok(Health { info, partitions, troubles })
+}
+
+fn cluster_troubles(info: &ClusterInfo, brokers_min: usize) -> Vec<Trouble> {
+    let mut troubles = Vec::new();
+    let mut trouble = |kind, subject: String, detail: String| {
+        troubles.push(Trouble { kind, subject, detail });
+    };
+    if info.controller.is_none() {
+        let detail = format!("broker {} knows no leader of the controller", info.node);
+        trouble("no-controller", "controller".to_owned(), detail);
+    }
+    let up = info.brokers.iter().filter(|broker| !broker.fenced).count();
+    if up < brokers_min {
+        let detail = format!("{up} brokers are up, {brokers_min} are wanted");
+        trouble("too-few-brokers", "brokers".to_owned(), detail);
+    }
+    for broker in info.brokers.iter().filter(|broker| broker.fenced) {
+        let detail = format!("the controller has lost touch with it ({})", broker.address);
+        trouble("broker-fenced", format!("broker {}", broker.node), detail);
+    }
+    troubles
+}
+
+async fn silent_brokers(admin: &Admin, info: &ClusterInfo) -> Vec<Trouble> {
+    let asked = info.brokers.iter().filter(|broker| !broker.fenced && broker.node != info.node);
+    let answers = asked.map(|broker| async move {
+        let error = admin.cluster_seen_by(broker.node, ANSWER_WITHIN).await.err()?;
+        let subject = format!("broker {}", broker.node);
+        Some(Trouble { kind: "broker-silent", subject, detail: error.to_string() })
+    });
+    futures_util::future::join_all(answers).await.into_iter().flatten().collect()
+}
+
+fn topic_troubles(topic: &TopicInfo) -> Vec<Trouble> {
+    let detail = match &topic.result {
+        Ok(detail) => detail,
+        Err(error) => {
+            let subject = topic.name.clone();
+            return vec![Trouble { kind: "topic-broken", subject, detail: error.to_string() }];
+        }
+    };
+    let mut troubles = Vec::new();
+    for partition in &detail.partitions {
+        let subject = format!("{}/{}", topic.name, partition.partition);
+        if partition.leader.is_none() {
+            let detail = format!("no leader in term {}", partition.term);
+            troubles.push(Trouble { kind: "partition-leaderless", subject, detail });
+        } else if is_under_replicated(partition) {
+            let (have, of) = (partition.in_sync.len(), partition.replicas.len());
+            let detail = format!("{have} of {of} replicas keep up");
+            troubles.push(Trouble { kind: "partition-under-replicated", subject, detail });
+        }
+    }
+    troubles
+}
+
+const TROUBLE_COLUMNS: &[Column] =
+    &[Column::words("PROBLEM"), Column::words("OF"), Column::words("DETAIL")];
+
+fn page(seen: &Health) -> Page {
+    let healthy = seen.troubles.is_empty();
+    let verdict = if healthy { "healthy" } else { "unhealthy" };
+    let up = seen.info.brokers.iter().filter(|broker| !broker.fenced).count();
+    let of_kind = |kind| seen.troubles.iter().filter(|trouble| trouble.kind == kind).count();
+    let leaderless = of_kind("partition-leaderless");
+    let under = of_kind("partition-under-replicated");
+    let mut page = Page::describe("hw.cluster.health/1", verdict);
+    page.fact("Health", verdict);
+    page.fact("Cluster", seen.info.cluster_id.as_str());
+    page.fact("Controller", or_dash(seen.info.controller));
+    page.fact("Brokers", format!("{up} of {} up", seen.info.brokers.len()));
+    let broken = format!("{leaderless} leaderless, {under} under-replicated");
+    page.fact("Partitions", format!("{}, {broken}", seen.partitions));
+    page.field("healthy", healthy);
+    page.field("cluster_id", seen.info.cluster_id.as_str());
+    page.field("controller", seen.info.controller.map(|node| node.0));
+    page.field("brokers", json!({"total": seen.info.brokers.len(), "up": up}));
+    page.field(
+        "partitions",
+        json!({"total": seen.partitions, "leaderless": leaderless, "under_replicated": under}),
+    );
+    let rows = seen.troubles.iter().map(|trouble| Row {
+        name: trouble.subject.clone(),
+        cells: vec![trouble.kind.to_owned(), trouble.subject.clone(), trouble.detail.clone()],
+        value: json!({"kind": trouble.kind, "of": trouble.subject, "detail": trouble.detail}),
+    });
+    page.table_rows_max = TROUBLES_SHOWN_MAX;
+    page.rows = Some(Rows { field: "problems", columns: TROUBLE_COLUMNS, rows: rows.collect() });
+    page
+}
+
+/// A broker that is down is trouble for every partition it has; a page of that is enough.
+const TROUBLES_SHOWN_MAX: usize = 20;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_client::{PartitionId, PartitionInfo, Term, TopicDetail, TopicId};
+    use highwater_protocol::ids::{DirectoryId, Incarnation};
+
+    fn broker(node: u32, fenced: bool) -> BrokerInfo {
+        BrokerInfo {
+            node: NodeId(node),
+            address: format!("h{node}:9092"),
+            rack: None,
+            incarnation: Incarnation(1),
+            directory: DirectoryId(TopicId::CLUSTER.0),
+            fenced,
+        }
+    }
+
+    fn info(controller: Option<u32>, brokers: Vec<BrokerInfo>) -> ClusterInfo {
+        let controller = controller.map(NodeId);
+        ClusterInfo { cluster_id: "c".to_owned(), node: NodeId(1), controller, brokers }
+    }
+
+    fn kinds(troubles: &[Trouble]) -> Vec<&str> {
+        troubles.iter().map(|trouble| trouble.kind).collect()
+    }
+
+    #[test]
+    fn a_whole_cluster_has_no_trouble() {
+        let info = info(Some(1), vec![broker(1, false), broker(2, false), broker(3, false)]);
+        assert_eq!(cluster_troubles(&info, 3), []);
+    }
+
+    #[test]
+    fn fenced_brokers_and_a_missing_controller_are_trouble() {
+        let info = info(None, vec![broker(1, false), broker(2, true)]);
+        assert_eq!(
+            kinds(&cluster_troubles(&info, 2)),
+            ["no-controller", "too-few-brokers", "broker-fenced"]
+        );
+    }
+
+    #[test]
+    fn each_partition_is_counted_for_its_worst_problem() {
+        let nodes = |ids: &[u32]| ids.iter().copied().map(NodeId).collect::<Vec<_>>();
+        let partition = |number, leader, in_sync: &[u32]| PartitionInfo {
+            partition: PartitionId(number),
+            leader,
+            term: Term(1),
+            replicas: nodes(&[1, 2, 3]),
+            in_sync: nodes(in_sync),
+        };
+        let partitions = vec![
+            partition(0, Some(NodeId(1)), &[1, 2, 3]),
+            partition(1, Some(NodeId(1)), &[1, 2]),
+            partition(2, None, &[]),
+        ];
+        let detail = TopicDetail { id: TopicId::CLUSTER, configs: Vec::new(), partitions };
+        let troubles = topic_troubles(&TopicInfo { name: "t".to_owned(), result: Ok(detail) });
+        assert_eq!(kinds(&troubles), ["partition-under-replicated", "partition-leaderless"]);
+        assert_eq!(troubles[0].detail, "2 of 3 replicas keep up");
+    }
+}

@@ -1,0 +1,213 @@
+//! `hw partition`: where partitions are, who leads them, how far their replicas are.
+
+use anstream::eprintln;
+use highwater_client::{
+    DescribePartitionResponse, PartitionId, PartitionInfo, ReplicaRole, ReplicaStatus,
+};
+use serde_json::json;
+
+use crate::cli::{PartitionName, PartitionVerb, Problem};
+use crate::connect::Settings;
+use crate::exit::{Exit, Failure};
+use crate::human;
+use crate::output::{Column, Format, Page, Row, Rows, ids, or_dash};
+use crate::topic::{is_under_replicated, partition_value};
+
+/// Carries out a verb.
+pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failure> {
+    match verb {
+        PartitionVerb::List { topic, problem, output } => {
+            list(settings, topic, problem, output.format).await
+        }
+        PartitionVerb::Describe { partition, output } => {
+            let admin = settings.connect().await?.admin();
+            let id = PartitionId(partition.partition);
+            let seen = admin.describe_partition(&partition.topic, id).await?;
+            description(&partition, &seen).print(output.format)?;
+            Ok(Exit::Fine)
+        }
+    }
+}
+
+const LIST_COLUMNS: &[Column] = &[
+    Column::words("PARTITION"),
+    Column::words("LEADER"),
+    Column::number("TERM"),
+    Column::words("REPLICAS"),
+    Column::words("IN-SYNC"),
+    Column::words("PROBLEM"),
+    Column::words("TOPIC-ID").wide(),
+];
+
+async fn list(
+    settings: &Settings,
+    topic: Option<String>,
+    problem: Option<Problem>,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let admin = settings.connect().await?.admin();
+    let mut exit = Exit::Fine;
+    let mut topics = Vec::new();
+    match topic {
+        Some(name) => {
+            let detail = admin.describe_topic(&name).await?;
+            topics.push((name, detail));
+        }
+        None => {
+            for topic in admin.topics().await? {
+                match topic.result {
+                    Ok(detail) => topics.push((topic.name, detail)),
+                    Err(error) => {
+                        eprintln!("topic {}: {error}", topic.name);
+                        exit = Exit::Partial;
+                    }
+                }
+            }
+        }
+    }
+    topics.sort_by(|a, b| a.0.cmp(&b.0));
+    let rows = topics.iter().flat_map(|(name, detail)| {
+        let wanted = |partition: &&PartitionInfo| {
+            problem.is_none_or(|problem| problems(partition).contains(&problem))
+        };
+        let id = detail.id.to_string();
+        detail.partitions.iter().filter(wanted).map(move |found| list_row(name, &id, found))
+    });
+    let rows = Rows { field: "partitions", columns: LIST_COLUMNS, rows: rows.collect() };
+    Page::list("hw.partition.list/1", rows).print(format)?;
+    Ok(exit)
+}
+
+fn problems(partition: &PartitionInfo) -> Vec<Problem> {
+    let mut found = Vec::new();
+    if partition.leader.is_none() {
+        found.push(Problem::Leaderless);
+    }
+    if is_under_replicated(partition) {
+        found.push(Problem::UnderReplicated);
+    }
+    found
+}
+
+fn list_row(topic: &str, topic_id: &str, partition: &PartitionInfo) -> Row {
+    let name = format!("{topic}/{}", partition.partition);
+    let problem = match problems(partition).first() {
+        Some(Problem::Leaderless) => "leaderless",
+        Some(Problem::UnderReplicated) => "under-replicated",
+        None => "",
+    };
+    let mut value = partition_value(partition);
+    value["topic"] = json!(topic);
+    value["topic_id"] = json!(topic_id);
+    Row {
+        cells: vec![
+            name.clone(),
+            or_dash(partition.leader),
+            partition.term.to_string(),
+            ids(&partition.replicas),
+            ids(&partition.in_sync),
+            problem.to_owned(),
+            topic_id.to_owned(),
+        ],
+        name,
+        value,
+    }
+}
+
+const REPLICA_COLUMNS: &[Column] = &[
+    Column::words("BROKER"),
+    Column::words("ROLE"),
+    Column::number("APPENDED"),
+    Column::number("FLUSHED"),
+    Column::number("BEHIND"),
+    Column::words("HEARD"),
+    Column::words("IN-SYNC"),
+];
+
+fn description(name: &PartitionName, seen: &DescribePartitionResponse) -> Page {
+    let mut page = Page::describe("hw.partition.describe/1", name.to_string());
+    let records = seen.high_watermark.0.saturating_sub(seen.log_start.0);
+    page.fact("Partition", name.to_string());
+    page.fact("Leader", or_dash(seen.leader));
+    page.fact("Term", seen.term.to_string());
+    page.fact("Log start", seen.log_start.to_string());
+    page.fact("High watermark", seen.high_watermark.to_string());
+    page.fact("Log end", seen.log_end.to_string());
+    page.fact("Records", human::count(records));
+    page.fact("On disk", human::bytes(seen.bytes));
+    page.field("topic", name.topic.as_str());
+    page.field("partition", name.partition);
+    page.field("leader", seen.leader.map(|leader| leader.0));
+    page.field("term", seen.term.0);
+    page.field("log_start", seen.log_start.0);
+    page.field("high_watermark", seen.high_watermark.0);
+    page.field("log_end", seen.log_end.0);
+    page.field("bytes", seen.bytes);
+    let end = seen.replicas.iter().map(|replica| replica.appended.0).max().unwrap_or(0);
+    let rows = seen.replicas.iter().map(|replica| replica_row(replica, end)).collect();
+    page.rows = Some(Rows { field: "replicas", columns: REPLICA_COLUMNS, rows });
+    page
+}
+
+fn replica_row(replica: &ReplicaStatus, end: u64) -> Row {
+    let role = match replica.role {
+        ReplicaRole::Leader => "leader",
+        ReplicaRole::Follower => "follower",
+        ReplicaRole::Learner => "learner",
+    };
+    let behind = end.saturating_sub(replica.appended.0);
+    Row {
+        name: replica.node.to_string(),
+        cells: vec![
+            replica.node.to_string(),
+            role.to_owned(),
+            replica.appended.to_string(),
+            replica.flushed.to_string(),
+            behind.to_string(),
+            replica.heard_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms ago")),
+            if replica.in_sync { "yes" } else { "no" }.to_owned(),
+        ],
+        value: json!({
+            "broker": replica.node.0,
+            "role": role,
+            "appended": replica.appended.0,
+            "flushed": replica.flushed.0,
+            "behind": behind,
+            "heard_ms": replica.heard_ms,
+            "in_sync": replica.in_sync,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_client::{NodeId, Offset, Term};
+    use highwater_protocol::ids::LogIndex;
+
+    #[test]
+    fn a_description_says_how_far_each_replica_is_behind() {
+        let replica = |node, appended, heard_ms| ReplicaStatus {
+            node: NodeId(node),
+            role: if node == 1 { ReplicaRole::Leader } else { ReplicaRole::Follower },
+            appended: LogIndex(appended),
+            flushed: LogIndex(appended),
+            heard_ms,
+            in_sync: appended > 90,
+        };
+        let seen = DescribePartitionResponse {
+            leader: Some(NodeId(1)),
+            term: Term(2),
+            log_start: Offset(0),
+            high_watermark: Offset(98),
+            log_end: Offset(99),
+            bytes: 4096,
+            replicas: vec![replica(1, 100, None), replica(2, 80, Some(12))],
+        };
+        let name = PartitionName { topic: "orders".to_owned(), partition: 3 };
+        let document = description(&name, &seen).document();
+        assert_eq!(document["replicas"][1]["behind"], 20);
+        assert_eq!(document["replicas"][1]["in_sync"], false);
+        assert_eq!(document["high_watermark"], 98);
+    }
+}

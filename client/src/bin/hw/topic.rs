@@ -1,0 +1,307 @@
+//! `hw topic`: create, list, describe, delete.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anstream::{eprint, eprintln};
+use highwater_client::{
+    Admin, CreateTopicResponse, DryRun, NewTopic, PartitionInfo, TopicDetail, TopicInfo,
+};
+use serde_json::{Map, Value, json};
+
+use crate::cli::{TopicCreateArgs, TopicDeleteArgs, TopicVerb};
+use crate::connect::Settings;
+use crate::exit::{Exit, Failure};
+use crate::human;
+use crate::output::{Column, Format, Page, Row, Rows, ids, or_dash};
+
+/// Carries out a verb.
+pub async fn run(verb: TopicVerb, settings: &Settings) -> Result<Exit, Failure> {
+    match verb {
+        TopicVerb::Create(args) => create(args, settings).await,
+        TopicVerb::List { output } => list(settings, output.format).await,
+        TopicVerb::Describe { name, output } => {
+            let detail = settings.connect().await?.admin().describe_topic(&name).await?;
+            description(&name, &detail).print(output.format)?;
+            Ok(Exit::Fine)
+        }
+        TopicVerb::Delete(args) => delete(args, settings).await,
+    }
+}
+
+async fn create(args: TopicCreateArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let topic = NewTopic {
+        name: args.name.clone(),
+        partitions: args.partitions,
+        replication: args.replication,
+        configs: args.configs,
+        dry_run: if args.dry_run { DryRun::Yes } else { DryRun::No },
+    };
+    let dry_run = topic.dry_run;
+    let created = settings.connect().await?.admin().create_topic(topic).await?;
+    creation(&args.name, &created, dry_run).print(args.output.format)?;
+    Ok(Exit::Fine)
+}
+
+const PLACEMENT_COLUMNS: &[Column] =
+    &[Column::number("PARTITION"), Column::words("PREFERRED"), Column::words("REPLICAS")];
+
+fn creation(name: &str, created: &CreateTopicResponse, dry_run: DryRun) -> Page {
+    let mut page = Page::describe("hw.topic.create/1", name);
+    let (title, done) = match dry_run {
+        DryRun::Yes => ("Would create", false),
+        DryRun::No => ("Created", true),
+    };
+    page.fact(title, name);
+    page.field("name", name);
+    page.field("created", done);
+    if done {
+        page.fact("Id", created.id.to_string());
+        page.field("id", created.id.to_string());
+    }
+    let rows = created.replicas.iter().enumerate().map(|(partition, replicas)| Row {
+        name: format!("{name}/{partition}"),
+        cells: vec![partition.to_string(), or_dash(replicas.first()), ids(replicas)],
+        value: json!({"partition": partition, "replicas": numbers(replicas)}),
+    });
+    page.rows =
+        Some(Rows { field: "partitions", columns: PLACEMENT_COLUMNS, rows: rows.collect() });
+    page
+}
+
+const LIST_COLUMNS: &[Column] = &[
+    Column::words("NAME"),
+    Column::number("PARTITIONS"),
+    Column::number("REPLICATION"),
+    Column::number("UNDER-REPLICATED"),
+    Column::number("LEADERLESS").wide(),
+    Column::words("ID").wide(),
+    Column::words("SETTINGS").wide(),
+];
+
+async fn list(settings: &Settings, format: Format) -> Result<Exit, Failure> {
+    let mut topics = settings.connect().await?.admin().topics().await?;
+    topics.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut exit = Exit::Fine;
+    let mut rows = Vec::with_capacity(topics.len());
+    for TopicInfo { name, result } in &topics {
+        match result {
+            Ok(detail) => rows.push(list_row(name, detail)),
+            Err(error) => {
+                eprintln!("topic {name}: {error}");
+                exit = Exit::Partial;
+            }
+        }
+    }
+    let rows = Rows { field: "topics", columns: LIST_COLUMNS, rows };
+    Page::list("hw.topic.list/1", rows).print(format)?;
+    Ok(exit)
+}
+
+fn list_row(name: &str, detail: &TopicDetail) -> Row {
+    let replication = detail.partitions.iter().map(|p| p.replicas.len()).max().unwrap_or(0);
+    let under = detail.partitions.iter().filter(|p| is_under_replicated(p)).count();
+    let leaderless = detail.partitions.iter().filter(|p| p.leader.is_none()).count();
+    Row {
+        name: name.to_owned(),
+        cells: vec![
+            name.to_owned(),
+            detail.partitions.len().to_string(),
+            replication.to_string(),
+            under.to_string(),
+            leaderless.to_string(),
+            detail.id.to_string(),
+            settings_text(&detail.configs),
+        ],
+        value: json!({
+            "name": name,
+            "id": detail.id.to_string(),
+            "partitions": detail.partitions.len(),
+            "replication": replication,
+            "under_replicated": under,
+            "leaderless": leaderless,
+            "configs": settings_value(&detail.configs),
+        }),
+    }
+}
+
+/// Whether fewer replicas keep up than there are.
+pub fn is_under_replicated(partition: &PartitionInfo) -> bool {
+    partition.in_sync.len() < partition.replicas.len()
+}
+
+const DESCRIBE_COLUMNS: &[Column] = &[
+    Column::number("PARTITION"),
+    Column::words("LEADER"),
+    Column::number("TERM"),
+    Column::words("REPLICAS"),
+    Column::words("IN-SYNC"),
+];
+
+fn description(name: &str, detail: &TopicDetail) -> Page {
+    let mut page = Page::describe("hw.topic.describe/1", name);
+    page.fact("Topic", name);
+    page.fact("Id", detail.id.to_string());
+    page.fact("Partitions", detail.partitions.len().to_string());
+    page.fact("Settings", settings_text(&detail.configs));
+    page.field("name", name);
+    page.field("id", detail.id.to_string());
+    page.field("configs", settings_value(&detail.configs));
+    let rows = detail.partitions.iter().map(|partition| Row {
+        name: format!("{name}/{}", partition.partition),
+        cells: vec![
+            partition.partition.to_string(),
+            or_dash(partition.leader),
+            partition.term.to_string(),
+            ids(&partition.replicas),
+            ids(&partition.in_sync),
+        ],
+        value: partition_value(partition),
+    });
+    page.rows = Some(Rows { field: "partitions", columns: DESCRIBE_COLUMNS, rows: rows.collect() });
+    page
+}
+
+/// A partition's fields as in every document that has partitions.
+pub fn partition_value(partition: &PartitionInfo) -> Value {
+    json!({
+        "partition": partition.partition.0,
+        "leader": partition.leader.map(|leader| leader.0),
+        "term": partition.term.0,
+        "replicas": numbers(&partition.replicas),
+        "in_sync": numbers(&partition.in_sync),
+    })
+}
+
+fn numbers(nodes: &[highwater_client::NodeId]) -> Vec<u32> {
+    nodes.iter().map(|node| node.0).collect()
+}
+
+fn settings_text(configs: &[(String, String)]) -> String {
+    if configs.is_empty() {
+        return "(defaults)".to_owned();
+    }
+    configs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+fn settings_value(configs: &[(String, String)]) -> Map<String, Value> {
+    configs.iter().map(|(key, value)| (key.clone(), json!(value))).collect()
+}
+
+async fn delete(args: TopicDeleteArgs, settings: &Settings) -> Result<Exit, Failure> {
+    if !args.yes && !args.dry_run && !io::stdin().is_terminal() {
+        return Err(Failure::usage("deleting asks for the topic's name, but there is no terminal")
+            .way_out("-y to delete without asking, --dry-run to see what would be deleted"));
+    }
+    let admin = settings.connect().await?.admin();
+    let mut done = 0;
+    let mut first = None;
+    for name in &args.names {
+        match delete_one(&admin, name, &args).await {
+            Ok(()) => done += 1,
+            Err(failure) if args.names.len() == 1 => return Err(failure),
+            Err(failure) => {
+                failure.report();
+                first.get_or_insert(failure.exit);
+            }
+        }
+    }
+    Ok(match first {
+        None => Exit::Fine,
+        Some(exit) if done == 0 => exit,
+        Some(_) => Exit::Partial,
+    })
+}
+
+async fn delete_one(admin: &Admin, name: &str, args: &TopicDeleteArgs) -> Result<(), Failure> {
+    let detail = admin.describe_topic(name).await?;
+    let mut plan = format!("topic {name} with {} partitions", detail.partitions.len());
+    if args.dry_run || !args.yes {
+        plan += &match count_records(admin, name, &detail).await {
+            Some(records) => format!(" and {} records", human::count(records)),
+            None => " and an unknown number of records".to_owned(),
+        };
+    }
+    if args.dry_run {
+        eprintln!("would delete {plan}");
+        return Ok(());
+    }
+    if !args.yes {
+        confirm(name, &plan)?;
+    }
+    admin.delete_topic(name).await?;
+    eprintln!("deleted {plan}");
+    Ok(())
+}
+
+/// How many records would be gone; `None` where a partition cannot say, because a plan must not
+/// keep anyone from deleting a broken topic.
+async fn count_records(admin: &Admin, name: &str, detail: &TopicDetail) -> Option<u64> {
+    use highwater_client::OffsetAt;
+    if detail.partitions.iter().any(|partition| partition.leader.is_none()) {
+        return None;
+    }
+    let mut records = 0;
+    for partition in detail.partitions.iter().map(|info| info.partition) {
+        let start = admin.list_offsets(name, partition, OffsetAt::Start).await.ok()?;
+        let end = admin.list_offsets(name, partition, OffsetAt::End).await.ok()?;
+        records += end.offset.0.saturating_sub(start.offset.0);
+    }
+    Some(records)
+}
+
+fn confirm(name: &str, plan: &str) -> Result<(), Failure> {
+    eprintln!("This deletes {plan}. It cannot be undone.");
+    eprint!("Type the topic's name to delete it: ");
+    io::stderr().flush()?;
+    let mut typed = String::new();
+    io::stdin().lock().read_line(&mut typed)?;
+    if typed.trim_end_matches(['\r', '\n']) == name {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, "what was typed is not the name; nothing was deleted"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_client::{NodeId, PartitionId, Term, TopicId};
+
+    fn partition(number: u32, in_sync: &[u32]) -> PartitionInfo {
+        let nodes = |ids: &[u32]| ids.iter().copied().map(NodeId).collect();
+        PartitionInfo {
+            partition: PartitionId(number),
+            leader: in_sync.first().copied().map(NodeId),
+            term: Term(4),
+            replicas: nodes(&[1, 2, 3]),
+            in_sync: nodes(in_sync),
+        }
+    }
+
+    #[test]
+    fn a_list_counts_what_is_not_well() {
+        let detail = TopicDetail {
+            id: TopicId::CLUSTER,
+            configs: vec![("flush".to_owned(), "ack".to_owned())],
+            partitions: vec![partition(0, &[1, 2, 3]), partition(1, &[2]), partition(2, &[])],
+        };
+        let row = list_row("orders", &detail);
+        assert_eq!(row.value["under_replicated"], 2);
+        assert_eq!(row.value["leaderless"], 1);
+        assert_eq!(row.value["configs"]["flush"], "ack");
+        assert_eq!(row.cells[..4], ["orders", "3", "3", "2"].map(str::to_owned));
+    }
+
+    #[test]
+    fn a_description_names_leader_and_replicas_of_each_partition() {
+        let detail = TopicDetail {
+            id: TopicId::CLUSTER,
+            configs: Vec::new(),
+            partitions: vec![partition(0, &[1, 3])],
+        };
+        let mut out = Vec::new();
+        description("orders", &detail).write(Format::Table, &mut out).expect("a vector");
+        let text = String::from_utf8(out).expect("text");
+        assert!(text.contains("PARTITION  LEADER  TERM  REPLICAS  IN-SYNC\n"), "{text}");
+        assert!(text.contains("        0  1          4  1,2,3     1,3\n"), "{text}");
+    }
+}
