@@ -1,0 +1,388 @@
+//! The real disk: files written by `pwritev` and read through one shared read-only map each.
+//!
+//! What must hold: a descriptor stays open for the life of its file, so that a failed write-back is
+//! reported to whoever flushes; blocks are allocated before they are written, so that a full disk
+//! is an error of `create` or `extend` and never a signal; the map is made once, at the first read,
+//! with room for the file to grow into, and nobody touches it beyond the allocated length. Files
+//! are never shortened.
+//!
+//! All `unsafe` code of the project is in this file.
+
+#![allow(unsafe_code)]
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use rustix::fs::FallocateFlags;
+use rustix::mm::{self, Advice, MapFlags, ProtFlags};
+
+use super::{Disk, File, explain};
+
+/// The machine's file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MmapDisk;
+
+struct MmapFile {
+    file: fs::File,
+    path: PathBuf,
+    len: AtomicU64,
+    bytes_max: u64,
+    map: OnceLock<Arc<Map>>,
+}
+
+/// A read-only view of a file, longer than the file so that it can grow underneath.
+struct Map {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+/// A part of a map that keeps the whole of it alive.
+struct Slice {
+    map: Arc<Map>,
+    range: Range<usize>,
+}
+
+impl Disk for MmapDisk {
+    fn create(&self, path: &Path, bytes: u64, bytes_max: u64) -> io::Result<Arc<dyn File>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(|error| explain(&error, "create", path))?;
+        let file = MmapFile::new(file, path, 0, bytes_max);
+        if let Err(error) = file.extend(bytes) {
+            // Without its blocks the file is of no use; if it stays, recovery removes it.
+            let _ = fs::remove_file(path);
+            return Err(error);
+        }
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, path: &Path, bytes_max: u64) -> io::Result<Arc<dyn File>> {
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        let file = opened.map_err(|error| explain(&error, "open", path))?;
+        let len = file.metadata().map_err(|error| explain(&error, "measure", path))?.len();
+        Ok(Arc::new(MmapFile::new(file, path, len, bytes_max.max(len))))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let failed = |error: io::Error| explain(&error, "list", dir);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            // A name that is not UTF-8 is none of ours.
+            names.extend(name.into_string());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+        fs::create_dir_all(dir).map_err(|error| explain(&error, "make the directory", dir))?;
+        for made in missing {
+            self.flush_dir(
+                made.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new(".")),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+            .map_err(|error| explain(&error, &format!("rename to {} the file", to.display()), from))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path).map_err(|error| explain(&error, "remove", path))
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(explain(&error, "remove the directory", dir))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn flush_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)
+            .and_then(|opened| opened.sync_all())
+            .map_err(|error| explain(&error, "flush the directory", dir))
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let stats = rustix::fs::statvfs(dir)
+            .map_err(|error| explain(&error.into(), "measure the free space of", dir))?;
+        Ok(stats.f_bavail * stats.f_frsize)
+    }
+}
+
+impl MmapFile {
+    fn new(file: fs::File, path: &Path, len: u64, bytes_max: u64) -> MmapFile {
+        let (path, len) = (path.to_owned(), AtomicU64::new(len));
+        MmapFile { file, path, len, bytes_max, map: OnceLock::new() }
+    }
+
+    fn map(&self) -> io::Result<&Arc<Map>> {
+        if let Some(map) = self.map.get() {
+            return Ok(map);
+        }
+        let made = Map::new(&self.file, self.bytes_max)
+            .map_err(|error| explain(&error, "map", &self.path))?;
+        // Two threads may come here at once; the map that loses is unmapped unused.
+        Ok(self.map.get_or_init(|| Arc::new(made)))
+    }
+
+    fn write_slices(&self, mut at: u64, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        IoSlice::advance_slices(&mut slices, 0);
+        while !slices.is_empty() {
+            let some = slices.len().min(SLICES_MAX);
+            match rustix::io::pwritev(&self.file, &slices[..some], at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    at += written as u64;
+                    IoSlice::advance_slices(&mut slices, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl File for MmapFile {
+    fn write_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(at + bytes as u64 <= self.len(), "a write behind what is allocated");
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        self.write_slices(at, &mut slices).map_err(|error| {
+            explain(&error, &format!("write {bytes} bytes at {at} to"), &self.path)
+        })
+    }
+
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        assert!(range.start <= range.end && range.end <= self.len(), "a read behind the end");
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let map = self.map()?;
+        let range = range.start as usize..range.end as usize;
+        map.populate(&range)
+            .map_err(|error| explain(&error, &format!("read {range:?} of"), &self.path))?;
+        Ok(Bytes::from_owner(Slice { map: Arc::clone(map), range }))
+    }
+
+    fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    fn extend(&self, bytes: u64) -> io::Result<()> {
+        assert!(bytes <= self.bytes_max, "a file grows past the room that its map was given");
+        let len = self.len();
+        if bytes <= len {
+            return Ok(());
+        }
+        loop {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), len, bytes - len) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    // What could be had was allocated: it must not be kept from others.
+                    self.release(len);
+                    let act = format!("allocate {} bytes more for", bytes - len);
+                    return Err(explain(&error.into(), &act, &self.path));
+                }
+            }
+        }
+        self.len.store(bytes, Ordering::Release);
+        Ok(())
+    }
+
+    fn release(&self, at: u64) {
+        let at = at.next_multiple_of(PAGE_BYTES as u64);
+        if at < self.bytes_max {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            // Some file systems cannot; then the blocks stay allocated, which harms nobody.
+            let _ = rustix::fs::fallocate(&self.file, hole, at, self.bytes_max - at);
+        }
+    }
+
+    fn start_flush(&self) {
+        let (all, write) = (0, libc::SYNC_FILE_RANGE_WRITE);
+        // SAFETY: the descriptor is open for as long as `self.file` lives, and the call takes no
+        // pointers. Its result does not matter: whatever fails here fails again in `flush`.
+        let _ = unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, all, write) };
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        rustix::fs::fdatasync(&self.file)
+            .map_err(|error| explain(&error.into(), "flush", &self.path))
+    }
+}
+
+impl Map {
+    fn new(file: &fs::File, bytes: u64) -> io::Result<Map> {
+        let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let start = unsafe {
+            mm::mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, file, 0)?
+        };
+        let start = NonNull::new(start.cast()).expect("the kernel never maps the null page for us");
+        Ok(Map { start, bytes })
+    }
+
+    /// Brings the pages in, so that a medium that cannot be read is an error here instead of a
+    /// signal at the first touch.
+    fn populate(&self, range: &Range<usize>) -> io::Result<()> {
+        let start = range.start - range.start % PAGE_BYTES;
+        assert!(range.end <= self.bytes, "a range behind the map");
+        // SAFETY: the range lies within the mapping, which lives as long as `self`; populating
+        // for reading changes no contents.
+        let populated = unsafe {
+            let at = self.start.as_ptr().add(start);
+            mm::madvise(at.cast(), range.end - start, Advice::LinuxPopulateRead)
+        };
+        match populated {
+            // Kernels before 5.14 don't know the advice: pages come in when touched.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `Map::new` with this length, and every slice of it holds
+        // an `Arc` of this value, so none is left.
+        let unmapped = unsafe { mm::munmap(self.start.as_ptr().cast(), self.bytes) };
+        debug_assert!(unmapped.is_ok(), "a mapping of ours cannot be unknown to the kernel");
+    }
+}
+
+// SAFETY: the mapping is read-only memory that belongs to no thread, and it is unmapped only when
+// the last owner drops it.
+unsafe impl Send for Map {}
+// SAFETY: as above; there is no way to write through a `Map`.
+unsafe impl Sync for Map {}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `MmapFile::read` checked the range against the allocated length, files are never
+        // shortened, and nobody writes a range again that was handed out (the contract of `File`),
+        // so these bytes are mapped and do not change while `self.map` keeps the mapping alive.
+        unsafe {
+            let start = self.map.start.as_ptr().add(self.range.start);
+            std::slice::from_raw_parts(start, self.range.len())
+        }
+    }
+}
+
+/// `IOV_MAX` of Linux.
+const SLICES_MAX: usize = 1024;
+/// The smallest page; where pages are larger, `populate` is refused and changes nothing.
+const PAGE_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk_and_dir() -> (MmapDisk, tempfile::TempDir) {
+        (MmapDisk, tempfile::tempdir().expect("the test's own directory"))
+    }
+
+    #[test]
+    fn what_is_written_in_parts_is_read_as_one_slice() {
+        let (disk, dir) = disk_and_dir();
+        let file = disk.create(&dir.path().join("a"), 8192, 1 << 20).expect("create");
+        file.write_at(4090, &[b"hello", b"", b" ", b"world"]).expect("write");
+        assert_eq!(&file.read(4090..4101).expect("read")[..], b"hello world");
+        assert_eq!(&file.read(0..3).expect("read")[..], &[0, 0, 0]);
+        assert!(file.read(5..5).expect("read").is_empty());
+    }
+
+    #[test]
+    fn more_parts_than_the_kernel_takes_at_once_are_all_written() {
+        let (disk, dir) = disk_and_dir();
+        let file = disk.create(&dir.path().join("a"), 8192, 8192).expect("create");
+        let parts = vec![&b"xy"[..]; SLICES_MAX + 500];
+        file.write_at(1, &parts).expect("write");
+        assert_eq!(file.read(1..1 + 2 * parts.len() as u64).expect("read"), parts.concat());
+    }
+
+    #[test]
+    fn a_slice_outlives_its_file_and_its_name_and_sees_growth_elsewhere() {
+        let (disk, dir) = disk_and_dir();
+        let path = dir.path().join("a");
+        let file = disk.create(&path, 4096, 1 << 24).expect("create");
+        file.write_at(0, &[b"early"]).expect("write");
+        let early = file.read(0..5).expect("read");
+        file.extend(1 << 20).expect("extend");
+        file.write_at(1 << 19, &[b"late"]).expect("write");
+        assert_eq!(&file.read(1 << 19..(1 << 19) + 4).expect("read")[..], b"late");
+        file.start_flush();
+        file.flush().expect("flush");
+        disk.remove(&path).expect("remove");
+        drop(file);
+        assert_eq!(&early[..], b"early");
+    }
+
+    #[test]
+    #[should_panic(expected = "a read behind the end")]
+    fn a_read_behind_what_is_allocated_is_a_bug() {
+        let (disk, dir) = disk_and_dir();
+        let file = disk.create(&dir.path().join("a"), 4096, 8192).expect("create");
+        let _ = file.read(4000..4097);
+    }
+
+    #[test]
+    fn released_blocks_are_given_back_and_the_length_stays() {
+        use std::os::unix::fs::MetadataExt;
+        let (disk, dir) = disk_and_dir();
+        let path = dir.path().join("a");
+        let file = disk.create(&path, 1 << 20, 1 << 20).expect("create");
+        file.write_at(0, &[b"kept"]).expect("write");
+        file.release(4);
+        file.flush().expect("flush");
+        assert_eq!(file.len(), 1 << 20);
+        assert_eq!(&file.read(0..4).expect("read")[..], b"kept");
+        let blocks = fs::metadata(&path).expect("metadata").blocks();
+        assert!(blocks * 512 < 1 << 20, "{blocks} blocks are still allocated");
+    }
+
+    #[test]
+    fn errors_name_the_path_and_the_act_and_keep_their_kind() {
+        let (disk, dir) = disk_and_dir();
+        let error = disk.open(&dir.path().join("missing"), 1).err().expect("no such file");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().starts_with("cannot open /"), "{error}");
+        assert!(error.to_string().contains("missing"), "{error}");
+    }
+
+    #[test]
+    fn names_are_listed_sorted_and_directories_come_and_go() {
+        let (disk, dir) = disk_and_dir();
+        let deep = dir.path().join("x/y");
+        disk.create_dir(&deep).expect("create_dir");
+        disk.create_dir(&deep).expect("again");
+        for name in ["b", "a"] {
+            disk.create(&deep.join(name), 0, 1).expect("create");
+        }
+        disk.rename(&deep.join("b"), &deep.join("c")).expect("rename");
+        disk.flush_dir(&deep).expect("flush_dir");
+        assert_eq!(disk.list(&deep).expect("list"), ["a", "c"]);
+        assert!(disk.free_bytes(&deep).expect("free") > 0);
+        disk.remove_dir(&deep).expect("remove_dir");
+        disk.remove_dir(&deep).expect("a missing directory is no error");
+    }
+}

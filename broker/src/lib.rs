@@ -1,0 +1,11 @@
+//! The Highwater broker, bottom up: a module uses only those above it in this list, and
+//! `tests/tidy.rs` holds this very list. `ARCHITECTURE.md` is the map.
+
+pub mod config;
+pub mod metrics;
+pub mod mutant;
+pub mod disk;
+pub mod log;
+
+#[cfg(feature = "sim")]
+pub mod sim;

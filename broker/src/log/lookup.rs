@@ -1,0 +1,181 @@
+//! Questions about places in the log, and reading for replication.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use highwater_protocol::ids::{LogIndex, Offset, Term};
+
+use super::header::HEADER_PAGE_BYTES;
+use super::reader::LogReader;
+use super::segment::Body;
+use super::{FrameSummary, FramesRead, Log, Place};
+
+impl Log {
+    /// The end of what is appended.
+    pub fn end(&self) -> LogIndex {
+        self.end.index
+    }
+
+    /// The offset of the next record.
+    pub fn end_offset(&self) -> Offset {
+        self.end.offset
+    }
+
+    /// The term of the last entry; 0 in an empty log.
+    pub fn last_term(&self) -> Term {
+        self.end.term
+    }
+
+    /// Where the log starts: what was before is trimmed.
+    pub fn start(&self) -> (LogIndex, Offset) {
+        (self.start.index, self.start.offset)
+    }
+
+    /// The term of the entry that ends at `end`; nothing if no frame ends there (any more), or if
+    /// the index cannot be read.
+    pub fn term_at(&self, end: LogIndex) -> Option<Term> {
+        self.place_at(end).ok()?.map(|place| place.term)
+    }
+
+    /// The last frame boundary that is not behind `index`.
+    pub fn boundary_at_or_before(&self, index: LogIndex) -> LogIndex {
+        // Where the index cannot be read, the start is a boundary all the same.
+        self.last_place_until(index).map_or(self.start.index, |place| place.index)
+    }
+
+    /// The offset of the first record behind a frame boundary.
+    pub fn offset_at(&self, boundary: LogIndex) -> Offset {
+        let place = self.place_at(boundary).ok().flatten();
+        place.expect("the caller got the boundary from this log").offset
+    }
+
+    /// Whole frames from a boundary on, marks included: at most `bytes_max`, but one at least
+    /// unless the log ends here.
+    pub fn read_frames(&self, from: LogIndex, bytes_max: usize) -> io::Result<FramesRead> {
+        self.usable()?;
+        if self.place_at(from)?.is_none() {
+            let why =
+                format!("index {from} is no frame boundary of the log in {}", self.dir.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let mut read = FramesRead { frames: Vec::new(), end: from, bytes: 0 };
+        let pieces = self.shared.pieces.load();
+        let first = pieces.partition_point(|piece| piece.base().index <= from).saturating_sub(1);
+        for piece in &pieces[first..] {
+            let view = self.shared.view(piece)?;
+            let base = piece.base();
+            let slot = view.first_not(|entry| entry.end(base).index <= read.end)?;
+            let left = bytes_max.saturating_sub(read.bytes) as u64;
+            let fits = view.before(slot)?.position().saturating_add(left);
+            let mut end = view.first_not(|entry| entry.position() <= fits)?;
+            if read.frames.is_empty() && slot < view.slots() {
+                end = end.max(slot + 1);
+            }
+            if end > slot {
+                let frames = view.frames(slot..end)?;
+                read.bytes += frames.len();
+                read.frames.push(frames);
+                read.end = view.place_before(end)?.index;
+            }
+            if end < view.slots() {
+                break;
+            }
+        }
+        Ok(read)
+    }
+
+    /// What the index knows of the producers' batches in the newest segments, oldest first. Counted in
+    /// frames, because truncations leave segments behind that hold next to nothing.
+    pub fn recent_producers(&self) -> io::Result<Vec<FrameSummary>> {
+        let mut found = Vec::new();
+        let pieces = self.shared.pieces.load();
+        let (mut first, mut frames) = (pieces.len(), 0);
+        while first > 0 && frames < PRODUCER_FRAMES_MIN {
+            first -= 1;
+            frames += self.shared.view(&pieces[first])?.slots();
+        }
+        for piece in &pieces[first..] {
+            let view = self.shared.view(piece)?;
+            let mut before = view.place_before(0)?;
+            for slot in 0..view.slots() {
+                let entry = view.entry(slot)?;
+                let end = entry.end(piece.base());
+                let records = end.offset.since(before.offset) as u32;
+                found.extend(entry.producer().map(|producer| FrameSummary {
+                    base_offset: before.offset,
+                    end: end.index,
+                    records,
+                    term: end.term,
+                    producer,
+                }));
+                before = end;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Bytes of frames that the log holds, in whole segments.
+    pub fn bytes(&self) -> u64 {
+        let pieces = self.shared.pieces.load();
+        let ends = pieces.iter().map(|piece| match &piece.segment.body {
+            Body::Sealed(sealed) if piece.slots() == sealed.slots => Ok(sealed.position),
+            Body::Sealed(_) | Body::Growing(_) => {
+                let view = self.shared.view(piece)?;
+                Ok(view.before(view.slots())?.position())
+            }
+        });
+        // Where an index cannot be read its segment is not counted; reads report the error.
+        ends.map(|end: io::Result<u64>| end.unwrap_or(HEADER_PAGE_BYTES) - HEADER_PAGE_BYTES).sum()
+    }
+
+    /// A reader for other threads; it sees what `publish` lets it see.
+    pub fn reader(&self) -> LogReader {
+        LogReader { shared: self.shared.clone() }
+    }
+
+    /// Lets readers see what lies before `high_watermark`, which is committed. It never falls.
+    pub fn publish(&self, high_watermark: Offset) {
+        assert!(high_watermark <= self.end.offset, "what is committed was appended");
+        self.shared.high_watermark.fetch_max(high_watermark.0, Ordering::AcqRel);
+    }
+
+    /// The place of a frame boundary, if it is one.
+    pub(super) fn place_at(&self, boundary: LogIndex) -> io::Result<Option<Place>> {
+        if boundary == self.end.index {
+            return Ok(Some(self.end));
+        }
+        if boundary < self.start.index || boundary > self.end.index {
+            return Ok(None);
+        }
+        let place = self.last_place_until(boundary)?;
+        Ok((place.index == boundary).then_some(place))
+    }
+
+    fn last_place_until(&self, index: LogIndex) -> io::Result<Place> {
+        if index <= self.start.index {
+            return Ok(self.start);
+        }
+        if index >= self.end.index {
+            return Ok(self.end);
+        }
+        let pieces = self.shared.pieces.load();
+        let after = pieces.partition_point(|piece| piece.base().index <= index);
+        let piece = &pieces[after.checked_sub(1).expect("a segment holds every place of a log")];
+        let view = self.shared.view(piece)?;
+        let slot = view.first_not(|entry| entry.end(piece.base()).index <= index)?;
+        view.place_before(slot)
+    }
+
+    /// The place where the batch begins that holds `offset`.
+    pub(super) fn place_before_offset(&self, offset: Offset) -> io::Result<Option<Place>> {
+        let pieces = self.shared.pieces.load();
+        let after = pieces.partition_point(|piece| piece.base().offset <= offset);
+        let Some(piece) = after.checked_sub(1).map(|at| &pieces[at]) else { return Ok(None) };
+        let view = self.shared.view(piece)?;
+        let slot = view.first_not(|entry| entry.end(piece.base()).offset <= offset)?;
+        Ok(Some(view.place_before(slot)?))
+    }
+}
+
+/// So many frames back, at least, a batch that is sent again is known.
+const PRODUCER_FRAMES_MIN: usize = 100_000;

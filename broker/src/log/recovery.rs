@@ -1,0 +1,416 @@
+//! Opening a log: which segments count, how far they are whole, and what a crash left undone.
+//!
+//! The rules, each of which gives the same result when it is applied again:
+//! * a segment overrules all older ones from its base on; what is overruled as a whole is removed,
+//!   but only after the overruling segment and its name were made durable;
+//! * a sealed segment is believed; any other is scanned, and the log ends at the first frame that
+//!   is not whole. Nothing is erased there: if anything but zeros lies behind the end, the next
+//!   append goes to a new segment, which overrules it;
+//! * what ends before a witness is damage and reported as such, in this life and in every later
+//!   one until the log has grown past it again (`Header::owed`);
+//! * what recovery returns is durable: it is flushed before it is believed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use highwater_protocol::batch::Mark;
+use highwater_protocol::ids::{LogIndex, TopicPartition};
+
+use super::chain::{Candidate, candidates, read_start, resolve, trimmed, witnessed_until};
+use super::header::{HEADER_PAGE_BYTES, Header, Origin, Start};
+use super::index::slot_at;
+use super::reader::Shared;
+use super::roll::{START_NEW, Unsealed, discard, make_index};
+use super::scan::{Scanned, Stop, read_slots, scan};
+use super::segment::{
+    Body, Growing, Piece, SealedIndex, Segment, Stem, View, index_bytes_max, log_bytes_max,
+    notable, read_seal,
+};
+use super::{Damage, Log, Options, Place, PlacedMark, Recovered, TermStart};
+use crate::disk::{Disk, File};
+
+/// A log on its way to being open.
+struct Recovery<'a> {
+    disk: &'a Arc<dyn Disk>,
+    dir: &'a Path,
+    options: Options,
+    start: Start,
+    /// Otherwise the oldest segment says it, if less exactly.
+    start_known: bool,
+    end: Place,
+    pieces: Vec<Piece>,
+    unsealed: VecDeque<Unsealed>,
+    /// The last piece may be appended to.
+    active: bool,
+    /// Live segments that cannot be reached.
+    beyond: Vec<Stem>,
+    /// Up to where witnesses say that the log was durable, and what keeps it from being so.
+    durable: LogIndex,
+    why: String,
+    recovered: Recovered,
+}
+
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    partition: TopicPartition,
+    options: Options,
+) -> io::Result<(Log, Recovered)> {
+    disk.create_dir(dir)?;
+    let names = disk.list(dir)?;
+    if names.iter().any(|name| name == START_NEW) {
+        disk.remove(&dir.join(START_NEW))?;
+    }
+    let (candidates, unfinished) = candidates(&*disk, dir, &names, partition)?;
+    let sequence_last = names.iter().filter_map(|name| Stem::parse(dir, name));
+    let sequence_last = sequence_last.map(|(stem, _)| stem.sequence).max().unwrap_or(0);
+    let owed = candidates.iter().rev().find_map(|candidate| candidate.header.as_ref().ok());
+    let owed = owed.and_then(|header| header.owed);
+    let (mut live, dead) = resolve(candidates);
+    let start = read_start(&*disk, dir, &names)?;
+    let trimmed = start.as_ref().map_or(0, |start| trimmed(&live, start));
+    let done_with: Vec<Stem> =
+        live.drain(..trimmed).map(|candidate| candidate.stem).chain(unfinished).collect();
+
+    let mut recovery = Recovery::new(&disk, dir, options, start);
+    recovery.walk(&live)?;
+    recovery.settle(&dead, &done_with, owed)?;
+    recovery.report(owed);
+    let (mut log, mut recovered) = recovery.finish(partition, sequence_last);
+    log.witness()?;
+    recovered.producers_from = log.recent_producers()?;
+    Ok((log, recovered))
+}
+
+/// Writes what no witness names once more, the same bytes: after a flush that failed, the kernel takes
+/// pages for clean that it never wrote, and only a new write makes the next flush mean anything.
+fn rewrite_unproven(growing: &Growing, witnessed: usize) -> io::Result<()> {
+    let end_of = |slots: usize| {
+        let last = slots.checked_sub(1).and_then(|slot| growing.entries.get(slot));
+        last.map(super::index::Entry::position)
+    };
+    let from = end_of(witnessed).unwrap_or(0);
+    let to = end_of(growing.entries.count()).unwrap_or(HEADER_PAGE_BYTES);
+    let bytes = growing.log.read(from..to)?;
+    growing.log.write_at(from, &[&bytes])
+}
+
+impl<'a> Recovery<'a> {
+    fn new(disk: &'a Arc<dyn Disk>, dir: &'a Path, options: Options, start: Option<Start>) -> Self {
+        let start_known = start.is_some();
+        let start = start.unwrap_or_default();
+        Recovery {
+            disk,
+            dir,
+            options,
+            end: start.place,
+            start,
+            start_known,
+            pieces: Vec::new(),
+            unsealed: VecDeque::new(),
+            active: false,
+            beyond: Vec::new(),
+            durable: LogIndex::ZERO,
+            why: String::new(),
+            recovered: Recovered::default(),
+        }
+    }
+
+    /// Goes along the live segments for as long as each continues the one before it.
+    fn walk(&mut self, live: &[Candidate]) -> io::Result<()> {
+        let mut reached = 0;
+        for (at, candidate) in live.iter().enumerate() {
+            let header = match self.continued_by(candidate) {
+                Ok(header) => header,
+                Err(why) => {
+                    self.why = format!("{}: {why}", candidate.stem.log().display());
+                    break;
+                }
+            };
+            reached = at + 1;
+            let next = live.get(at + 1).map(|next| LogIndex(next.stem.base));
+            self.load(candidate, header, next)?;
+            if next.is_some_and(|next| self.end.index < next) {
+                self.active = false;
+                break;
+            }
+        }
+        for candidate in &live[reached..] {
+            // Sealed or not: the last entry of the index says how far it went.
+            let until = witnessed_until(&**self.disk, &candidate.stem)?;
+            self.durable = self.durable.max(until.unwrap_or_default());
+            self.beyond.push(candidate.stem.clone());
+        }
+        if self.end.index < self.start.place.index {
+            // The tail that a crash took lay before the start of the log.
+            self.end = self.start.place;
+            self.beyond.extend(self.pieces.drain(..).map(|piece| piece.segment.stem.clone()));
+            self.unsealed.clear();
+            self.active = false;
+        }
+        Ok(())
+    }
+
+    /// The header of a candidate that continues the log, or why it does not.
+    fn continued_by(&mut self, candidate: &Candidate) -> Result<Header, String> {
+        let header = candidate.header.clone()?;
+        if !self.pieces.is_empty() {
+            let place = header.base;
+            return if place == self.end {
+                Ok(header)
+            } else {
+                Err(format!("it begins at {place:?}, the log before it ends at {:?}", self.end))
+            };
+        }
+        let anew = header.origin == Origin::Start && self.start.place.index < header.base.index;
+        if anew || !self.start_known {
+            self.start.place = header.base;
+        }
+        if header.base.index > self.start.place.index {
+            let start = self.start.place.index;
+            return Err(format!("segments before it are missing, the log starts at index {start}"));
+        }
+        Ok(header)
+    }
+
+    /// Takes a segment into the log, as far as it is whole and not overruled.
+    fn load(
+        &mut self,
+        candidate: &Candidate,
+        header: Header,
+        next: Option<LogIndex>,
+    ) -> io::Result<()> {
+        let log =
+            self.disk.open(&candidate.stem.log(), log_bytes_max(self.options.segment_bytes_max))?;
+        let index = self.open_index(&candidate.stem)?;
+        if let Some(index) = &index
+            && let Some(sealed) = read_seal(&**index, header.sequence)?
+            && sealed.seal.position <= log.len()
+        {
+            return self.load_sealed(candidate, header, next, sealed, log);
+        }
+        let slots = match &index {
+            Some(index) => read_slots(&**index, header.sequence)?,
+            None => None,
+        };
+        let usable = slots.is_some();
+        let scanned = scan(&*log, &header, &slots.unwrap_or_default(), next)?;
+        let index = match index {
+            Some(index) if usable => index,
+            Some(_) | None => self.remake_index(&candidate.stem, &header)?,
+        };
+        let growing = Growing { log, index, entries: boxcar::Vec::new() };
+        self.load_growing(candidate, header, next, scanned, growing)
+    }
+
+    fn load_sealed(
+        &mut self,
+        candidate: &Candidate,
+        header: Header,
+        next: Option<LogIndex>,
+        sealed: SealedIndex,
+        log: Arc<dyn File>,
+    ) -> io::Result<()> {
+        let segment = Segment::sealed(header, candidate.stem.clone(), &sealed.seal);
+        segment.opened_as(log, sealed.entries);
+        let segment = Arc::new(segment);
+        let slots = sealed.seal.slots as usize;
+        let view = segment.view(slots).expect("it was opened just now");
+        let upto = |entry: &super::index::Entry| {
+            next.is_none_or(|next| entry.end(&header.base).index <= next)
+        };
+        let slots = view.first_not(upto)?;
+        let view = segment.view(slots).expect("it was opened just now");
+        self.end = view.place_before(slots)?;
+        self.durable = self.durable.max(self.end.index);
+        self.note(&view, sealed.notable.into_iter().filter(|(slot, _)| *slot < slots))?;
+        segment.close();
+        self.active = false;
+        self.pieces.push(Piece { segment: Arc::clone(&segment), cut: Some(slots) });
+        Ok(())
+    }
+
+    fn load_growing(
+        &mut self,
+        candidate: &Candidate,
+        header: Header,
+        next: Option<LogIndex>,
+        scanned: Scanned,
+        growing: Growing,
+    ) -> io::Result<()> {
+        let slots = scanned.entries.len();
+        for entry in scanned.entries {
+            growing.entries.push(entry);
+        }
+        let segment = Arc::new(Segment {
+            header,
+            stem: candidate.stem.clone(),
+            body: Body::Growing(Box::new(growing)),
+        });
+        let view = segment.view(slots).expect("a growing segment is open");
+        self.end = view.place_before(slots)?;
+        let notable = notable(&view)?.into_iter();
+        self.note(&view, notable.map(|slot| (slot, bytes::Bytes::new())))?;
+        // Behind the next segment's base, witnesses are void: a truncation came after them.
+        let durable = next.map_or(scanned.durable, |next| scanned.durable.min(next));
+        let whole = self.end.index >= durable;
+        let (retired, active) = match scanned.stop {
+            Stop::Limit => (Some(slots), false),
+            Stop::Blank => (None, whole),
+            Stop::Bad { why, bytes, frames_behind } => {
+                let at = view.before(slots)?.position();
+                self.why = format!("{} at {at}: {why}", candidate.stem.log().display());
+                self.recovered.torn_tail_bytes += bytes;
+                self.recovered.frames_behind_tear += frames_behind;
+                (None, false)
+            }
+        };
+        if !whole && self.why.is_empty() {
+            self.why = format!("{}: frames are missing", candidate.stem.log().display());
+        }
+        self.durable = self.durable.max(durable);
+        self.active = active;
+        let cut = (!active).then_some(slots);
+        self.pieces.push(Piece { segment: Arc::clone(&segment), cut });
+        let witnessed = scanned.witnessed;
+        self.unsealed.push_back(Unsealed { segment, witnessed, retired, dirty: false });
+        Ok(())
+    }
+
+    fn open_index(&self, stem: &Stem) -> io::Result<Option<Arc<dyn File>>> {
+        let room = index_bytes_max(self.options.segment_bytes_max);
+        match self.disk.open(&stem.index(), room) {
+            Ok(index) => Ok(Some(index)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A new index file in place of one that is missing or not to be believed.
+    fn remake_index(&self, stem: &Stem, header: &Header) -> io::Result<Arc<dyn File>> {
+        match self.disk.remove(&stem.index()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        make_index(&**self.disk, header, stem, self.options.segment_bytes_max)
+    }
+
+    /// Remembers changes of term and marks.
+    fn note(
+        &mut self,
+        view: &View<'_>,
+        notable: impl Iterator<Item = (usize, bytes::Bytes)>,
+    ) -> io::Result<()> {
+        let base = view.place_before(0)?;
+        for (slot, frame) in notable {
+            let (before, end) = (view.place_before(slot)?, view.place_before(slot + 1)?);
+            let known = self.recovered.term_starts.last().map_or(base.term, |last| last.term);
+            if end.term != known {
+                let start = before.index;
+                self.recovered.term_starts.push(TermStart { term: end.term, start });
+            }
+            if view.entry(slot)?.is_mark() {
+                let frame = if frame.is_empty() { view.frames(slot..slot + 1)? } else { frame };
+                let mark = Mark::parse(&frame).map_err(|error| {
+                    io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        format!("index {}: {error}", end.index),
+                    )
+                })?;
+                self.recovered.marks.push(PlacedMark { end: end.index, term: end.term, mark });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was found, then carries out what a crash left undone.
+    fn settle(
+        &mut self,
+        dead: &[Stem],
+        done_with: &[Stem],
+        owed: Option<LogIndex>,
+    ) -> io::Result<()> {
+        let mut flushed = false;
+        for unsealed in &self.unsealed {
+            let growing = unsealed.segment.growing();
+            // Without a witness, not even the segment's name is known to be durable.
+            let proven = unsealed.witnessed > 0 && unsealed.witnessed >= growing.entries.count();
+            if !proven {
+                rewrite_unproven(growing, unsealed.witnessed)?;
+            }
+            if !proven || !dead.is_empty() {
+                growing.log.flush()?;
+                flushed = true;
+            }
+        }
+        if flushed || !dead.is_empty() {
+            self.disk.flush_dir(self.dir)?;
+        }
+        discard(&**self.disk, self.dir, dead, owed)?;
+        discard(&**self.disk, self.dir, done_with, None)?;
+        for unsealed in &mut self.unsealed {
+            let growing = unsealed.segment.growing();
+            let needed = slot_at(growing.entries.count());
+            if needed > growing.index.len() {
+                growing.index.extend(needed.next_multiple_of(4096))?;
+            }
+            unsealed.witness(self.end.index)?;
+        }
+        Ok(())
+    }
+
+    /// Says what was lost, if anything.
+    fn report(&mut self, owed: Option<LogIndex>) {
+        if let Some(owed) = owed.filter(|owed| *owed > self.durable) {
+            self.durable = owed;
+            if self.why.is_empty() {
+                self.why =
+                    "an earlier life found damage, and the lost frames are not back".to_owned();
+            }
+        }
+        if self.durable > self.end.index {
+            self.recovered.damage = Some(Damage {
+                at: self.end.index,
+                until: self.durable,
+                detail: std::mem::take(&mut self.why),
+            });
+        }
+        if let Some(kept) = self.start.voters.take() {
+            self.recovered.marks.retain(|placed| placed.end > kept.end);
+            self.recovered.marks.insert(0, kept);
+        }
+    }
+
+    fn finish(self, partition: TopicPartition, sequence_last: u64) -> (Log, Recovered) {
+        let shared = Arc::new(Shared::new(Arc::clone(self.disk)));
+        shared.pieces.store(Arc::new(self.pieces));
+        shared.log_start.store(self.start.place.offset.0, Ordering::Release);
+        shared.high_watermark.store(self.start.place.offset.0, Ordering::Release);
+        shared.log_end.store(self.end.offset.0, Ordering::Release);
+        let voters = self.recovered.marks.iter();
+        let voters =
+            voters.filter(|placed| matches!(placed.mark, Mark::Voters(_))).cloned().collect();
+        let log = Log {
+            dir: self.dir.to_owned(),
+            partition,
+            options: self.options,
+            shared,
+            start: self.start.place,
+            end: self.end,
+            active: self.active,
+            unsealed: self.unsealed,
+            beyond: self.beyond,
+            voters,
+            sequence_last,
+            owed: self.recovered.damage.as_ref().map(|damage| damage.until),
+            durable: self.end.index,
+            dirty: Vec::new(),
+            flushes: VecDeque::new(),
+            failed: false,
+        };
+        (log, self.recovered)
+    }
+}

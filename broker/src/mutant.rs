@@ -1,0 +1,117 @@
+//! Planted bugs, to prove that the simulator finds bugs: each is one line in the code it spoils,
+//! `if mutant::active(Mutant::Name)`, and is chosen at run time by the test of the tests.
+//!
+//! Without the feature `mutants` the question is answered `false` by the compiler and the line is
+//! gone. With it, a thread runs as at most one mutant at a time. What each breaks and which
+//! invariant finds it is listed in `MUTANTS.md`.
+
+macro_rules! mutants {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// A planted bug.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Mutant {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &'static [Mutant] = &[$(Mutant::$name),*];
+
+            /// What it breaks, in words.
+            pub fn breaks(self) -> &'static str {
+                match self { $(Mutant::$name => concat!($($doc),*),)* }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// A voter forgets whom it voted for in this term.
+    VoteTwice,
+    /// A voter gives its vote to a candidate whose log is behind its own.
+    VoteForStaleLog,
+    /// A voter compares the terms of the last entries only, not the ends of the logs.
+    VoteByTermOnly,
+    /// A leader commits an entry of an earlier term because a majority holds it (Raft paper, figure 8).
+    CommitOldTerm,
+    /// A leader takes one less than a majority for a majority.
+    CommitByMinority,
+    /// A leader counts its own entries before they are on disk.
+    LeaderCountsUnflushed,
+    /// A follower reports what it appended as flushed.
+    FollowerReportsUnflushed,
+    /// A follower cuts its log at the end of an append that it holds already.
+    CutOnLateAppend,
+    /// A follower does not compare the term where an append joins on.
+    JoinAnywhere,
+    /// A leader believes what it knew of a follower before that restarted.
+    TrustOldLife,
+    /// A shard lets frames of an earlier life pass.
+    NoIncarnationFence,
+    /// A vote is not written to the journal before the answer leaves.
+    VoteNotJournaled,
+    /// A Suspect replica votes and stands as if nothing was lost.
+    SuspectVotes,
+    /// A Suspect replica is trusted again with the first append that joins on.
+    SuspectClearedEarly,
+    /// A follower takes the leader's commit for its own log beyond what provably agrees.
+    CommitUnmatched,
+    /// A leader changes voters before it has committed in its own term.
+    ChangeVotersEarly,
+    /// The end of a flush vouches for what was appended after it began.
+    FlushVouchesForLater,
+    /// A failed flush is taken for a flush.
+    FlushErrorIgnored,
+    /// The cut of a log is not flushed before what replaces it is.
+    CutNotFlushed,
+    /// Index entries are written before the frames they name are flushed.
+    WitnessTooEarly,
+    /// Readers see up to the end of the log instead of the high watermark.
+    ReadUncommitted,
+    /// A `semi-sync` produce is answered when the leader has appended.
+    AckAtAppend,
+    /// A `sync` produce is answered at the commit, whoever is in sync.
+    SyncAckAtCommit,
+    /// A batch that a producer sends again is appended again.
+    NoDeduplication,
+    /// What is known of producers is kept when the log is cut.
+    ProducersKeptAfterCut,
+    /// A batch that is sent again is acknowledged before the first one is committed.
+    DuplicateAckedEarly,
+    /// A waiting produce is refused as never written when its leader steps down.
+    RefusedAfterAppend,
+    /// A receipt claims that every voter has the batch.
+    ReceiptOverclaims,
+    /// A commit goes back to what an older message says.
+    CommitGoesBack,
+}
+
+#[cfg(feature = "mutants")]
+mod chosen {
+    use super::Mutant;
+    use std::cell::Cell;
+
+    thread_local! {
+        static CHOSEN: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Makes this thread run as a mutant, or as itself.
+    pub fn choose(mutant: Option<Mutant>) {
+        CHOSEN.set(mutant);
+    }
+
+    /// Whether this thread runs as that mutant.
+    pub fn active(mutant: Mutant) -> bool {
+        CHOSEN.get() == Some(mutant)
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use chosen::{active, choose};
+
+/// Whether this thread runs as that mutant: never, in this build.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn active(_mutant: Mutant) -> bool {
+    false
+}

@@ -1,0 +1,484 @@
+//! A disk in memory that keeps what was flushed and may forget everything else.
+//!
+//! It has a page cache (what a running system reads) and a medium (what a power cut leaves). Writes
+//! go to the cache; `flush` brings a file's pages and length to the medium, `flush_dir` a
+//! directory's names. When power is lost, every unflushed page survives, vanishes or is torn at 512
+//! bytes; an unflushed length or name may vanish too: a made file is gone, a rename undone, a
+//! removed file back. Handles from before give errors ever after.
+//!
+//! Faults are asked for: power lost amid the n-th operation from now (`arm`), a flush that fails
+//! once (`fail_next_flush`) and whose pages are then lost for good although the next flush succeeds,
+//! as Linux does it; a full disk; flipped bits. What struck is counted in `Injected`, so that a test
+//! can tell that it tested something. Directories themselves are durable at once.
+
+mod contents;
+mod faces;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::disk::explain;
+use contents::Contents;
+
+/// The simulated disk of one machine, through all of its lives.
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// What was not on the medium when power was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unflushed {
+    /// A page of 4 KiB: of which file, and which one.
+    Page(u64, u64),
+    /// A file's length.
+    Length(u64),
+    /// A change of a name.
+    Name(PathBuf),
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It reached the medium by itself.
+    Kept,
+    /// It did not.
+    Lost,
+    /// Those of a page's eight sectors whose bit is set reached it. For a length or name: lost.
+    Torn(u8),
+}
+
+/// How often what struck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Injected {
+    /// Operations that change something.
+    pub operations: u64,
+    /// Power cuts.
+    pub power_cuts: u64,
+    /// Unflushed pages that survived a power cut.
+    pub pages_kept: u64,
+    /// Unflushed pages that did not.
+    pub pages_lost: u64,
+    /// Unflushed pages of which a part survived.
+    pub pages_torn: u64,
+    /// Lengths and changes of names that a power cut undid.
+    pub names_lost: u64,
+    /// Flushes that failed.
+    pub flush_errors: u64,
+    /// Allocations refused because the disk was full.
+    pub full_errors: u64,
+    /// Bits flipped on the medium.
+    pub bits_flipped: u64,
+}
+
+#[derive(Clone)]
+struct State {
+    life: u64,
+    chance: u64,
+    /// Power goes off amid the operation that brings this to zero.
+    fuse: Option<u64>,
+    dead: bool,
+    flush_fails: FlushFails,
+    flush_failed: bool,
+    bytes_max: Option<u64>,
+    names: BTreeMap<PathBuf, u64>,
+    names_on_medium: BTreeMap<PathBuf, u64>,
+    /// Changes of names since their directories were flushed, oldest first.
+    changes: Vec<Change>,
+    dirs: BTreeSet<PathBuf>,
+    files: BTreeMap<u64, Contents>,
+    injected: Injected,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum FlushFails {
+    No,
+    Next,
+    NextOf(PathBuf),
+}
+
+#[derive(Clone)]
+enum Change {
+    Made(PathBuf, u64),
+    Renamed(PathBuf, PathBuf),
+    Removed(PathBuf),
+}
+
+impl SimDisk {
+    /// An empty disk whose luck comes from a seed.
+    pub fn new(seed: u64) -> Arc<SimDisk> {
+        let state = State {
+            life: 0,
+            chance: seed,
+            fuse: None,
+            dead: false,
+            flush_fails: FlushFails::No,
+            flush_failed: false,
+            bytes_max: None,
+            names: BTreeMap::new(),
+            names_on_medium: BTreeMap::new(),
+            changes: Vec::new(),
+            dirs: BTreeSet::new(),
+            files: BTreeMap::new(),
+            injected: Injected::default(),
+        };
+        Arc::new(SimDisk { state: Arc::new(Mutex::new(state)) })
+    }
+
+    /// A second disk in exactly this state, its unflushed pages and armed faults included.
+    pub fn fork(&self) -> Arc<SimDisk> {
+        Arc::new(SimDisk { state: Arc::new(Mutex::new(self.lock().clone())) })
+    }
+
+    /// Power goes off amid the `operations`-th changing operation from now: it and all later ones
+    /// fail, until `lose_power` begins the next life.
+    pub fn arm(&self, operations: u64) {
+        assert!(operations > 0, "a fuse burns for one operation at least");
+        self.lock().fuse = Some(operations);
+    }
+
+    /// Whether power will go off by itself.
+    pub fn is_armed(&self) -> bool {
+        self.lock().fuse.is_some()
+    }
+
+    /// Takes back what was armed and has not struck.
+    pub fn disarm(&self) {
+        let mut state = self.lock();
+        (state.fuse, state.flush_fails) = (None, FlushFails::No);
+    }
+
+    /// Whether power went off by itself.
+    pub fn is_dead(&self) -> bool {
+        self.lock().dead
+    }
+
+    /// The next flush of any file fails.
+    pub fn fail_next_flush(&self) {
+        self.lock().flush_fails = FlushFails::Next;
+    }
+
+    /// The next flush of this file fails.
+    pub fn fail_next_flush_of(&self, path: &Path) {
+        self.lock().flush_fails = FlushFails::NextOf(path.to_owned());
+    }
+
+    /// Whether a flush failed in this life.
+    pub fn has_failed(&self) -> bool {
+        self.lock().flush_failed
+    }
+
+    /// How much can be allocated in all; without a limit at first.
+    pub fn limit_bytes(&self, bytes_max: Option<u64>) {
+        self.lock().bytes_max = bytes_max;
+    }
+
+    /// Flips one bit of a file, in the cache and on the medium; false if there is no such bit.
+    pub fn flip_bit(&self, path: &Path, bit: u64) -> bool {
+        let mut state = self.lock();
+        let Some(id) = state.names.get(path).copied() else { return false };
+        let flipped = state.contents(id).flip_bit(bit);
+        state.injected.bits_flipped += u64::from(flipped);
+        flipped
+    }
+
+    /// What has struck so far.
+    pub fn injected(&self) -> Injected {
+        self.lock().injected
+    }
+
+    /// What a power cut could take now, in a fixed order.
+    pub fn unflushed(&self) -> Vec<Unflushed> {
+        let mut found = Vec::new();
+        self.fork().lose_power_by(&mut |what| {
+            found.push(what);
+            Fate::Lost
+        });
+        found
+    }
+
+    /// Cuts the power and begins the next life with what chance left on the medium.
+    pub fn lose_power(&self) {
+        let mut chance = self.lock().chance;
+        // Some cuts keep nearly all, some nearly nothing, most are in between.
+        let kept = draw(&mut chance) % 5;
+        self.lose_power_by(&mut |_| match draw(&mut chance) % 8 {
+            0 => Fate::Torn(draw(&mut chance) as u8),
+            luck if luck % 4 < kept => Fate::Kept,
+            _ => Fate::Lost,
+        });
+        self.lock().chance = chance;
+    }
+
+    /// The same with fates of the caller's choice.
+    pub fn lose_power_by(&self, fate: &mut dyn FnMut(Unflushed) -> Fate) {
+        self.lock().lose_power(fate);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().expect("no test goes on after a panic inside the disk")
+}
+
+/// SplitMix64.
+fn draw(chance: &mut u64) -> u64 {
+    *chance = chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*chance ^ (*chance >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+impl State {
+    /// Counts an operation that changes something. The one at which the fuse burns down is still
+    /// carried out in the cache, from where any part of it may reach the medium, but it fails.
+    fn operate<T>(
+        &mut self,
+        path: &Path,
+        act: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.powered(path)?;
+        self.injected.operations += 1;
+        if let Some(fuse) = &mut self.fuse {
+            *fuse -= 1;
+            if *fuse == 0 {
+                (self.fuse, self.dead) = (None, true);
+            }
+        }
+        let done = act(self);
+        self.powered(path)?;
+        done.map_err(|error| explain(&error, "change", path))
+    }
+
+    fn contents(&mut self, id: u64) -> &mut Contents {
+        self.files.get_mut(&id).expect("contents outlive their names and handles")
+    }
+
+    fn powered(&self, path: &Path) -> io::Result<()> {
+        if self.dead {
+            return Err(explain(&io::Error::other("the power is off"), "use", path));
+        }
+        Ok(())
+    }
+
+    fn allocate(&mut self, bytes: u64) -> io::Result<()> {
+        if bytes > self.free_bytes() {
+            self.injected.full_errors += 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let used: u64 = self.files.values().map(|file| file.len - file.released).sum();
+        self.bytes_max.unwrap_or(u64::MAX >> 1).saturating_sub(used)
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.names);
+        self.changes.push(change);
+        self.drop_unnamed();
+    }
+
+    /// Forgets what neither a name nor, after a power cut, a handle leads to.
+    fn drop_unnamed(&mut self) {
+        let made = self.changes.iter().filter_map(|change| match change {
+            Change::Made(_, id) => Some(*id),
+            Change::Renamed(..) | Change::Removed(_) => None,
+        });
+        let named: BTreeSet<u64> =
+            self.names.values().chain(self.names_on_medium.values()).copied().chain(made).collect();
+        self.files.retain(|id, held| named.contains(id) || Arc::strong_count(&held.handles) > 1);
+        for (_, held) in self.files.iter_mut().filter(|(id, _)| !named.contains(id)) {
+            // They can still be read through handles, but hold no space.
+            held.released = held.len;
+        }
+    }
+
+    fn flush(&mut self, id: u64, path: &Path) -> io::Result<()> {
+        let fails = match &self.flush_fails {
+            FlushFails::No => false,
+            FlushFails::Next => true,
+            FlushFails::NextOf(of) => of == path,
+        };
+        if fails {
+            // The kernel reports the error once and takes the pages for clean.
+            self.contents(id).forget();
+            (self.flush_fails, self.flush_failed) = (FlushFails::No, true);
+            self.injected.flush_errors += 1;
+            return Err(io::Error::other("the device failed"));
+        }
+        self.contents(id).flush();
+        Ok(())
+    }
+
+    fn flush_dir(&mut self, dir: &Path) {
+        let (durable, left) = std::mem::take(&mut self.changes)
+            .into_iter()
+            .partition(|change| change.path().parent() == Some(dir));
+        let durable: Vec<Change> = durable;
+        durable.iter().for_each(|change| change.apply(&mut self.names_on_medium));
+        self.changes = left;
+        self.drop_unnamed();
+    }
+
+    fn lose_power(&mut self, fate: &mut dyn FnMut(Unflushed) -> Fate) {
+        for change in std::mem::take(&mut self.changes) {
+            match fate(Unflushed::Name(change.path().to_owned())) {
+                Fate::Kept => change.apply(&mut self.names_on_medium),
+                Fate::Lost | Fate::Torn(_) => self.injected.names_lost += 1,
+            }
+        }
+        self.names = self.names_on_medium.clone();
+        let left: BTreeSet<u64> = self.names.values().copied().collect();
+        self.files.retain(|id, _| left.contains(id));
+        for (id, contents) in &mut self.files {
+            contents.lose_power(*id, fate, &mut self.injected);
+        }
+        let parents = self.names.keys().flat_map(|path| path.ancestors().skip(1));
+        self.dirs.extend(parents.map(Path::to_owned));
+        self.life += 1;
+        self.injected.power_cuts += 1;
+        (self.fuse, self.dead, self.flush_failed) = (None, false, false);
+        self.flush_fails = FlushFails::No;
+    }
+}
+
+impl Change {
+    fn path(&self) -> &Path {
+        match self {
+            Change::Made(path, _) | Change::Renamed(_, path) | Change::Removed(path) => path,
+        }
+    }
+
+    /// Changes names, as far as what it relies on happened.
+    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
+        match self {
+            Change::Made(path, id) => {
+                names.insert(path.clone(), *id);
+            }
+            Change::Renamed(from, to) => {
+                if let Some(id) = names.remove(from) {
+                    names.insert(to.clone(), id);
+                }
+            }
+            Change::Removed(path) => {
+                names.remove(path);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Disk, File};
+
+    const DIR: &str = "/d";
+
+    fn disk() -> Arc<SimDisk> {
+        let disk = SimDisk::new(1);
+        disk.create_dir(Path::new(DIR)).expect("create_dir");
+        disk
+    }
+
+    fn path(name: &str) -> PathBuf {
+        Path::new(DIR).join(name)
+    }
+
+    fn durable_file(disk: &SimDisk, name: &str) -> Arc<dyn File> {
+        let file = disk.create(&path(name), 8192, 8192).expect("create");
+        file.flush().expect("flush");
+        disk.flush_dir(Path::new(DIR)).expect("flush_dir");
+        file
+    }
+
+    #[test]
+    fn what_was_flushed_survives_and_the_rest_as_fate_wills() {
+        for (fate, expected) in
+            [(Fate::Kept, *b"new"), (Fate::Lost, *b"old"), (Fate::Torn(1), *b"new")]
+        {
+            let disk = disk();
+            let file = durable_file(&disk, "a");
+            file.write_at(10, &[b"old"]).expect("write");
+            file.flush().expect("flush");
+            file.write_at(10, &[b"new"]).expect("write");
+            disk.lose_power_by(&mut |_| fate);
+            assert!(file.read(0..1).is_err(), "a handle from before");
+            let file = disk.open(&path("a"), 0).expect("open");
+            assert_eq!(&file.read(10..13).expect("read")[..], expected, "{fate:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_lasts_only_after_its_directory_was_flushed() {
+        let disk = disk();
+        durable_file(&disk, "a");
+        disk.create(&path("b"), 1, 1).expect("create").flush().expect("flush");
+        disk.rename(&path("a"), &path("c")).expect("rename");
+        assert_eq!(disk.list(Path::new(DIR)).expect("list"), ["b", "c"]);
+        assert_eq!(disk.unflushed(), [Unflushed::Name(path("b")), Unflushed::Name(path("c"))]);
+        disk.lose_power_by(&mut |_| Fate::Lost);
+        assert_eq!(disk.list(Path::new(DIR)).expect("list"), ["a"]);
+    }
+
+    #[test]
+    fn the_fuse_burns_down_amid_an_operation_and_all_later_ones_fail() {
+        let disk = disk();
+        let file = durable_file(&disk, "a");
+        disk.arm(2);
+        file.write_at(0, &[b"x"]).expect("one operation is left");
+        assert!(file.write_at(4096, &[b"y"]).is_err());
+        assert!(disk.is_dead() && file.flush().is_err() && disk.list(Path::new(DIR)).is_err());
+        disk.lose_power_by(&mut |_| Fate::Kept);
+        assert!(!disk.is_dead() && !disk.is_armed());
+        let file = disk.open(&path("a"), 0).expect("open");
+        assert_eq!(file.read(4096..4097).expect("read")[..], *b"y", "the last write got through");
+    }
+
+    #[test]
+    fn what_a_failed_flush_did_not_write_is_lost_although_the_next_one_succeeds() {
+        let disk = disk();
+        let file = durable_file(&disk, "a");
+        file.write_at(0, &[b"x"]).expect("write");
+        disk.fail_next_flush();
+        assert!(file.flush().is_err() && disk.has_failed());
+        file.flush().expect("the error is reported once");
+        assert_eq!(file.read(0..1).expect("read")[..], *b"x", "the cache still has it");
+        disk.lose_power_by(&mut |_| Fate::Kept);
+        let file = disk.open(&path("a"), 0).expect("open");
+        assert_eq!(file.read(0..1).expect("read")[..], [0]);
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_takes_again_what_was_freed() {
+        let disk = disk();
+        disk.limit_bytes(Some(10_000));
+        let file = durable_file(&disk, "a");
+        assert_eq!(
+            file.extend(12_000).err().map(|error| error.kind()),
+            Some(io::ErrorKind::StorageFull)
+        );
+        assert_eq!(disk.free_bytes(Path::new(DIR)).expect("free"), 10_000 - 8192);
+        disk.remove(&path("a")).expect("remove");
+        disk.flush_dir(Path::new(DIR)).expect("flush_dir");
+        disk.create(&path("b"), 9_000, 9_000).expect("create");
+        assert_eq!(disk.injected().full_errors, 1);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_there_before_and_after_a_power_cut() {
+        let disk = disk();
+        let file = durable_file(&disk, "a");
+        assert!(disk.flip_bit(&path("a"), 4096 * 8 + 3));
+        assert_eq!(file.read(4096..4097).expect("read")[..], [8]);
+        disk.lose_power();
+        let file = disk.open(&path("a"), 0).expect("open");
+        assert_eq!(file.read(4096..4097).expect("read")[..], [8]);
+        assert!(!disk.flip_bit(&path("a"), 1 << 30) && !disk.flip_bit(&path("b"), 0));
+    }
+}

@@ -1,0 +1,3 @@
+//! The simulator; so far, its disk.
+
+pub mod disk;
