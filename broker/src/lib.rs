@@ -6,6 +6,7 @@ pub mod metrics;
 pub mod mutant;
 pub mod disk;
 pub mod log;
+pub mod raft;
 
 #[cfg(feature = "sim")]
 pub mod sim;

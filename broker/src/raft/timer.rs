@@ -1,0 +1,146 @@
+//! A follower's patience: randomised, and longer where it was proved too short.
+//!
+//! The randomness is a SplitMix stream per group and node, so that a seed fixes a run and two nodes
+//! never draw the same numbers shifted.
+
+use super::Millis;
+use super::options::Options;
+
+/// When to stand, and until when a living leader is believed in.
+#[derive(Debug)]
+pub(super) struct ElectionTimer {
+    random: u64,
+    deadline: Millis,
+    heard_leader_at: Option<Millis>,
+    /// The patience is multiplied by two to this power.
+    stretch: u32,
+    stretched_at: Millis,
+    /// How many more elections a fresh group's first voter tries without the usual patience.
+    eager: u32,
+}
+
+impl ElectionTimer {
+    pub(super) fn new(seed: u64, now: Millis, eagerness: Eagerness, options: &Options) -> Self {
+        let mut timer = ElectionTimer {
+            random: seed,
+            deadline: now,
+            heard_leader_at: None,
+            stretch: 0,
+            stretched_at: now,
+            eager: 0,
+        };
+        match eagerness {
+            Eagerness::AtOnce => timer.eager = EAGER_ELECTIONS,
+            Eagerness::Patient => timer.restart(now, options),
+        }
+        timer
+    }
+
+    pub(super) fn deadline(&self) -> Millis {
+        self.deadline
+    }
+
+    /// Waits a full patience from `now` on.
+    pub(super) fn restart(&mut self, now: Millis, options: &Options) {
+        let (min, max) = match self.eager.checked_sub(1) {
+            Some(left) => {
+                self.eager = left;
+                (options.heartbeat_ms / 2, options.heartbeat_ms)
+            }
+            None => {
+                (options.election_ms_min << self.stretch, options.election_ms_max << self.stretch)
+            }
+        };
+        let (min, max) =
+            (min.min(options.election_ms_cap * 2 / 3), max.min(options.election_ms_cap));
+        self.deadline = Millis(now.0 + min + self.draw() % (max - min).max(1));
+    }
+
+    /// A leader spoke.
+    pub(super) fn heard_leader(&mut self, now: Millis, options: &Options) {
+        self.heard_leader_at = Some(now);
+        self.eager = 0;
+        if self.stretch > 0 && now.0.saturating_sub(self.stretched_at.0) > options.calm_ms {
+            self.stretch -= 1;
+            self.stretched_at = now;
+        }
+        self.restart(now, options);
+    }
+
+    /// Whether a leader was heard so lately that an election would only disturb it.
+    pub(super) fn leader_is_alive(&self, now: Millis, options: &Options) -> bool {
+        self.heard_leader_at.is_some_and(|at| now.0.saturating_sub(at.0) < options.election_ms_min)
+    }
+
+    /// An election proved needless, or this host was starved: be slower to suspect.
+    pub(super) fn stretch(&mut self, now: Millis, options: &Options) {
+        if options.election_ms_max << self.stretch < options.election_ms_cap {
+            self.stretch += 1;
+        }
+        self.stretched_at = now;
+    }
+
+    /// This host was starved for `late_ms`: the leader's word may lie in a queue, so wait for at
+    /// least as long again as it takes to be heard.
+    pub(super) fn forgive(&mut self, now: Millis, late_ms: u64, options: &Options) {
+        let later = self.deadline.0.saturating_add(late_ms.min(options.election_ms_cap));
+        self.deadline = Millis(later.max(now.0 + options.heartbeat_ms * 2));
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014).
+    fn draw(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Whether a group needs to wait for anyone before its first election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Eagerness {
+    /// A single voter, or the first voter of a group that never had a leader.
+    AtOnce,
+    /// There may be a leader.
+    Patient,
+}
+
+/// A fresh group's peers may open a little later than its first voter.
+const EAGER_ELECTIONS: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_drawn_between_the_bounds_and_differs_between_nodes() {
+        let options = Options::default();
+        let deadlines = |seed| -> Vec<u64> {
+            let mut timer = ElectionTimer::new(seed, Millis(0), Eagerness::Patient, &options);
+            let mut draw = || {
+                timer.restart(Millis(0), &options);
+                timer.deadline().0
+            };
+            (0..100).map(|_| draw()).collect()
+        };
+        assert!(deadlines(1).iter().all(|at| (400..800).contains(at)));
+        assert_eq!(deadlines(1), deadlines(1));
+        assert_ne!(deadlines(1), deadlines(2));
+    }
+
+    #[test]
+    fn false_alarms_stretch_the_patience_and_calm_shrinks_it_again() {
+        let options = Options::default();
+        let mut timer = ElectionTimer::new(1, Millis(0), Eagerness::Patient, &options);
+        for _ in 0..9 {
+            timer.stretch(Millis(0), &options);
+        }
+        timer.restart(Millis(0), &options);
+        assert!((1_600..=3_000).contains(&timer.deadline().0), "{:?}", timer.deadline());
+        for round in 1..9 {
+            timer.heard_leader(Millis(round * 10_001), &options);
+        }
+        assert!((400..800).contains(&(timer.deadline().0 - 80_008)));
+    }
+}
