@@ -7,6 +7,7 @@ pub mod mutant;
 pub mod disk;
 pub mod log;
 pub mod raft;
+pub mod replica;
 
 #[cfg(feature = "sim")]
 pub mod sim;

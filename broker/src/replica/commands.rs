@@ -1,0 +1,160 @@
+//! Wishes of the operator and the controller: describe, hand over, change voters, trim.
+
+use highwater_protocol::batch::VoterSet;
+use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::{NodeId, Offset};
+
+use super::event::{AdminReply, ReplicaCommand, RequestId};
+use crate::raft::{Millis, TransferRefused, check_target};
+
+use super::output::Output;
+use super::{Failure, Replica};
+
+/// Wishes that take more than one pass.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    transfer: Option<(RequestId, NodeId)>,
+    voters: Option<(RequestId, VoterSet)>,
+}
+
+impl Replica {
+    /// A request of the operator or the controller.
+    pub fn command(
+        &mut self,
+        now: Millis,
+        id: RequestId,
+        command: ReplicaCommand,
+        out: &mut Output,
+    ) {
+        self.now = now;
+        if let Failure::Final(reason) = &self.failure {
+            let error = WireError::new(ErrorCode::StorageFailed, reason.clone());
+            out.answered.push((id, Err(error)));
+            return;
+        }
+        match command {
+            ReplicaCommand::Describe => {
+                let description = AdminReply::Description(self.describe(now));
+                out.answered.push((id, Ok(description)));
+            }
+            ReplicaCommand::TransferLeader(to) => self.start_transfer(now, id, to, out),
+            ReplicaCommand::ChangeVoters { voters, learners } => {
+                self.start_change(id, VoterSet { voters, learners }, out);
+            }
+            ReplicaCommand::TrimBefore(offset) => {
+                if let Err(error) = self.log.trim_before(self.trimmable(offset)) {
+                    self.fail(&error, out);
+                    let error = WireError::new(ErrorCode::StorageFailed, error.to_string());
+                    out.answered.push((id, Err(error)));
+                    return;
+                }
+                let (start, _) = self.log.start();
+                self.raft.trimmed(start);
+                out.answered.push((id, Ok(AdminReply::Done(self.raft.last()))));
+            }
+        }
+    }
+
+    /// How far the log may be trimmed for a wish. While marks behind the last committed record are
+    /// not committed, that record stays: the log's start must not pass the commit.
+    fn trimmable(&self, wished: Offset) -> Offset {
+        let readable = self.log.reader().high_watermark();
+        match self.raft.commit() < self.raft.last().index {
+            true => wished.min(Offset(readable.0.saturating_sub(1))),
+            false => wished.min(readable),
+        }
+    }
+
+    /// The voters wished for, while this replica leads.
+    pub(super) fn voters_wished(&self) -> Option<&VoterSet> {
+        self.wishes.voters.as_ref().map(|(_, target)| target)
+    }
+
+    /// Answers the wishes that came true or never will.
+    pub(super) fn answer_wishes(&mut self, out: &mut Output) {
+        let (leads, done) = (self.raft.is_leader(), AdminReply::Done(self.raft.last()));
+        if let Some((id, heir)) = self.wishes.transfer {
+            let result = match (leads, self.raft.transferring_to()) {
+                (false, _) => Some(Ok(done.clone())),
+                (true, Some(_)) => None,
+                (true, None) => Some(Err(WireError::new(
+                    ErrorCode::RequestTimedOut,
+                    format!("broker {heir} did not take over {} in time", self.partition),
+                ))),
+            };
+            if let Some(result) = result {
+                self.wishes.transfer = None;
+                out.answered.push((id, result));
+            }
+        }
+        let Some((id, target)) = &self.wishes.voters else { return };
+        let reached = is_same(self.raft.voter_set(), target) && self.raft.voter_set_is_committed();
+        let result = match (reached, leads) {
+            (true, _) => Some(Ok(done)),
+            (false, true) => None,
+            (false, false) => Some(Err(self.not_leader())),
+        };
+        if let Some(result) = result {
+            out.answered.push((*id, result));
+            self.wishes.voters = None;
+        }
+    }
+
+    /// Answers every open wish with an error.
+    pub(super) fn drop_wishes(&mut self, error: &WireError, out: &mut Output) {
+        let transfer = self.wishes.transfer.take().map(|(id, _)| id);
+        let voters = self.wishes.voters.take().map(|(id, _)| id);
+        out.answered.extend(transfer.into_iter().chain(voters).map(|id| (id, Err(error.clone()))));
+    }
+
+    fn start_transfer(&mut self, now: Millis, id: RequestId, to: Option<NodeId>, out: &mut Output) {
+        let partition = self.partition;
+        let (code, detail) = match self.raft.transfer(now, to) {
+            Ok(heir) => {
+                self.wishes.transfer = Some((id, heir));
+                return;
+            }
+            Err(TransferRefused::NotLeader) => {
+                out.answered.push((id, Err(self.not_leader())));
+                return;
+            }
+            Err(TransferRefused::NotAnHeir(node)) if node == self.me => {
+                out.answered.push((id, Ok(AdminReply::Done(self.raft.last()))));
+                return;
+            }
+            Err(TransferRefused::NotAnHeir(node)) => {
+                (ErrorCode::InvalidRequest, format!("broker {node} is no voter of {partition}"))
+            }
+            Err(TransferRefused::NobodyElse) => (
+                ErrorCode::NotEnoughReplicas,
+                format!("no other voter of {partition} was heard of lately"),
+            ),
+            Err(TransferRefused::UnderWay) => (
+                ErrorCode::InvalidRequest,
+                format!("leadership of {partition} is being handed over already"),
+            ),
+        };
+        out.answered.push((id, Err(WireError::new(code, detail))));
+    }
+
+    fn start_change(&mut self, id: RequestId, target: VoterSet, out: &mut Output) {
+        if let Err(why) = check_target(&target) {
+            let error = WireError::new(ErrorCode::InvalidRequest, why);
+            out.answered.push((id, Err(error)));
+            return;
+        }
+        if !self.raft.is_leader() {
+            out.answered.push((id, Err(self.not_leader())));
+            return;
+        }
+        if let Some((older, _)) = self.wishes.voters.replace((id, target)) {
+            let detail = format!("another change of the voters of {} came after", self.partition);
+            out.answered.push((older, Err(WireError::new(ErrorCode::Superseded, detail))));
+        }
+    }
+}
+
+fn is_same(a: &VoterSet, b: &VoterSet) -> bool {
+    let same = |a: &[NodeId], b: &[NodeId]| a.len() == b.len() && a.iter().all(|n| b.contains(n));
+    same(&a.voters, &b.voters) && same(&a.learners, &b.learners)
+}

@@ -1,0 +1,110 @@
+//! What goes into a replica and comes out of it as plain values; the shard adds what concerns many
+//! replicas at once.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use highwater_protocol::ids::{NodeId, Offset, Position, Term, TopicPartition};
+use highwater_protocol::native::admin::DescribePartitionResponse;
+use highwater_protocol::native::produce::AckMode;
+
+use crate::raft::Millis;
+
+use super::ReplicaOptions;
+
+/// Pairs a reply with its request; the driver makes them and the shard only hands them back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A replica to host.
+#[derive(Debug, Clone)]
+pub struct OpenReplica {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// The directory of its files.
+    pub dir: PathBuf,
+    /// The voters the partition was made with; marks in the log overrule them.
+    pub voters: Vec<NodeId>,
+    /// The learners it was made with; marks in the log overrule them.
+    pub learners: Vec<NodeId>,
+    /// Set when the controller knows this replica under another data directory: ours was wiped,
+    /// so an empty log proves nothing and the replica starts Suspect.
+    pub identity: Identity,
+    /// How to keep the log and when an entry counts.
+    pub options: ReplicaOptions,
+}
+
+/// Whether a replica's files can be believed when they say "I never had anything".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// The data directory is the one that the partition was placed on.
+    Same,
+    /// The data directory was made anew since.
+    Lost,
+}
+
+/// A client's batch on its way to the log.
+#[derive(Debug)]
+pub struct ProduceEvent {
+    /// Where the receipt goes.
+    pub id: RequestId,
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// Exactly one RecordBatch v2 that passed `BatchView::parse` and its checksum.
+    pub batch: Bytes,
+    /// When the reply is due.
+    pub acks: AckMode,
+    /// The leader's term as the client knows it.
+    pub leader_term: Option<Term>,
+    /// When the client stops waiting.
+    pub deadline: Millis,
+}
+
+/// What can be asked of one replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplicaCommand {
+    /// Say where everyone stands.
+    Describe,
+    /// Hand leadership to this voter, or to the best one.
+    TransferLeader(Option<NodeId>),
+    /// Change the voters and learners, one voter at a time.
+    ChangeVoters {
+        /// The voters wanted.
+        voters: Vec<NodeId>,
+        /// The learners wanted.
+        learners: Vec<NodeId>,
+    },
+    /// Give up everything before this offset.
+    TrimBefore(Offset),
+}
+
+/// The answer to an admin request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminReply {
+    /// To `Describe`.
+    Description(DescribePartitionResponse),
+    /// Done, and the log stood here.
+    Done(Position),
+}
+
+/// Who leads a partition, as one of its replicas knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leadership {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// The replica's term.
+    pub term: Term,
+    /// The leader of that term, if known. A leader names itself only once its term's mark is committed.
+    pub leader: Option<NodeId>,
+    /// The voters that keep up; filled by the leader only.
+    pub in_sync: Vec<NodeId>,
+}
+
+/// Which stream between two brokers a message takes, so that bulk never delays a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Votes and heartbeats.
+    Control,
+    /// Appends and their answers.
+    Append,
+}

@@ -1,0 +1,163 @@
+//! Opening a replica: what the log, the journal and the last life say about whether it can be
+//! believed.
+
+use std::io;
+use std::sync::Arc;
+
+use highwater_protocol::batch::{Mark, VoterSet};
+use highwater_protocol::ids::{NodeId, Position, TopicPartition};
+
+use super::event::{Identity, OpenReplica};
+use crate::disk::Disk;
+use crate::log::{Log, Recovered};
+use crate::raft::{
+    CommitNews, Counts, HardState, Millis, Options, Raft, Start, Suspicion, TermStart, TermStarts,
+};
+
+use super::acks::Waiters;
+use super::producers::{Placed, Producers};
+use super::receive::Parsed;
+use super::watermarks::Told;
+use super::{Boot, Failure, Flush, FlushPolicy, LastLife, Replica, ReplicaOptions};
+
+impl Replica {
+    /// Opens or makes the replica's log and starts as a follower. `hard` is what the shard's
+    /// journal holds of it.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        hard: Option<HardState>,
+        open: OpenReplica,
+        boot: Boot,
+        now: Millis,
+    ) -> io::Result<Replica> {
+        let OpenReplica { partition, dir, voters, learners, identity, options } = open;
+        let (log, recovered) = Log::open(disk, &dir, partition, options.log)?;
+        let suspicion = suspicion(&options, hard, identity, boot.last_life, &recovered);
+        if suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity {
+            refuse_if_alone(partition, boot.me, &voters, &recovered)?;
+        }
+        let sets = recovered.marks.into_iter().filter_map(|placed| match placed.mark {
+            Mark::TermStart => None,
+            Mark::Voters(set) => Some((placed.end, set)),
+        });
+        let start = Start {
+            me: boot.me,
+            hard: hard.unwrap_or_default(),
+            terms: shape(&log, &recovered.term_starts),
+            flushed: log.durable().min(log.end()),
+            made_with: VoterSet { voters, learners },
+            changes: sets.collect(),
+            suspicion,
+            seed: seed(boot, partition),
+        };
+        if suspicion != Suspicion::None {
+            tracing::warn!(%partition, ?suspicion, "the replica votes again once it caught up");
+        }
+        let raft = Raft::new(start, raft_options(partition, &options), now);
+        let unflushed = log.durable() < log.end();
+        let mut replica = Replica {
+            partition,
+            me: boot.me,
+            options,
+            now,
+            log,
+            raft,
+            producers: Producers::default(),
+            waiters: Waiters::default(),
+            flush: Flush { under_way: None, oldest_unflushed: unflushed.then_some(now) },
+            told: Told::default(),
+            wishes: super::commands::Wishes::default(),
+            failure: Failure::None,
+            parsed: Parsed::default(),
+        };
+        for summary in recovered.producers_from {
+            let (base_offset, end, term) = (summary.base_offset, summary.end, summary.term);
+            let placed = Placed { base_offset, end, term };
+            replica.producers.appended(summary.producer, summary.records, placed);
+        }
+        Ok(replica)
+    }
+}
+
+/// How Raft goes about a replica with these options.
+pub(super) fn raft_options(partition: TopicPartition, options: &ReplicaOptions) -> Options {
+    let counts = match options.flush {
+        FlushPolicy::Ack => Counts::Flushed,
+        FlushPolicy::Interval { .. } => Counts::Appended,
+    };
+    // Every broker acts on what the controller commits; consumers read at the leader.
+    let commit_news = match partition == TopicPartition::CLUSTER {
+        true => CommitNews::Prompt,
+        false => CommitNews::Lazy,
+    };
+    Options { counts, commit_news, lag_ms_max: options.lag_ms_max, ..Options::default() }
+}
+
+fn suspicion(
+    options: &ReplicaOptions,
+    hard: Option<HardState>,
+    identity: Identity,
+    last_life: LastLife,
+    recovered: &Recovered,
+) -> Suspicion {
+    match (identity, &recovered.damage) {
+        (Identity::Lost, _) => return Suspicion::LostIdentity,
+        (Identity::Same, Some(damage)) => {
+            tracing::error!(at = %damage.at, until = %damage.until, "{}", damage.detail);
+            return Suspicion::Damage;
+        }
+        (Identity::Same, None) => {}
+    }
+    match (options.flush, last_life) {
+        // A replica without a term in the journal never acknowledged anything.
+        (FlushPolicy::Interval { .. }, LastLife::Unclean) if hard.is_some() => Suspicion::LostTail,
+        (FlushPolicy::Interval { .. }, LastLife::Unclean | LastLife::Clean)
+        | (FlushPolicy::Ack, LastLife::Unclean | LastLife::Clean) => Suspicion::None,
+    }
+}
+
+/// A single voter has nobody to be repaired from: only people may accept a loss.
+fn refuse_if_alone(
+    partition: TopicPartition,
+    me: NodeId,
+    voters: &[NodeId],
+    recovered: &Recovered,
+) -> io::Result<()> {
+    if voters != [me] {
+        return Ok(());
+    }
+    let what = recovered.damage.as_ref().map_or("its files are gone", |damage| &damage.detail);
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "the only replica of {partition} has lost records: {what}; the files are left as they \
+             are, repair them or accept the loss"
+        ),
+    ))
+}
+
+fn shape(log: &Log, term_starts: &[crate::log::TermStart]) -> TermStarts {
+    let (start, _) = log.start();
+    let term = log.term_at(start).unwrap_or_default();
+    let to_raft =
+        |start: &crate::log::TermStart| TermStart { term: start.term, start: start.start };
+    let starts = term_starts.iter().map(to_raft).collect();
+    TermStarts::new(Position { term, index: start }, starts, log.end())
+}
+
+/// A seed of its own for every replica: FNV-1a over what tells them apart.
+fn seed(boot: Boot, partition: TopicPartition) -> u64 {
+    let topic = partition.topic.0.as_u128();
+    let words = [
+        boot.seed,
+        u64::from(boot.me.0),
+        boot.incarnation.0,
+        topic as u64,
+        (topic >> 64) as u64,
+        u64::from(partition.partition.0),
+    ];
+    let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

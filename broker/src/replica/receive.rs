@@ -1,0 +1,185 @@
+//! Messages of other replicas. An append is parsed and checked as a whole before Raft hears of it:
+//! offsets and terms must run on, and what will be stored must pass its checksum.
+//!
+//! What does not pass is dropped without an answer, as if the network had lost it: the leader asks
+//! again, and a good copy may come.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use highwater_protocol::batch::{FrameHeader, FrameKind, Mark, VoterSet, frames};
+use highwater_protocol::ids::{LogIndex, NodeId};
+use highwater_protocol::peer::{AppendRequest, RaftMessage};
+
+use crate::raft::{Arrival, FrameSpan, Intake, Millis};
+
+use super::output::Output;
+use super::producers::Placed;
+use super::{Failure, Replica};
+
+/// The frames of an append, side by side with what Raft wants to know of them.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    headers: Vec<FrameHeader>,
+    spans: Vec<FrameSpan>,
+    /// Of each frame: which slice of the message holds it, and where.
+    places: Vec<(usize, Range<usize>)>,
+}
+
+impl Replica {
+    /// A Raft message of another replica; lives were compared by the shard.
+    pub fn receive(&mut self, now: Millis, from: NodeId, message: RaftMessage, out: &mut Output) {
+        if let Failure::Final(_) = self.failure {
+            return;
+        }
+        self.now = now;
+        match message {
+            RaftMessage::Vote(request) => self.raft.receive_vote(now, from, request),
+            RaftMessage::VoteAnswer(answer) => self.raft.receive_vote_answer(now, from, answer),
+            RaftMessage::Append(request) => self.receive_append(now, from, request, out),
+            RaftMessage::AppendAnswer(answer) => self.raft.receive_append_answer(now, from, answer),
+            RaftMessage::Heartbeat(heartbeat) => self.raft.receive_heartbeat(now, from, heartbeat),
+            RaftMessage::HeartbeatAnswer(answer) => {
+                self.raft.receive_heartbeat_answer(now, from, answer);
+            }
+            RaftMessage::TimeoutNow { term } => self.raft.receive_timeout_now(now, from, term),
+        }
+    }
+
+    fn receive_append(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        request: AppendRequest,
+        out: &mut Output,
+    ) {
+        let mut parsed = std::mem::take(&mut self.parsed);
+        parsed.clear();
+        match self.check_frames(&request, &mut parsed) {
+            Ok(voter_sets) => {
+                let AppendRequest { term, prev, commit, entries } = request;
+                let arrival = Arrival { term, prev, commit, frames: &parsed.spans, voter_sets };
+                match self.raft.receive_append(now, from, arrival) {
+                    Intake::Nothing => {}
+                    Intake::Store { cut, skip } => {
+                        if let Err(error) = self.store(now, &entries, &parsed, cut, skip, out) {
+                            self.fail(&error, out);
+                        }
+                    }
+                }
+            }
+            Err(why) => {
+                let partition = self.partition;
+                tracing::warn!(%partition, %from, why, "dropped an append");
+            }
+        }
+        self.parsed = parsed;
+    }
+
+    /// Fills `parsed`, or says why the message cannot be what a leader sent.
+    fn check_frames(
+        &self,
+        request: &AppendRequest,
+        parsed: &mut Parsed,
+    ) -> Result<Vec<(LogIndex, VoterSet)>, &'static str> {
+        let mut voter_sets = Vec::new();
+        // Where they don't join on, Raft refuses them with a hint, wherever the logs part.
+        let mut parted = !self.raft.joins_on(request.prev);
+        let (mut end, mut term) = (request.prev.index, request.prev.term);
+        for (slice, bytes) in request.entries.iter().enumerate() {
+            let mut at = 0;
+            for framed in frames(bytes) {
+                let (header, frame) = framed.map_err(|_| "a frame is malformed")?;
+                let start = end;
+                end = end.advance(header.entries());
+                if header.term < term || header.term > request.term {
+                    return Err("terms do not rise towards the leader's");
+                }
+                if let Some(before) = parsed.headers.last() {
+                    let next = before.base_offset.advance(u64::from(before.records()));
+                    if header.base_offset != next {
+                        return Err("offsets do not run on");
+                    }
+                }
+                term = header.term;
+                if self.raft.terms().term_at(end) != Some(term) {
+                    header.verify_checksum(frame).map_err(|_| "a frame's checksum is wrong")?;
+                    // The frames behind the first new one follow it, whatever lies there now.
+                    if !std::mem::replace(&mut parted, true) {
+                        self.check_joint(start, &header)?;
+                    }
+                }
+                if header.kind() == FrameKind::Mark {
+                    match Mark::parse(frame).map_err(|_| "a mark is malformed")? {
+                        Mark::TermStart => {}
+                        Mark::Voters(set) => voter_sets.push((end, set)),
+                    }
+                }
+                parsed.headers.push(header);
+                parsed.spans.push(FrameSpan { term, end });
+                parsed.places.push((slice, at..at + frame.len()));
+                at += frame.len();
+            }
+        }
+        Ok(voter_sets)
+    }
+
+    /// The first frame that the log lacks must fit where it would go, if that lies in the log.
+    fn check_joint(&self, start: LogIndex, header: &FrameHeader) -> Result<(), &'static str> {
+        if start < self.log.start().0 || start > self.log.end() {
+            return Ok(());
+        }
+        if self.log.boundary_at_or_before(start) != start {
+            return Err("a frame begins within one of ours");
+        }
+        if self.log.offset_at(start) != header.base_offset {
+            return Err("a frame's offset is not the next one");
+        }
+        Ok(())
+    }
+
+    fn store(
+        &mut self,
+        now: Millis,
+        entries: &[Bytes],
+        parsed: &Parsed,
+        cut: Option<LogIndex>,
+        skip: usize,
+        out: &mut Output,
+    ) -> std::io::Result<()> {
+        if let Some(cut) = cut {
+            let (partition, end) = (self.partition, self.log.end());
+            tracing::info!(%partition, %cut, %end, "cutting back what the leader never had");
+            self.log.truncate(cut)?;
+            self.refold_producers()?;
+            self.waiters.truncated(cut, out);
+        }
+        let appended = match parsed.places.get(skip).filter(|_| skip > 0) {
+            None => self.log.append_frames(entries)?,
+            Some((slice, place)) => {
+                let mut rest = entries[*slice..].to_vec();
+                rest[0] = rest[0].slice(place.start..);
+                self.log.append_frames(&rest)?
+            }
+        };
+        let expected = parsed.spans.last().map(|span| span.end);
+        assert_eq!(Some(appended.end), expected, "the log and Raft count alike");
+        for (header, span) in parsed.headers.iter().zip(&parsed.spans).skip(skip) {
+            if let Some(stamp) = header.producer() {
+                let (base_offset, end, term) = (header.base_offset, span.end, span.term);
+                let placed = Placed { base_offset, end, term };
+                self.producers.appended(stamp, header.records(), placed);
+            }
+        }
+        self.noted_append(now);
+        Ok(())
+    }
+}
+
+impl Parsed {
+    fn clear(&mut self) {
+        self.headers.clear();
+        self.spans.clear();
+        self.places.clear();
+    }
+}

@@ -1,0 +1,52 @@
+//! What the simulator's checker sees of a replica, whatever the replica would say of itself.
+
+use highwater_protocol::ids::{LogIndex, NodeId, Term};
+
+use super::Replica;
+use crate::log::Log;
+
+/// Where a replica stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Its term.
+    pub term: Term,
+    /// Whether it leads in that term.
+    pub leads: bool,
+    /// Whether it may have forgotten what it counted.
+    pub suspect: bool,
+    /// What it takes for committed.
+    pub commit: LogIndex,
+    /// Where its log begins.
+    pub log_start: LogIndex,
+    /// Where its log ends.
+    pub log_end: LogIndex,
+    /// What it takes to be on disk.
+    pub flushed: LogIndex,
+    /// The voters in force.
+    pub voters: Vec<NodeId>,
+    /// The learners in force.
+    pub learners: Vec<NodeId>,
+}
+
+impl Replica {
+    /// Where it stands.
+    pub fn view(&self) -> View {
+        let log = self.log();
+        View {
+            term: self.raft.term(),
+            leads: self.raft.is_leader(),
+            suspect: self.raft.is_suspect(),
+            commit: self.raft.commit(),
+            log_start: log.start().0,
+            log_end: log.end(),
+            flushed: self.raft.flushed_end(),
+            voters: self.raft.voter_set().voters.clone(),
+            learners: self.raft.voter_set().learners.clone(),
+        }
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+}

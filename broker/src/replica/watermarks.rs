@@ -1,0 +1,76 @@
+//! What the rest of the broker learns: the high watermark, and who leads.
+//!
+//! The high watermark is the offset at the commit: marks move the one and not the other. A leader
+//! names itself only once the mark of its term is committed, so that whoever is sent there finds a
+//! high watermark at least as high as any leader's before.
+
+use highwater_protocol::ids::{LogIndex, NodeId, Offset, Term};
+
+use super::event::Leadership;
+use crate::raft::Millis;
+
+use super::Replica;
+use super::acks::{Reached, SyncReach};
+use super::output::Output;
+
+/// What was said last, so that only news is said.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    commit: LogIndex,
+    high_watermark: Offset,
+    term: Term,
+    leader: Option<NodeId>,
+    in_sync: Vec<NodeId>,
+}
+
+impl Replica {
+    /// Lets readers see what is newly committed, and answers who waited for it.
+    pub(super) fn publish(&mut self, now: Millis, out: &mut Output) {
+        let commit = self.raft.commit();
+        if commit > self.told.commit {
+            self.told.commit = commit;
+            let high_watermark = self.log.offset_at(self.log.boundary_at_or_before(commit));
+            if high_watermark > self.told.high_watermark {
+                self.told.high_watermark = high_watermark;
+                self.log.publish(high_watermark);
+                out.committed = Some(high_watermark);
+            }
+        }
+        let sync = self.sync_reach(now);
+        self.waiters.complete(Reached { commit, sync }, &self.raft, out);
+        self.tell_leadership(now, out);
+    }
+
+    fn sync_reach(&self, now: Millis) -> SyncReach {
+        if !self.raft.is_leader() {
+            return SyncReach::NotLeading;
+        }
+        let (in_sync, needed) = (self.raft.in_sync(now).count(), self.options.insync_replicas_min);
+        match in_sync < usize::from(needed) {
+            true => SyncReach::TooFew { in_sync, needed },
+            false => SyncReach::End(self.raft.in_sync_end(now)),
+        }
+    }
+
+    fn tell_leadership(&mut self, now: Millis, out: &mut Output) {
+        let term = self.raft.term();
+        let leads = self.raft.leads_committed();
+        let leader = self.raft.leader().filter(|leader| *leader != self.me || leads);
+        let told = &self.told;
+        let known = (told.term, told.leader) == (term, leader)
+            && match leads {
+                true => told.in_sync.iter().copied().eq(self.raft.in_sync(now)),
+                false => true,
+            };
+        if known {
+            return;
+        }
+        let in_sync: Vec<NodeId> = match leads {
+            true => self.raft.in_sync(now).collect(),
+            false => Vec::new(),
+        };
+        (self.told.term, self.told.leader) = (term, leader);
+        self.told.in_sync.clone_from(&in_sync);
+        out.leadership = Some(Leadership { partition: self.partition, term, leader, in_sync });
+    }
+}
