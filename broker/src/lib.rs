@@ -8,6 +8,7 @@ pub mod disk;
 pub mod log;
 pub mod raft;
 pub mod replica;
+pub mod controller;
 
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -1,0 +1,289 @@
+//! The settings of a topic: names, defaults, what they mean, and which values they take.
+//!
+//! Names are Kafka's where Kafka has the setting. All mistakes of a request are reported together,
+//! and a name that is not known is answered with the nearest one that is.
+
+use highwater_protocol::error::{ErrorCode, WireError};
+
+/// A topic's settings, parsed once; what was not set is at its default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicConfig {
+    /// The fewest in-sync replicas that let a `sync` produce in; `None` for the default, which
+    /// depends on the number of replicas.
+    pub insync_replicas_min: Option<u8>,
+    /// When a replica counts a batch as held.
+    pub flush: FlushMode,
+    /// A segment is sealed before it grows past this.
+    pub segment_bytes: u64,
+    /// Records older than this may be deleted; `None` keeps them.
+    pub retention_ms: Option<u64>,
+    /// The oldest segments may be deleted while a partition is larger than this; `None` keeps them.
+    pub retention_bytes: Option<u64>,
+    /// The largest batch that a produce may bring.
+    pub message_bytes_max: u32,
+    /// A voter that has not caught up for this long is no longer in sync.
+    pub lag_ms_max: u64,
+}
+
+/// When a replica counts a batch as held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushMode {
+    /// Once it is on disk.
+    Ack,
+    /// Once it is in the page cache, to be on disk within this many milliseconds.
+    Interval {
+        /// The longest that it stays off the disk.
+        ms: u64,
+    },
+}
+
+/// One setting, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfigKey {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value where none is set, as it would be written.
+    pub default: &'static str,
+    /// Which values it takes.
+    pub values: &'static str,
+    /// What it does.
+    pub description: &'static str,
+}
+
+/// Every setting, sorted by name.
+pub const KEYS: [ConfigKey; 7] = [
+    ConfigKey {
+        name: "flush",
+        default: "ack",
+        values: "`ack`, or 1..=3600000 (milliseconds)",
+        description: "When a replica counts a batch as held: `ack` after it is on disk; a number \
+                      once it is in the page cache, to be on disk within that many milliseconds.",
+    },
+    ConfigKey {
+        name: "max.message.bytes",
+        default: "1048588",
+        values: "1024..=15728640",
+        description: "The largest record batch that a produce may bring.",
+    },
+    ConfigKey {
+        name: "min.insync.replicas",
+        default: "2, or 1 where there is a single replica",
+        values: "1..=replicas",
+        description: "The fewest in-sync replicas that let a produce with `sync` in.",
+    },
+    ConfigKey {
+        name: "replica.lag.time.max.ms",
+        default: "10000",
+        values: "500..=3600000",
+        description: "A replica that has not caught up with its leader for this long is no longer in sync.",
+    },
+    ConfigKey {
+        name: "retention.bytes",
+        default: "-1",
+        values: "-1 (without limit), or 1048576 and up",
+        description: "The oldest segments of a partition may be deleted while it is larger than this.",
+    },
+    ConfigKey {
+        name: "retention.ms",
+        default: "604800000",
+        values: "-1 (without limit), or 1000 and up",
+        description: "Segments whose newest record is older than this may be deleted.",
+    },
+    ConfigKey {
+        name: "segment.bytes",
+        default: "268435456",
+        values: "1048576..=2147483648, and at least max.message.bytes",
+        description: "A segment of the log is sealed before it grows past this.",
+    },
+];
+
+impl Default for TopicConfig {
+    fn default() -> TopicConfig {
+        TopicConfig {
+            insync_replicas_min: None,
+            flush: FlushMode::Ack,
+            segment_bytes: 256 * 1024 * 1024,
+            retention_ms: Some(7 * 24 * 3600 * 1000),
+            retention_bytes: None,
+            message_bytes_max: 1_048_588,
+            lag_ms_max: 10_000,
+        }
+    }
+}
+
+impl TopicConfig {
+    /// Reads settings by name; the error lists everything that is wrong with them.
+    pub fn parse(configs: &[(String, String)]) -> Result<TopicConfig, WireError> {
+        let mut config = TopicConfig::default();
+        let mut wrong = Vec::new();
+        for (number, (name, value)) in configs.iter().enumerate() {
+            if configs[..number].iter().any(|(earlier, _)| earlier == name) {
+                wrong.push(format!("`{name}` is set twice"));
+            } else if let Err(why) = config.set(name, value) {
+                wrong.push(why);
+            }
+        }
+        if config.segment_bytes < u64::from(config.message_bytes_max) {
+            wrong.push(format!(
+                "`segment.bytes` is {} and must not be below `max.message.bytes`, which is {}",
+                config.segment_bytes, config.message_bytes_max
+            ));
+        }
+        if wrong.is_empty() {
+            Ok(config)
+        } else {
+            Err(WireError::new(ErrorCode::InvalidConfig, wrong.join("; ")))
+        }
+    }
+
+    /// The fewest in-sync replicas for a `sync` produce, of a topic with so many replicas.
+    pub fn insync_replicas_min(&self, replication: usize) -> u8 {
+        let fallback = if replication > 1 { 2 } else { 1 };
+        self.insync_replicas_min.unwrap_or(fallback)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "flush" if value == "ack" => self.flush = FlushMode::Ack,
+            "flush" => self.flush = FlushMode::Interval { ms: number(name, value, 1, HOUR_MS)? },
+            "max.message.bytes" => {
+                let bytes = number(name, value, 1024, MESSAGE_BYTES_LIMIT)?;
+                self.message_bytes_max = u32::try_from(bytes).expect("the limit fits 32 bits");
+            }
+            "min.insync.replicas" => {
+                let replicas = number(name, value, 1, u64::from(u8::MAX))?;
+                self.insync_replicas_min = Some(u8::try_from(replicas).expect("checked above"));
+            }
+            "replica.lag.time.max.ms" => self.lag_ms_max = number(name, value, 500, HOUR_MS)?,
+            "retention.bytes" => self.retention_bytes = limit(name, value, 1024 * 1024)?,
+            "retention.ms" => self.retention_ms = limit(name, value, 1000)?,
+            "segment.bytes" => self.segment_bytes = number(name, value, 1024 * 1024, 2 << 30)?,
+            unknown => return Err(unknown_key(unknown)),
+        }
+        Ok(())
+    }
+}
+
+fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, String> {
+    match value.parse::<u64>() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        Ok(_) | Err(_) => Err(not_a_value(name, value)),
+    }
+}
+
+fn limit(name: &str, value: &str, min: u64) -> Result<Option<u64>, String> {
+    if value == "-1" {
+        return Ok(None);
+    }
+    number(name, value, min, i64::MAX as u64).map(Some)
+}
+
+fn not_a_value(name: &str, value: &str) -> String {
+    let key = KEYS.iter().find(|key| key.name == name).expect("only known keys have values");
+    format!("`{name}` cannot be `{value}`; it takes {}", key.values)
+}
+
+fn unknown_key(unknown: &str) -> String {
+    let nearest = KEYS
+        .iter()
+        .map(|key| (distance(unknown, key.name), key.name))
+        .min()
+        .expect("there are settings");
+    // Further away than half its letters, a name is no slip of the pen but another idea.
+    if nearest.0 <= unknown.len() / 2 {
+        return format!("`{unknown}` is not a setting of a topic; did you mean `{}`?", nearest.1);
+    }
+    let all: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+    format!("`{unknown}` is not a setting of a topic; there are {}", all.join(", "))
+}
+
+/// How many letters must be added, removed or replaced to get from one to the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.chars().take(NAME_CHARS_MAX).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+const HOUR_MS: u64 = 3_600_000;
+/// A batch must fit into a frame of 16 MiB together with what surrounds it.
+const MESSAGE_BYTES_LIMIT: u64 = 15 * 1024 * 1024;
+/// No more of an unknown name is compared: it came from outside.
+const NAME_CHARS_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(configs: &[(&str, &str)]) -> Result<TopicConfig, String> {
+        let owned: Vec<(String, String)> =
+            configs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        TopicConfig::parse(&owned).map_err(|error| error.detail)
+    }
+
+    #[test]
+    fn every_key_takes_the_default_that_it_shows() {
+        for key in KEYS.iter().filter(|key| key.name != "min.insync.replicas") {
+            assert_eq!(
+                parse(&[(key.name, key.default)]),
+                Ok(TopicConfig::default()),
+                "{}",
+                key.name
+            );
+        }
+    }
+
+    #[test]
+    fn settings_are_read() {
+        let config =
+            parse(&[("flush", "50"), ("retention.ms", "-1"), ("min.insync.replicas", "3")])
+                .expect("all three are allowed");
+        assert_eq!(config.flush, FlushMode::Interval { ms: 50 });
+        assert_eq!(config.retention_ms, None);
+        assert_eq!(config.insync_replicas_min(3), 3);
+    }
+
+    #[test]
+    fn one_replica_needs_one_in_sync_and_more_need_two() {
+        assert_eq!(TopicConfig::default().insync_replicas_min(1), 1);
+        assert_eq!(TopicConfig::default().insync_replicas_min(5), 2);
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_answered_with_the_nearest_name() {
+        let why = parse(&[("min.insync.replica", "2")]).expect_err("an s is missing");
+        assert_eq!(
+            why,
+            "`min.insync.replica` is not a setting of a topic; did you mean `min.insync.replicas`?"
+        );
+        let why = parse(&[("x", "2")]).expect_err("nothing is called so");
+        assert!(why.contains("there are flush, max.message.bytes"), "{why}");
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_together() {
+        let why = parse(&[
+            ("flush", "never"),
+            ("flush", "ack"),
+            ("segmentbytes", "1"),
+            ("retention.ms", "-2"),
+        ])
+        .expect_err("four mistakes");
+        assert_eq!(why.split("; ").filter(|part| part.starts_with('`')).count(), 4, "{why}");
+    }
+
+    #[test]
+    fn a_segment_holds_at_least_one_batch() {
+        let why = parse(&[("segment.bytes", "1048576"), ("max.message.bytes", "2000000")])
+            .expect_err("the batch would not fit");
+        assert!(why.contains("must not be below"), "{why}");
+    }
+}

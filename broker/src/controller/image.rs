@@ -1,0 +1,323 @@
+//! The cluster as the committed records have made it: brokers, topics, partitions.
+//!
+//! Every broker builds the same image from the same records. Cloning is cheap (topics and brokers
+//! are shared), so whoever reads gets a picture that stands still. A record that does not fit what
+//! came before is never guessed around: the log would contradict itself, and the caller must stop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId};
+
+use crate::controller::config::TopicConfig;
+use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
+
+/// The cluster at one offset of the controller's log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterImage {
+    brokers: BTreeMap<NodeId, Arc<Broker>>,
+    topics: BTreeMap<TopicId, Arc<Topic>>,
+    names: BTreeMap<Arc<str>, TopicId>,
+    deleted: VecDeque<TopicId>,
+    partitions: usize,
+}
+
+/// A registered broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// What it said of itself when it registered last.
+    pub registration: BrokerRegistration,
+    /// Whether the controller has lost touch with it.
+    pub fenced: bool,
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Its id.
+    pub id: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The settings that were given, by name.
+    pub configs: Vec<(String, String)>,
+    /// All settings.
+    pub config: TopicConfig,
+    /// The replicas of each partition, the preferred leader first.
+    pub partitions: Vec<Vec<PlacedReplica>>,
+}
+
+/// A record that does not fit the records before it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the controller's log contradicts itself: {0}")]
+pub struct Contradiction(String);
+
+impl ClusterImage {
+    /// Takes in a committed record.
+    pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), Contradiction> {
+        match record {
+            MetadataRecord::RegisterBroker(registration) => {
+                let broker = Broker { registration: registration.clone(), fenced: false };
+                self.brokers.insert(registration.node, Arc::new(broker));
+                Ok(())
+            }
+            MetadataRecord::FenceBroker { node, fenced } => {
+                let Some(broker) = self.brokers.get_mut(node) else {
+                    return Err(contradiction(format!(
+                        "broker {node} is fenced but not registered"
+                    )));
+                };
+                Arc::make_mut(broker).fenced = *fenced;
+                Ok(())
+            }
+            MetadataRecord::CreateTopic { id, name, configs } => {
+                self.create_topic(*id, name, configs)
+            }
+            MetadataRecord::CreatePartitions { topic, first, partitions } => {
+                self.create_partitions(*topic, *first, partitions)
+            }
+            MetadataRecord::DeleteTopic { id } => {
+                self.delete_topic(*id);
+                Ok(())
+            }
+        }
+    }
+
+    fn create_topic(
+        &mut self,
+        id: TopicId,
+        name: &str,
+        configs: &[(String, String)],
+    ) -> Result<(), Contradiction> {
+        if self.names.contains_key(name) || self.topics.contains_key(&id) {
+            return Err(contradiction(format!("topic {name} ({id}) is made twice")));
+        }
+        let config = TopicConfig::parse(configs).map_err(|error| {
+            contradiction(format!(
+                "topic {name} has settings that this build refuses: {}",
+                error.detail
+            ))
+        })?;
+        let name: Arc<str> = name.into();
+        self.names.insert(name.clone(), id);
+        let configs = configs.to_vec();
+        let topic = Topic { id, name, configs, config, partitions: Vec::new() };
+        self.topics.insert(id, Arc::new(topic));
+        Ok(())
+    }
+
+    fn create_partitions(
+        &mut self,
+        id: TopicId,
+        first: PartitionId,
+        partitions: &[Vec<PlacedReplica>],
+    ) -> Result<(), Contradiction> {
+        let Some(topic) = self.topics.get_mut(&id) else {
+            return Err(contradiction(format!(
+                "partitions are added to topic {id}, which does not exist"
+            )));
+        };
+        if first.0 as usize != topic.partitions.len() {
+            let (name, have) = (&topic.name, topic.partitions.len());
+            return Err(contradiction(format!(
+                "topic {name} gets partition {first} after {have} others"
+            )));
+        }
+        if partitions.iter().any(Vec::is_empty) {
+            return Err(contradiction(format!(
+                "topic {} gets a partition without replicas",
+                topic.name
+            )));
+        }
+        Arc::make_mut(topic).partitions.extend_from_slice(partitions);
+        self.partitions += partitions.len();
+        Ok(())
+    }
+
+    fn delete_topic(&mut self, id: TopicId) {
+        if let Some(topic) = self.topics.remove(&id) {
+            self.names.remove(&topic.name);
+            self.partitions -= topic.partitions.len();
+        }
+        if self.deleted.contains(&id) {
+            return;
+        }
+        self.deleted.push_back(id);
+        if self.deleted.len() > DELETED_MAX {
+            self.deleted.pop_front();
+        }
+    }
+
+    /// Records that make this image out of an empty one.
+    pub fn to_records(&self) -> Vec<MetadataRecord> {
+        let mut records = Vec::new();
+        for (node, broker) in &self.brokers {
+            records.push(MetadataRecord::RegisterBroker(broker.registration.clone()));
+            if broker.fenced {
+                records.push(MetadataRecord::FenceBroker { node: *node, fenced: true });
+            }
+        }
+        for topic in self.topics.values() {
+            records.push(MetadataRecord::CreateTopic {
+                id: topic.id,
+                name: topic.name.to_string(),
+                configs: topic.configs.clone(),
+            });
+            if !topic.partitions.is_empty() {
+                records.push(MetadataRecord::CreatePartitions {
+                    topic: topic.id,
+                    first: PartitionId(0),
+                    partitions: topic.partitions.clone(),
+                });
+            }
+        }
+        records.extend(self.deleted.iter().map(|id| MetadataRecord::DeleteTopic { id: *id }));
+        records
+    }
+
+    /// Every registered broker, by id.
+    pub fn brokers(&self) -> impl Iterator<Item = &Broker> {
+        self.brokers.values().map(|broker| &**broker)
+    }
+
+    /// A broker.
+    pub fn broker(&self, node: NodeId) -> Option<&Broker> {
+        self.brokers.get(&node).map(|broker| &**broker)
+    }
+
+    /// The data directory of a registered broker.
+    pub fn directory_of(&self, node: NodeId) -> Option<DirectoryId> {
+        Some(self.broker(node)?.registration.directory)
+    }
+
+    /// Every topic, by id.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+
+    /// A topic.
+    pub fn topic(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics.get(&id)
+    }
+
+    /// A topic by its name.
+    pub fn topic_named(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(self.names.get(name)?)
+    }
+
+    /// Every topic, by name.
+    pub fn topics_by_name(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.names.values().map(|id| &self.topics[id])
+    }
+
+    /// How many partitions there are.
+    pub fn partitions(&self) -> usize {
+        self.partitions
+    }
+
+    /// Whether a topic is among those deleted last: what a broker still has of it may be removed.
+    pub fn is_deleted(&self, id: TopicId) -> bool {
+        self.deleted.contains(&id)
+    }
+}
+
+fn contradiction(what: String) -> Contradiction {
+    Contradiction(what)
+}
+
+/// Deleted topics that are remembered, for brokers that were away when they were deleted and have
+/// crashed in between; files of topics deleted longer ago are left for the operator.
+const DELETED_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::ids::Incarnation;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn id(n: u128) -> TopicId {
+        TopicId(Uuid::from_u128(n))
+    }
+
+    fn register(node: u32, incarnation: u64) -> MetadataRecord {
+        MetadataRecord::RegisterBroker(BrokerRegistration {
+            node: NodeId(node),
+            incarnation: Incarnation(incarnation),
+            directory: DirectoryId(Uuid::from_u128(u128::from(node))),
+            rack: Some("a".into()),
+            client_address: format!("b{node}:9092"),
+            peer_address: format!("b{node}:9093"),
+        })
+    }
+
+    fn topic(n: u128, name: &str) -> MetadataRecord {
+        MetadataRecord::CreateTopic { id: id(n), name: name.into(), configs: Vec::new() }
+    }
+
+    fn partitions(n: u128, first: u32, count: usize) -> MetadataRecord {
+        let replica = PlacedReplica { node: NodeId(1), directory: DirectoryId(Uuid::from_u128(1)) };
+        MetadataRecord::CreatePartitions {
+            topic: id(n),
+            first: PartitionId(first),
+            partitions: vec![vec![replica]; count],
+        }
+    }
+
+    fn image(records: &[MetadataRecord]) -> ClusterImage {
+        let mut image = ClusterImage::default();
+        for record in records {
+            image.apply(record).expect("the records fit each other");
+        }
+        image
+    }
+
+    #[test]
+    fn an_image_made_from_its_own_records_is_the_same() {
+        let fence = MetadataRecord::FenceBroker { node: NodeId(2), fenced: true };
+        let delete = MetadataRecord::DeleteTopic { id: id(8) };
+        let made = image(&[
+            register(1, 1),
+            register(2, 1),
+            fence,
+            topic(7, "a"),
+            partitions(7, 0, 2),
+            partitions(7, 2, 1),
+            topic(8, "b"),
+            partitions(8, 0, 4),
+            delete,
+        ]);
+        assert_eq!(image(&made.to_records()), made);
+        assert_eq!(made.partitions(), 3);
+        assert!(made.topic_named("b").is_none());
+        assert!(made.is_deleted(id(8)));
+    }
+
+    #[test]
+    fn a_broker_that_registers_again_is_no_longer_fenced() {
+        let fence = MetadataRecord::FenceBroker { node: NodeId(1), fenced: true };
+        let made = image(&[register(1, 1), fence, register(1, 2)]);
+        assert!(!made.broker(NodeId(1)).expect("registered above").fenced);
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_is_refused() {
+        let made = image(&[register(1, 1), topic(7, "a"), partitions(7, 0, 2)]);
+        let unfit = [
+            MetadataRecord::FenceBroker { node: NodeId(2), fenced: true },
+            topic(9, "a"),
+            topic(7, "b"),
+            partitions(7, 3, 1),
+            partitions(9, 0, 1),
+        ];
+        for record in unfit {
+            assert!(made.clone().apply(&record).is_err(), "{record:?}");
+        }
+    }
+
+    #[test]
+    fn a_deleted_topic_frees_its_name() {
+        let delete = MetadataRecord::DeleteTopic { id: id(7) };
+        let made = image(&[topic(7, "a"), delete, topic(9, "a")]);
+        assert_eq!(made.topic_named("a").map(|topic| topic.id), Some(id(9)));
+    }
+}

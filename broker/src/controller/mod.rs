@@ -1,0 +1,23 @@
+//! The controller: what the cluster consists of, and who may change it how.
+//!
+//! A state machine without state of its own to lose: `Controller::decide` turns a command into
+//! records, the records are committed like any others in the controller's partition, and every
+//! broker applies them to its `ClusterImage`. Only sessions (when was a broker last heard of) live
+//! in memory; a new leader gathers them anew and grants everyone a full session first.
+//!
+//! What must hold: a command is decided on an image that contains everything committed before; a
+//! decision that is not committed leaves no trace. Read `record`, `image`, then `decide`.
+
+pub mod command;
+pub mod config;
+mod decide;
+pub mod image;
+pub mod liveness;
+pub mod placement;
+pub mod record;
+
+pub use command::{Command, CommandReply};
+pub use config::TopicConfig;
+pub use decide::Controller;
+pub use image::ClusterImage;
+pub use record::MetadataRecord;
