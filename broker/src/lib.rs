@@ -9,6 +9,7 @@ pub mod log;
 pub mod raft;
 pub mod replica;
 pub mod controller;
+pub mod shard;
 
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -1,3 +1,4 @@
-//! The simulator; so far, its disk.
+//! The simulator; so far, its disk and its chance.
 
 pub mod disk;
+pub mod rng;

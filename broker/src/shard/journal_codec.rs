@@ -1,0 +1,211 @@
+//! The bytes of the journal, as `FORMAT.md` describes them: a header, then records until zeros.
+//!
+//! Each record carries a sequence number and a checksum over everything behind its own; the first of
+//! a file holds all that was live when the file was made. Reading stops at the first record that is
+//! not whole, and says whether it stopped at the end or at garbage.
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::batch::crc32c;
+use highwater_protocol::ids::{NodeId, PartitionId, Term, TopicId, TopicPartition};
+use uuid::Uuid;
+
+use crate::raft::{HardState, Suspicion};
+
+/// What must not be forgotten of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    /// Its term and vote.
+    pub hard: HardState,
+    /// Whether its log may lack what it once counted; a clean restart in between heals nothing.
+    pub suspicion: Suspicion,
+}
+
+/// What a record says of one replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// This is what is to be remembered of it.
+    Set(Remembered),
+    /// It was deleted.
+    Gone,
+}
+
+/// What one copy of the journal holds.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The sequence number of its last whole record; 0 if there is none.
+    pub sequence: u64,
+    /// Whether the file says that votes were lost before it was made.
+    pub memory: Memory,
+    /// What stands after that record.
+    pub live: BTreeMap<TopicPartition, Remembered>,
+    garbage_behind: bool,
+}
+
+impl Replayed {
+    /// What a copy holds that is missing or unreadable.
+    pub fn nothing() -> Replayed {
+        Replayed {
+            sequence: 0,
+            memory: Memory::Whole,
+            live: BTreeMap::new(),
+            garbage_behind: false,
+        }
+    }
+
+    /// Whether nothing but zeros follows the last whole record.
+    pub fn is_clean(&self) -> bool {
+        self.sequence > 0 && !self.garbage_behind
+    }
+}
+
+/// How far the journal can be believed when it knows nothing of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// Every vote ever given is in it.
+    Whole,
+    /// It was found missing or unreadable once.
+    Lost,
+}
+
+/// A new file: the header, and one record with all that is live.
+pub fn file_of(
+    sequence: u64,
+    memory: Memory,
+    live: &BTreeMap<TopicPartition, Remembered>,
+) -> Vec<u8> {
+    let changes = live.iter().map(|(partition, known)| (*partition, Change::Set(*known))).collect();
+    let mut file = MAGIC.to_vec();
+    file.extend(VERSION.to_le_bytes());
+    file.extend(memory_code(memory).to_le_bytes());
+    let checksum = crc32c(&file);
+    file.extend(checksum.to_le_bytes());
+    file.extend(record_of(sequence, &changes));
+    file
+}
+
+/// How long `file_of` so many replicas is.
+pub fn file_bytes(replicas: usize) -> usize {
+    HEADER_BYTES + RECORD_HEAD_BYTES + replicas * CHANGE_BYTES
+}
+
+/// One record with all changes of a pass.
+pub fn record_of(sequence: u64, changes: &BTreeMap<TopicPartition, Change>) -> Vec<u8> {
+    let count = u32::try_from(changes.len()).expect("a shard hosts fewer replicas");
+    let mut body = sequence.to_le_bytes().to_vec();
+    body.extend(count.to_le_bytes());
+    for (partition, change) in changes {
+        body.extend(partition.topic.0.as_bytes());
+        body.extend(partition.partition.0.to_le_bytes());
+        let (kind, suspicion, term, vote) = match change {
+            Change::Gone => (GONE, 0, Term(0), NodeId(0)),
+            Change::Set(Remembered { hard: HardState { term, vote }, suspicion }) => {
+                let kind = if vote.is_some() { VOTED } else { NO_VOTE };
+                (kind, suspicion_code(*suspicion), *term, vote.unwrap_or(NodeId(0)))
+            }
+        };
+        body.extend([kind, suspicion]);
+        body.extend(term.0.to_le_bytes());
+        body.extend(vote.0.to_le_bytes());
+    }
+    let mut record = crc32c(&body).to_le_bytes().to_vec();
+    record.extend(body);
+    record
+}
+
+/// Reads a copy up to its last whole record.
+pub fn replay(bytes: &[u8]) -> Replayed {
+    let mut replayed = Replayed::nothing();
+    let Some((header, mut rest)) = bytes.split_at_checked(HEADER_BYTES) else { return replayed };
+    let is_sound = header[..8] == MAGIC && u32_at(header, 8) == VERSION;
+    if !is_sound || crc32c(&header[..16]) != u32_at(header, 16) {
+        return replayed;
+    }
+    if u32_at(header, 12) != memory_code(Memory::Whole) {
+        replayed.memory = Memory::Lost;
+    }
+    while let Some((sequence, changes, behind)) = parse_record(rest) {
+        if sequence <= replayed.sequence {
+            break;
+        }
+        replayed.sequence = sequence;
+        for (partition, change) in changes {
+            match change {
+                Change::Set(known) => replayed.live.insert(partition, known),
+                Change::Gone => replayed.live.remove(&partition),
+            };
+        }
+        rest = behind;
+    }
+    replayed.garbage_behind = rest.iter().any(|byte| *byte != 0);
+    replayed
+}
+
+type Record<'a> = (u64, Vec<(TopicPartition, Change)>, &'a [u8]);
+
+fn parse_record(bytes: &[u8]) -> Option<Record<'_>> {
+    let (head, rest) = bytes.split_at_checked(RECORD_HEAD_BYTES)?;
+    let crc = u32_at(head, 0);
+    let sequence = u64::from_le_bytes(head[4..12].try_into().expect("eight bytes"));
+    let count = u32_at(head, 12) as usize;
+    let length = count.checked_mul(CHANGE_BYTES)?;
+    let (body, behind) = rest.split_at_checked(length)?;
+    if sequence == 0 || crc32c(&bytes[4..RECORD_HEAD_BYTES + length]) != crc {
+        return None;
+    }
+    let changes = body.chunks_exact(CHANGE_BYTES).map(parse_change).collect::<Option<Vec<_>>>()?;
+    Some((sequence, changes, behind))
+}
+
+fn parse_change(bytes: &[u8]) -> Option<(TopicPartition, Change)> {
+    let topic = TopicId(Uuid::from_bytes(bytes[..16].try_into().expect("sixteen bytes")));
+    let partition = TopicPartition::new(topic, PartitionId(u32_at(bytes, 16)));
+    let suspicion = match bytes[21] {
+        0 => Suspicion::None,
+        1 => Suspicion::LostTail,
+        2 => Suspicion::LostIdentity,
+        3 => Suspicion::Damage,
+        _ => return None,
+    };
+    let term = Term(u32_at(bytes, 22));
+    let vote = match bytes[20] {
+        GONE => return Some((partition, Change::Gone)),
+        NO_VOTE => None,
+        VOTED => Some(NodeId(u32_at(bytes, 26))),
+        _ => return None,
+    };
+    let hard = HardState { term, vote };
+    Some((partition, Change::Set(Remembered { hard, suspicion })))
+}
+
+fn suspicion_code(suspicion: Suspicion) -> u8 {
+    match suspicion {
+        Suspicion::None => 0,
+        Suspicion::LostTail => 1,
+        Suspicion::LostIdentity => 2,
+        Suspicion::Damage => 3,
+    }
+}
+
+fn memory_code(memory: Memory) -> u32 {
+    match memory {
+        Memory::Whole => 0,
+        Memory::Lost => 1,
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+const MAGIC: [u8; 8] = *b"HWVOTES\0";
+const VERSION: u32 = 1;
+/// Magic, version, memory, checksum.
+const HEADER_BYTES: usize = 20;
+/// Checksum, sequence number, number of changes.
+const RECORD_HEAD_BYTES: usize = 16;
+/// Topic, partition, kind, suspicion, term, vote.
+const CHANGE_BYTES: usize = 30;
+const GONE: u8 = 0;
+const NO_VOTE: u8 = 1;
+const VOTED: u8 = 2;

@@ -1,0 +1,395 @@
+//! The pure multiplexer of replicas: many Raft groups, one journal, one bundle of messages per peer.
+//!
+//! A pass is `step` for each event of an inbox batch, then `finish_pass` once, all with one `out`.
+//! What must hold: terms and votes that a pass changed are on disk, twice, before any effect of the
+//! pass is handed out; when that fails, `finish_pass` returns the error with `out` emptied, and the
+//! shard is dead. Only replicas that an event touched are finished, so a thousand idle ones cost
+//! nothing but their turn in the heartbeat round. What a peer sent in an earlier life, or meant for
+//! an earlier life of ours, never reaches a replica. Read `event` first.
+//!
+//! No threads, clocks or sockets here: `thread` drives a shard in a broker, `sim` in a test.
+
+mod deadlines;
+pub mod event;
+pub mod handle;
+mod heartbeats;
+mod journal;
+mod journal_codec;
+pub mod outbox;
+mod peers;
+pub mod thread;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::{Incarnation, NodeId, TopicPartition};
+use highwater_protocol::peer::GroupMessage;
+
+use crate::disk::Disk;
+use crate::log;
+use crate::mutant::{self, Mutant};
+use crate::raft::{HardState, Suspicion};
+use crate::replica::{Boot, LastLife, Output, Replica};
+
+use deadlines::Deadlines;
+use event::{AfterClose, Effect, Event, FlushTicket, Identity, Leadership, Millis, OpenReplica};
+use heartbeats::HeartbeatRound;
+use journal::{Journal, Memory, Remembered};
+use peers::{Outbox, Peers};
+
+/// What a shard must know of the broker it belongs to.
+#[derive(Debug, Clone)]
+pub struct ShardOptions {
+    /// This broker.
+    pub me: NodeId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Where all chance of the shard comes from.
+    pub seed: u64,
+    /// How often a leader shows each follower that it lives.
+    pub heartbeat_ms: u64,
+    /// The directory of the journal; no other shard writes there.
+    pub dir: PathBuf,
+    /// How the life before this one ended.
+    pub last_life: LastLife,
+}
+
+/// Many replicas on one thread.
+pub struct Shard {
+    boot: Boot,
+    disk: Arc<dyn Disk>,
+    journal: Journal,
+    replicas: BTreeMap<TopicPartition, Hosted>,
+    dirty: BTreeSet<TopicPartition>,
+    deadlines: Deadlines,
+    round: HeartbeatRound,
+    peers: Peers,
+    outbox: Outbox,
+    flushes: BTreeMap<FlushTicket, Vec<TopicPartition>>,
+    next_ticket: u64,
+    /// When an event was last taken.
+    awake_at: Millis,
+}
+
+/// A replica and where it lies.
+struct Hosted {
+    replica: Replica,
+    dir: PathBuf,
+    known: Option<Remembered>,
+}
+
+impl Hosted {
+    /// Notes in the journal what changed of that which must not be forgotten.
+    fn write_down(&mut self, partition: TopicPartition, journal: &mut Journal) {
+        let before = self.known.map(|known| known.hard).unwrap_or_default();
+        let hard = self.replica.hard_state_if_dirty().unwrap_or(before);
+        let mut known = Remembered { hard, suspicion: self.replica.suspicion() };
+        if mutant::active(Mutant::VoteNotJournaled) {
+            known.hard.vote = None;
+        }
+        if self.known != Some(known) {
+            self.known = Some(known);
+            journal.remember(partition, known);
+        }
+    }
+}
+
+impl Shard {
+    /// Reads the journal, or makes it. Replicas come by `Event::Open`.
+    pub fn open(options: ShardOptions, disk: Arc<dyn Disk>, now: Millis) -> io::Result<Shard> {
+        let ShardOptions { me, incarnation, seed, heartbeat_ms, dir, last_life } = options;
+        let journal = Journal::open(Arc::clone(&disk), &dir, incarnation)?;
+        Ok(Shard {
+            boot: Boot { me, incarnation, seed, last_life },
+            disk,
+            journal,
+            replicas: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            deadlines: Deadlines::default(),
+            round: HeartbeatRound::new(now, heartbeat_ms, seed),
+            peers: Peers::new(incarnation),
+            outbox: Outbox::default(),
+            flushes: BTreeMap::new(),
+            next_ticket: 0,
+            awake_at: now,
+        })
+    }
+
+    /// Takes one event of a pass. Effects in `out` may be carried out only after `finish_pass`.
+    pub fn step(&mut self, now: Millis, event: Event, out: &mut Vec<Effect>) {
+        self.notice_starvation(now);
+        match event {
+            Event::Open(open) => self.open_replica(now, *open, out),
+            Event::Close(partition, after) => self.close_replica(partition, after, out),
+            Event::Produce(produce) => {
+                let Some(hosted) = self.replicas.get_mut(&produce.partition) else {
+                    let refusal = unknown(produce.partition);
+                    out.push(Effect::Produced(produce.id, Err(refusal)));
+                    return;
+                };
+                let partition = produce.partition;
+                let mut output = Output::default();
+                hosted.replica.produce(now, produce, &mut output);
+                self.touched(partition, output, out);
+            }
+            Event::Peer { from, incarnation, to, messages } => {
+                self.receive(now, from, incarnation, to, messages, out);
+            }
+            Event::Flushed(ticket, result) => self.flushed(now, ticket, &result, out),
+            Event::Admin(id, partition, command) => {
+                let Some(hosted) = self.replicas.get_mut(&partition) else {
+                    out.push(Effect::Answered(id, Err(unknown(partition))));
+                    return;
+                };
+                let mut output = Output::default();
+                hosted.replica.command(now, id, command, &mut output);
+                self.touched(partition, output, out);
+            }
+            Event::Tick => self.tick(now, out),
+        }
+    }
+
+    /// Whoever slept through a deadline must not take the silence for the others' death.
+    fn notice_starvation(&mut self, now: Millis) {
+        let due = self.next_deadline().max(self.awake_at);
+        self.awake_at = now;
+        let late_ms = now.0.saturating_sub(due.0);
+        if late_ms >= LATE_MS {
+            for (partition, hosted) in &mut self.replicas {
+                hosted.replica.starved(now, late_ms);
+                self.dirty.insert(*partition);
+            }
+        }
+    }
+
+    /// Ends the pass. After an error nothing of the pass may be carried out, and no other pass begun.
+    pub fn finish_pass(&mut self, now: Millis, out: &mut Vec<Effect>) -> io::Result<()> {
+        let dirty = std::mem::take(&mut self.dirty);
+        for partition in &dirty {
+            let Some(hosted) = self.replicas.get_mut(partition) else { continue };
+            let mut output = Output::default();
+            hosted.replica.finish_pass(now, &mut output);
+            self.fold(*partition, output, out);
+        }
+        let mut files = Vec::new();
+        let mut flushing = Vec::new();
+        for partition in dirty {
+            let Some(hosted) = self.replicas.get_mut(&partition) else { continue };
+            hosted.write_down(partition, &mut self.journal);
+            if let Some(unflushed) = hosted.replica.take_unflushed(now) {
+                files.extend(unflushed);
+                flushing.push(partition);
+            }
+            self.deadlines.set(partition, hosted.replica.next_deadline());
+        }
+        if let Err(error) = self.journal.flush() {
+            // A vote that may be forgotten must never be heard of.
+            out.clear();
+            self.outbox.clear();
+            return Err(error);
+        }
+        self.outbox.drain_into(&self.peers, out);
+        if !flushing.is_empty() {
+            let ticket = FlushTicket(self.next_ticket);
+            self.next_ticket += 1;
+            self.flushes.insert(ticket, flushing);
+            out.push(Effect::Flush(ticket, files));
+        }
+        Ok(())
+    }
+
+    /// When the next `Event::Tick` is due, if nothing else happens.
+    pub fn next_deadline(&self) -> Millis {
+        self.deadlines.next().min(self.round.next())
+    }
+
+    /// A replica, for the simulator's checker to look at.
+    #[cfg(feature = "sim")]
+    pub fn replica(&self, partition: TopicPartition) -> Option<&Replica> {
+        self.replicas.get(&partition).map(|hosted| &hosted.replica)
+    }
+
+    fn open_replica(&mut self, now: Millis, mut open: OpenReplica, out: &mut Vec<Effect>) {
+        let partition = open.partition;
+        if let Some(hosted) = self.replicas.get_mut(&partition) {
+            hosted.replica.reconfigure(&open);
+            self.dirty.insert(partition);
+            return;
+        }
+        let known = self.journal.get(partition);
+        open.identity = self.identity(known, &open);
+        // A clean restart does not give back what an unclean one before it took.
+        let boot = match known.map_or(Suspicion::None, |known| known.suspicion) {
+            Suspicion::None | Suspicion::LostIdentity | Suspicion::Damage => self.boot,
+            Suspicion::LostTail => Boot { last_life: LastLife::Unclean, ..self.boot },
+        };
+        let dir = open.dir.clone();
+        let hard = known.map(|known| known.hard);
+        match Replica::open(Arc::clone(&self.disk), hard, open, boot, now) {
+            Ok(replica) => {
+                out.push(Effect::Opened(partition, replica.reader()));
+                self.replicas.insert(partition, Hosted { replica, dir, known });
+                self.dirty.insert(partition);
+            }
+            Err(error) => out.push(Effect::Failed(partition, error.to_string())),
+        }
+    }
+
+    /// Whether a replica may have forgotten a vote.
+    fn identity(&self, known: Option<Remembered>, open: &OpenReplica) -> Identity {
+        let names = self.disk.list(&open.dir);
+        let disagree = match (self.journal.memory(), known) {
+            // A vote without a directory: the directory is gone.
+            (_, Some(known)) => {
+                let promised = known.hard != HardState::default();
+                (promised && names.is_err()) || known.suspicion == Suspicion::LostIdentity
+            }
+            // The journal knew every vote that was ever given, and this replica gave none.
+            (Memory::Whole, None) => false,
+            (Memory::Lost, None) => names.is_ok_and(|names| !names.is_empty()),
+        };
+        if disagree { Identity::Lost } else { open.identity }
+    }
+
+    fn close_replica(
+        &mut self,
+        partition: TopicPartition,
+        after: AfterClose,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(mut hosted) = self.replicas.remove(&partition) else { return };
+        self.dirty.remove(&partition);
+        self.deadlines.forget(partition);
+        hosted.write_down(partition, &mut self.journal);
+        let mut output = Output::default();
+        let closed = hosted.replica.close(&mut output);
+        self.fold(partition, output, out);
+        out.push(Effect::Closed(partition));
+        let ended = match after {
+            AfterClose::Keep => closed,
+            AfterClose::Delete => {
+                drop(hosted.replica);
+                // The vote goes last: files without a vote would pass for a new replica.
+                log::remove(self.disk.as_ref(), &hosted.dir)
+                    .inspect(|()| self.journal.forget(partition))
+            }
+        };
+        if let Err(error) = ended {
+            out.push(Effect::Failed(
+                partition,
+                format!("closing {}: {error}", hosted.dir.display()),
+            ));
+        }
+    }
+
+    fn receive(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        incarnation: Incarnation,
+        to: Option<Incarnation>,
+        messages: Vec<GroupMessage>,
+        out: &mut Vec<Effect>,
+    ) {
+        match self.peers.meet(from, incarnation, to) {
+            peers::Meeting::OlderSender => return,
+            peers::Meeting::OlderReceiver => {
+                self.outbox.greet(from, incarnation);
+                return;
+            }
+            peers::Meeting::Known => {}
+            peers::Meeting::Reborn => {
+                for (partition, hosted) in &mut self.replicas {
+                    hosted.replica.peer_restarted(from);
+                    self.dirty.insert(*partition);
+                }
+            }
+        }
+        for GroupMessage { group, message } in messages {
+            if to.is_none() && !peers::may_go_to_a_stranger(&message) {
+                continue;
+            }
+            let Some(hosted) = self.replicas.get_mut(&group) else { continue };
+            let mut output = Output::default();
+            hosted.replica.receive(now, from, message, &mut output);
+            self.touched(group, output, out);
+        }
+    }
+
+    fn flushed(
+        &mut self,
+        now: Millis,
+        ticket: FlushTicket,
+        result: &io::Result<()>,
+        out: &mut Vec<Effect>,
+    ) {
+        let flushed = self.flushes.remove(&ticket).expect("the driver reports each flush once");
+        for partition in flushed {
+            let Some(hosted) = self.replicas.get_mut(&partition) else { continue };
+            let mut output = Output::default();
+            hosted.replica.flushed(now, result.as_ref().copied(), &mut output);
+            self.touched(partition, output, out);
+        }
+    }
+
+    fn tick(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        while let Some(partition) = self.deadlines.pop_due(now) {
+            let Some(hosted) = self.replicas.get_mut(&partition) else { continue };
+            let mut output = Output::default();
+            hosted.replica.tick(now, &mut output);
+            self.touched(partition, output, out);
+        }
+        if self.round.is_due(now) {
+            let mut partitions = Vec::with_capacity(self.replicas.len());
+            for (partition, hosted) in &mut self.replicas {
+                let mut output = Output::default();
+                hosted.replica.heartbeats(now, &mut output);
+                if !output.is_empty() {
+                    partitions.push((*partition, output));
+                }
+            }
+            for (partition, output) in partitions {
+                self.fold(partition, output, out);
+            }
+        }
+    }
+
+    fn touched(&mut self, partition: TopicPartition, output: Output, out: &mut Vec<Effect>) {
+        self.dirty.insert(partition);
+        self.fold(partition, output, out);
+    }
+
+    /// Turns what one replica wants into effects of the shard.
+    fn fold(&mut self, partition: TopicPartition, output: Output, out: &mut Vec<Effect>) {
+        let Output { messages, produced, answered, committed, leadership, failed } = output;
+        for outgoing in messages {
+            self.outbox.push(partition, outgoing);
+        }
+        out.extend(produced.into_iter().map(|(id, result)| Effect::Produced(id, result)));
+        out.extend(answered.into_iter().map(|(id, result)| Effect::Answered(id, result)));
+        if committed.is_some() {
+            out.push(Effect::Committed(partition));
+        }
+        if let Some(leadership) = leadership {
+            debug_assert_eq!(leadership.partition, partition, "news of another partition");
+            out.push(Effect::Leadership(Leadership { partition, ..leadership }));
+        }
+        if let Some(reason) = failed {
+            out.push(Effect::Failed(partition, reason));
+        }
+    }
+}
+
+fn unknown(partition: TopicPartition) -> WireError {
+    WireError::new(
+        ErrorCode::UnknownTopicOrPartition,
+        format!("this broker has no replica of {partition}; ask for the metadata again"),
+    )
+}
+
+/// A deadline missed by this much means that this host was starved: paused, swapped out, or stuck in a
+/// disk operation.
+const LATE_MS: u64 = 100;

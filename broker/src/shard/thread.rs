@@ -1,0 +1,325 @@
+//! Drives one shard on a thread of its own: the only place in the core that knows threads.
+//!
+//! A pass takes what lies in the inboxes, up to a bound, steps all of it, ends the pass, and carries
+//! out the effects in order. What peers and the flusher say comes before what clients want, so that
+//! load never looks like a dead leader. Flushes are grouped: while one is under way the wishes of
+//! later passes gather and go out together when it is done. A shard that panics or loses its journal
+//! takes the process with it: a broker that is half alive is worse than one that is gone.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Select, Sender, bounded, unbounded};
+use highwater_protocol::error::WireError;
+use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::native::produce::Receipt;
+use tokio::sync::oneshot;
+use tracing::{debug, error, info};
+
+use crate::disk::flusher::Flusher;
+use crate::disk::{Disk, File};
+use crate::metrics::Metrics;
+use crate::raft::Millis;
+use crate::shard::event::{AdminReply, AfterClose, Effect, Event, FlushTicket, RequestId};
+use crate::shard::handle::{Clock, Inbound, Inbox, Notice, NoticeSink, Reply, ShardHandle, inbox};
+use crate::shard::outbox::PeerOutbox;
+use crate::shard::{Shard, ShardOptions};
+
+/// What a shard's thread needs around the shard.
+pub struct Surroundings {
+    /// Which of the broker's shards it is.
+    pub number: usize,
+    /// Where the files are.
+    pub disk: Arc<dyn Disk>,
+    /// Who flushes them.
+    pub flusher: Arc<Flusher>,
+    /// Where messages to peers go.
+    pub outbox: PeerOutbox,
+    /// Where notices go.
+    pub notices: NoticeSink,
+    /// The clock of all shards.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A running shard; it runs until it is stopped.
+pub struct ShardThread {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Opens a shard's journal and starts its thread.
+pub fn start(
+    options: ShardOptions,
+    surroundings: Surroundings,
+) -> io::Result<(ShardHandle, ShardThread)> {
+    let clock = surroundings.clock;
+    let shard = Shard::open(options, Arc::clone(&surroundings.disk), clock.now())?;
+    let (handle, inbox) = inbox(clock);
+    let (stop, stopping) = bounded(1);
+    let (flushed_in, flushed) = unbounded();
+    let name = format!("shard-{}", surroundings.number);
+    let driver = Driver {
+        shard,
+        around: surroundings,
+        inbox,
+        stopping,
+        flushed,
+        flushing: Flushing { done: flushed_in, under_way: None, waiting: Vec::new() },
+        produces: HashMap::new(),
+        admins: HashMap::new(),
+        open: BTreeSet::new(),
+        effects: Vec::new(),
+    };
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        let _guard = AbortOnPanic;
+        driver.run();
+    })?;
+    Ok((handle, ShardThread { stop, thread }))
+}
+
+impl ShardThread {
+    /// Closes every replica cleanly and returns when the thread has ended. Blocks.
+    pub fn stop(self) {
+        // A second wish to stop would find the channel full, which is as good.
+        let _ = self.stop.try_send(());
+        self.thread.join().expect("a shard that panics has aborted the process");
+    }
+}
+
+struct Driver {
+    shard: Shard,
+    around: Surroundings,
+    inbox: Inbox,
+    stopping: Receiver<()>,
+    flushed: Receiver<io::Result<()>>,
+    flushing: Flushing,
+    produces: HashMap<RequestId, oneshot::Sender<Result<Receipt, WireError>>>,
+    admins: HashMap<RequestId, oneshot::Sender<Result<AdminReply, WireError>>>,
+    open: BTreeSet<TopicPartition>,
+    effects: Vec<Effect>,
+}
+
+/// Flushes of this shard: one group under way, the next one gathering.
+struct Flushing {
+    done: Sender<io::Result<()>>,
+    under_way: Option<UnderWay>,
+    waiting: Vec<(FlushTicket, Vec<Arc<dyn File>>)>,
+}
+
+struct UnderWay {
+    tickets: Vec<FlushTicket>,
+    since: Instant,
+}
+
+impl Driver {
+    fn run(mut self) {
+        loop {
+            let mut events = self.take_events();
+            if events == 0 && !self.is_due() {
+                self.wait();
+                events = self.take_events();
+            }
+            if self.stopping.try_recv().is_ok() {
+                return self.close_all();
+            }
+            let now = self.around.clock.now();
+            if now >= self.shard.next_deadline() {
+                self.shard.step(now, Event::Tick, &mut self.effects);
+            }
+            self.finish_pass(now);
+            self.around.metrics.shard_passes.bump();
+            self.around.metrics.shard_events.add(events);
+        }
+    }
+
+    /// Steps what lies in the inboxes, up to the bounds of a pass; says how many events it was.
+    fn take_events(&mut self) -> u64 {
+        let now = self.around.clock.now();
+        let mut events = 0;
+        while let Ok(result) = self.flushed.try_recv() {
+            self.take_flushed(now, &result);
+            events += 1;
+        }
+        while events < EVENTS_MAX
+            && let Ok(inbound) = self.inbox.cluster.try_recv()
+        {
+            self.take_inbound(now, inbound);
+            events += 1;
+        }
+        let mut bytes = 0;
+        while events < EVENTS_MAX
+            && bytes < PASS_BYTES_MAX
+            && let Ok(inbound) = self.inbox.clients.try_recv()
+        {
+            if let Event::Produce(produce) = &inbound.event {
+                bytes += produce.batch.len();
+            }
+            self.take_inbound(now, inbound);
+            events += 1;
+        }
+        self.inbox.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        events
+    }
+
+    fn take_inbound(&mut self, now: Millis, Inbound { event, reply }: Inbound) {
+        match reply {
+            Reply::None => {}
+            Reply::Produced(id, sender) => drop(self.produces.insert(id, sender)),
+            Reply::Answered(id, sender) => drop(self.admins.insert(id, sender)),
+        }
+        self.shard.step(now, event, &mut self.effects);
+    }
+
+    fn take_flushed(&mut self, now: Millis, result: &io::Result<()>) {
+        let UnderWay { tickets, since } =
+            self.flushing.under_way.take().expect("only what is under way ends");
+        self.around.metrics.flushes.record(since.elapsed());
+        for ticket in tickets {
+            // An error belongs to every pass of the group, and an `io::Error` cannot be copied.
+            let result = match result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            };
+            self.shard.step(now, Event::Flushed(ticket, result), &mut self.effects);
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.around.clock.now() >= self.shard.next_deadline()
+    }
+
+    /// Sleeps until something arrives or the shard's next deadline.
+    fn wait(&self) {
+        let mut select = Select::new();
+        select.recv(&self.inbox.cluster);
+        select.recv(&self.flushed);
+        select.recv(&self.inbox.clients);
+        select.recv(&self.stopping);
+        let due = self.around.clock.instant(self.shard.next_deadline());
+        let at_most = Instant::now() + SLEEP_MAX;
+        // Whether something arrived shows when it is taken.
+        let _ = select.ready_deadline(due.min(at_most));
+    }
+
+    fn finish_pass(&mut self, now: Millis) {
+        if let Err(error) = self.shard.finish_pass(now, &mut self.effects) {
+            error!(shard = self.around.number, %error, "the journal of terms and votes failed");
+            eprintln!("highwater: shard {}: journal failed: {error}", self.around.number);
+            std::process::abort();
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            self.carry_out(effect);
+        }
+        self.effects = effects;
+        self.flushing.start_next(&self.around.flusher);
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { to, lane, incarnation, messages } => {
+                let Surroundings { outbox, number, metrics, .. } = &self.around;
+                if !outbox.send_raft(to, lane, *number, incarnation, messages) {
+                    metrics.peer_frames_dropped.bump();
+                }
+            }
+            Effect::Flush(ticket, files) => self.flushing.waiting.push((ticket, files)),
+            // Whoever asked may be gone; that is their affair.
+            Effect::Produced(id, result) => {
+                if let Some(reply) = self.produces.remove(&id) {
+                    let _ = reply.send(result);
+                }
+            }
+            Effect::Answered(id, result) => {
+                if let Some(reply) = self.admins.remove(&id) {
+                    let _ = reply.send(result);
+                }
+            }
+            Effect::Opened(partition, reader) => {
+                debug!(%partition, "replica opened");
+                if self.open.insert(partition) {
+                    self.around.metrics.replicas.up();
+                }
+                (self.around.notices)(Notice::Opened(partition, reader));
+            }
+            Effect::Closed(partition) => {
+                debug!(%partition, "replica closed");
+                if self.open.remove(&partition) {
+                    self.around.metrics.replicas.down();
+                }
+                (self.around.notices)(Notice::Closed(partition));
+            }
+            Effect::Committed(partition) => (self.around.notices)(Notice::Committed(partition)),
+            Effect::Leadership(news) => {
+                debug!(partition = %news.partition, term = %news.term, leader = ?news.leader, "leadership");
+                self.around.metrics.leader_changes.bump();
+                (self.around.notices)(Notice::Leadership(news));
+            }
+            Effect::Failed(partition, reason) => {
+                error!(%partition, %reason, "replica failed; it is out of service until a restart");
+                self.around.metrics.replicas_failed.bump();
+                (self.around.notices)(Notice::Failed(partition, reason));
+            }
+        }
+    }
+
+    /// The last pass: every log is closed cleanly, and who still waits learns that nobody will answer.
+    fn close_all(mut self) {
+        let now = self.around.clock.now();
+        let partitions: Vec<TopicPartition> = self.open.iter().copied().collect();
+        for partition in &partitions {
+            let close = Event::Close(*partition, AfterClose::Keep);
+            self.shard.step(now, close, &mut self.effects);
+        }
+        self.finish_pass(now);
+        info!(shard = self.around.number, replicas = partitions.len(), "shard closed");
+    }
+}
+
+impl Flushing {
+    /// Sends what has gathered to the flusher, unless a group is under way.
+    fn start_next(&mut self, flusher: &Flusher) {
+        if self.under_way.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        let mut tickets = Vec::with_capacity(self.waiting.len());
+        let mut seen = BTreeSet::new();
+        let mut files: Vec<Arc<dyn File>> = Vec::new();
+        for (ticket, wanted) in self.waiting.drain(..) {
+            tickets.push(ticket);
+            let new = |file: &Arc<dyn File>| seen.insert(Arc::as_ptr(file).cast::<()>() as usize);
+            files.extend(wanted.into_iter().filter(new));
+        }
+        self.under_way = Some(UnderWay { tickets, since: Instant::now() });
+        let done = self.done.clone();
+        // Nobody listens after the shard was stopped.
+        flusher.flush(files, Box::new(move |result| drop(done.send(result))));
+    }
+}
+
+/// Ends the process when the thread that holds it panics.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!(
+                "highwater: a shard has panicked; the process stops so that others take over"
+            );
+            std::process::abort();
+        }
+    }
+}
+
+/// Events of one pass.
+const EVENTS_MAX: u64 = 1024;
+/// Bytes of produces in one pass: what follows them to the disk and the peers starts early.
+const PASS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest sleep, should a shard have nothing due at all.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
