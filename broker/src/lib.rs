@@ -10,6 +10,7 @@ pub mod raft;
 pub mod replica;
 pub mod controller;
 pub mod shard;
+pub mod node;
 
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -1,0 +1,329 @@
+//! The controller at work: runs `Controller` while this broker leads the controller's partition.
+//!
+//! What must hold: a command is decided only when everything in the leader's own log is applied, so
+//! nothing that may still be committed is overlooked, whoever wrote it and whatever became of the
+//! answer. One batch of records is under way at a time; whoever asked is answered once the records
+//! are committed and applied here. While another broker leads, every command is refused by naming it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use highwater_protocol::batch::{BatchBuilder, BuilderOptions};
+use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::{NodeId, Offset, Term, Timestamp, TopicPartition};
+use highwater_protocol::native::admin::{DescribePartitionResponse, ReplicaRole};
+use highwater_protocol::native::produce::AckMode;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
+
+use super::Inner;
+use super::ask::Ask;
+use crate::controller::liveness::Heard;
+use crate::controller::{ClusterImage, CommandReply, Controller, MetadataRecord};
+use crate::raft::Millis;
+use crate::shard::event::{AdminReply, ReplicaCommand};
+
+/// Answers commands until the node stops.
+pub(super) async fn run(node: Arc<Inner>, mut asked: mpsc::Receiver<Ask>) {
+    loop {
+        let changed = node.routes.controller_changed().notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if let Some(term) = led_in(&node) {
+            tracing::info!(%term, "this broker leads the controller");
+            Leading::new(node.clone(), term).run(&mut asked).await;
+            tracing::info!(%term, "this broker no longer leads the controller");
+            if node.stop.is_cancelled() {
+                return;
+            }
+            continue;
+        }
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            () = changed => {}
+            ask = asked.recv() => match ask {
+                Some(ask) => answer(ask, Err(not_controller(&node))),
+                None => return,
+            },
+        }
+    }
+}
+
+fn led_in(node: &Inner) -> Option<Term> {
+    let view = node.routes.cluster().leader();
+    (view.leader == Some(node.options.me)).then_some(view.term)
+}
+
+/// One term of leading the controller.
+struct Leading {
+    node: Arc<Inner>,
+    term: Term,
+    controller: Controller,
+    waiting: VecDeque<Ask>,
+}
+
+/// Somebody who is answered once the records of a batch are applied.
+type Promise = (Ask, Result<CommandReply, WireError>);
+
+impl Leading {
+    fn new(node: Arc<Inner>, term: Term) -> Leading {
+        let controller = Controller::new(node.options.me, node.options.session_ms, now(&node));
+        Leading { node, term, controller, waiting: VecDeque::new() }
+    }
+
+    async fn run(&mut self, asked: &mut mpsc::Receiver<Ask>) {
+        let node = self.node.clone();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let changed = node.routes.controller_changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if led_in(&node) != Some(self.term) {
+                break;
+            }
+            tokio::select! {
+                () = node.stop.cancelled() => break,
+                () = changed => {}
+                _ = look.tick() => self.look_around().await,
+                ask = asked.recv() => match ask {
+                    Some(ask) => {
+                        self.waiting.push_back(ask);
+                        while let Ok(ask) = asked.try_recv() {
+                            self.waiting.push_back(ask);
+                        }
+                        self.decide_all().await;
+                    }
+                    None => break,
+                },
+            }
+        }
+        for ask in self.waiting.drain(..) {
+            answer(ask, Err(not_controller(&self.node)));
+        }
+    }
+
+    async fn decide_all(&mut self) {
+        while !self.waiting.is_empty() {
+            if let Err(error) = self.all_applied().await {
+                self.waiting.drain(..).for_each(|ask| answer(ask, Err(error.clone())));
+                return;
+            }
+            let (records, promises) = self.decide_some();
+            let outcome = if records.is_empty() { Ok(()) } else { self.commit(records).await };
+            for (ask, reply) in promises {
+                let result = outcome.clone().and(reply);
+                answer(ask, result);
+            }
+        }
+    }
+
+    /// Decides as many of those waiting as fit into one batch, each on the image that the ones
+    /// before it will have made.
+    fn decide_some(&mut self) -> (Vec<Bytes>, Vec<Promise>) {
+        let mut image = ClusterImage::clone(&self.node.image.load());
+        let (mut records, mut promises, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < BATCH_BYTES
+            && let Some(ask) = self.waiting.pop_front()
+        {
+            let decided = self.controller.decide(&image, ask.command.clone(), now(&self.node));
+            let reply = decided.map(|(decided, reply)| {
+                for record in decided {
+                    image.apply(&record).expect("a decision fits the image that it was made on");
+                    let encoded = record.encode();
+                    bytes += encoded.len();
+                    records.push(encoded);
+                }
+                reply
+            });
+            promises.push((ask, reply));
+        }
+        (records, promises)
+    }
+
+    /// Waits until everything in our own log is applied.
+    async fn all_applied(&self) -> Result<(), WireError> {
+        let reader = self.node.routes.cluster().reader();
+        let reader = reader.ok_or_else(|| not_controller(&self.node))?;
+        self.applied_up_to(reader.log_end()).await
+    }
+
+    async fn applied_up_to(&self, end: Offset) -> Result<(), WireError> {
+        let mut applied = self.node.applied.subscribe();
+        let deadline = Instant::now() + COMMIT_MAX;
+        let reached = timeout_at(deadline, applied.wait_for(|applied| *applied >= end)).await;
+        match reached {
+            Ok(Ok(_)) if led_in(&self.node) == Some(self.term) => Ok(()),
+            Ok(Ok(_) | Err(_)) => Err(not_controller(&self.node)),
+            Err(_) => {
+                let why = "the controller's earlier changes wait for a majority of its brokers; nothing was changed";
+                Err(WireError::new(ErrorCode::NotController, why))
+            }
+        }
+    }
+
+    /// Appends records to the controller's log and waits until they are committed and applied.
+    async fn commit(&self, records: Vec<Bytes>) -> Result<(), WireError> {
+        let count = records.len() as u64;
+        let shard = self.node.shards.of(TopicPartition::CLUSTER);
+        let deadline = shard.clock().deadline(COMMIT_MAX);
+        let reply = shard.produce(
+            TopicPartition::CLUSTER,
+            batch(&records),
+            AckMode::SemiSync,
+            Some(self.term),
+            deadline,
+        )?;
+        match reply.await {
+            Ok(Ok(receipt)) => {
+                // Committed in our term, so that leading or not does not matter any more.
+                let end = receipt.base_offset.advance(count);
+                let mut applied = self.node.applied.subscribe();
+                let done = applied.wait_for(|applied| *applied >= end);
+                let deadline = Instant::now() + COMMIT_MAX;
+                match timeout_at(deadline, done).await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(_)) | Err(_) => {
+                        Err(in_doubt("it is committed but not applied here yet"))
+                    }
+                }
+            }
+            Ok(Err(error)) if was_not_written(error.code) => {
+                Err(WireError::new(ErrorCode::NotController, error.detail))
+            }
+            Ok(Err(error)) => Err(in_doubt(&error.to_string())),
+            Err(_) => Err(in_doubt("the broker is stopping")),
+        }
+    }
+
+    /// Looks who was heard, fences and takes back, and sees that every broker gets the log.
+    async fn look_around(&mut self) {
+        let Some(seen) = self.describe().await else { return };
+        self.feed_learners(&seen).await;
+        if self.all_applied().await.is_err() {
+            return;
+        }
+        let heard: Vec<Heard> = seen
+            .replicas
+            .iter()
+            .map(|replica| Heard { node: replica.node, ago_ms: replica.heard_ms })
+            .collect();
+        let records = self.controller.judge(&self.node.image.load(), &heard, now(&self.node));
+        if records.is_empty() {
+            return;
+        }
+        for record in &records {
+            if let MetadataRecord::FenceBroker { node, fenced } = record {
+                tracing::warn!(broker = %node, fenced, "a broker's session changed");
+            }
+        }
+        let encoded = records.iter().map(MetadataRecord::encode).collect();
+        if let Err(error) = self.commit(encoded).await {
+            // The next look finds the same.
+            tracing::warn!(%error, "fencing was not committed");
+        }
+    }
+
+    async fn describe(&self) -> Option<DescribePartitionResponse> {
+        match self.command(ReplicaCommand::Describe).await {
+            Ok(AdminReply::Description(description)) => Some(description),
+            Ok(AdminReply::Done(_)) => None,
+            Err(error) => {
+                tracing::debug!(%error, "the controller's replicas cannot be described");
+                None
+            }
+        }
+    }
+
+    /// Makes every registered broker that has no vote a learner of the controller's log.
+    async fn feed_learners(&self, seen: &DescribePartitionResponse) {
+        let (mut voters, mut learners) = (Vec::new(), Vec::new());
+        for replica in &seen.replicas {
+            match replica.role {
+                ReplicaRole::Leader | ReplicaRole::Follower => voters.push(replica.node),
+                ReplicaRole::Learner => learners.push(replica.node),
+            }
+        }
+        let image = self.node.image.load();
+        let missing: Vec<NodeId> = image
+            .brokers()
+            .map(|broker| broker.registration.node)
+            .filter(|node| !voters.contains(node) && !learners.contains(node))
+            .collect();
+        if missing.is_empty() || voters.is_empty() {
+            return;
+        }
+        tracing::info!(brokers = ?missing, "feeding the controller's log to new brokers");
+        learners.extend(missing);
+        if let Err(error) = self.command(ReplicaCommand::ChangeVoters { voters, learners }).await {
+            tracing::warn!(%error, "new brokers do not get the controller's log yet");
+        }
+    }
+
+    async fn command(&self, command: ReplicaCommand) -> Result<AdminReply, WireError> {
+        let shard = self.node.shards.of(TopicPartition::CLUSTER);
+        let reply = shard.admin(TopicPartition::CLUSTER, command)?;
+        match timeout_at(Instant::now() + COMMIT_MAX, reply).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(in_doubt("the controller's replica did not answer")),
+        }
+    }
+}
+
+fn answer(ask: Ask, result: Result<CommandReply, WireError>) {
+    // Whoever asked may have given up meanwhile.
+    let _ = ask.reply.send(result);
+}
+
+fn batch(records: &[Bytes]) -> Bytes {
+    let bytes_expected = records.iter().map(|record| record.len() + 32).sum();
+    let mut builder = BatchBuilder::new(BuilderOptions { bytes_expected, ..Default::default() });
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX));
+    for record in records {
+        builder.push(now, None, Some(record), &[]);
+    }
+    builder.finish()
+}
+
+fn now(node: &Inner) -> Millis {
+    node.shards.of(TopicPartition::CLUSTER).clock().now()
+}
+
+/// Errors of a produce after which the batch is certainly nowhere.
+fn was_not_written(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NotLeader
+            | ErrorCode::LeaderNotAvailable
+            | ErrorCode::FencedLeaderEpoch
+            | ErrorCode::UnknownLeaderEpoch
+            | ErrorCode::NotEnoughReplicas
+            | ErrorCode::Superseded
+    )
+}
+
+fn not_controller(node: &Inner) -> WireError {
+    let why = match node.routes.cluster().leader().leader {
+        Some(leader) if leader == node.options.me => {
+            "the controller's leader is just starting".to_string()
+        }
+        Some(leader) => {
+            format!("broker {leader} leads the controller, not broker {}", node.options.me)
+        }
+        None => format!("broker {} knows no leader of the controller", node.options.me),
+    };
+    WireError::new(ErrorCode::NotController, why)
+}
+
+fn in_doubt(why: &str) -> WireError {
+    let why = format!("{why}; the change may or may not be made: look before asking again");
+    WireError::new(ErrorCode::RequestTimedOut, why)
+}
+
+/// Bytes of records after which a batch is closed; what one command decides may go beyond.
+const BATCH_BYTES: usize = 512 * 1024;
+const COMMIT_MAX: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -1,0 +1,183 @@
+//! From the controller's log to the image: reads what is committed, applies it, and has the shards
+//! open and close what that means.
+//!
+//! What must hold: records are applied in order and once; the image that others see, the routes and
+//! the replicas change in one go per batch of records; the saved image is never ahead of what was
+//! applied. A record that cannot be read or does not fit ends the follower and the broker with it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use highwater_protocol::batch::{BatchView, frames};
+use highwater_protocol::ids::{Offset, TopicPartition};
+use tokio::time::{Instant, sleep_until};
+
+use super::reconcile::{self, Changes};
+use super::snapshot::{self, Snapshot};
+use super::{Inner, NodeState, strays};
+use crate::controller::{ClusterImage, MetadataRecord};
+use crate::log::LogReader;
+use crate::shard::event::Event;
+
+/// Follows the controller's log.
+pub(super) struct Follower {
+    node: Arc<Inner>,
+    applied: Offset,
+    saved: Offset,
+    save_not_before: Instant,
+    /// Replicas that this life has had open: their files are the shards'.
+    touched: BTreeSet<TopicPartition>,
+    caught_up: bool,
+}
+
+impl Follower {
+    /// A follower that has applied the log up to `applied`.
+    pub fn new(node: Arc<Inner>, applied: Offset) -> Follower {
+        Follower {
+            node,
+            applied,
+            saved: applied,
+            save_not_before: Instant::now(),
+            touched: BTreeSet::new(),
+            caught_up: false,
+        }
+    }
+
+    /// Applies records as they are committed, until the node stops or a record makes no sense.
+    pub async fn run(mut self) {
+        let stop = self.node.stop.clone();
+        loop {
+            // Registered before looking, so that what is committed meanwhile is not missed.
+            let route = self.node.routes.cluster();
+            let changed = route.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(reason) = route.failed() {
+                self.node
+                    .fail(format!("the controller's partition failed on this broker: {reason}"));
+                return;
+            }
+            if let Some(reader) = route.reader()
+                && let Err(why) = self.catch_up(&reader).await
+            {
+                self.node.fail(why);
+                return;
+            }
+            let unsaved = self.applied > self.saved;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = changed => {}
+                () = sleep_until(self.save_not_before), if unsaved => self.save().await,
+            }
+        }
+        if self.applied > self.saved {
+            self.save().await;
+        }
+    }
+
+    async fn catch_up(&mut self, reader: &LogReader) -> Result<(), String> {
+        let mut image = None;
+        while self.applied < reader.high_watermark() {
+            let slices = reader.read(self.applied, READ_BYTES).map_err(|error| {
+                format!("the controller's log cannot be read from offset {}: {error}", self.applied)
+            })?;
+            let image = image.get_or_insert_with(|| ClusterImage::clone(&self.node.image.load()));
+            for slice in slices {
+                self.apply(image, &slice)?;
+            }
+        }
+        if let Some(image) = image {
+            self.publish(image).await;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, image: &mut ClusterImage, slice: &Bytes) -> Result<(), String> {
+        let at = |applied: Offset, why: String| {
+            format!("the controller's log at offset {applied}: {why}")
+        };
+        for (offset, record) in decode(slice).map_err(|why| at(self.applied, why))? {
+            // The first batch may begin before the offset asked for.
+            if offset >= self.applied {
+                image.apply(&record).map_err(|why| at(offset, why.to_string()))?;
+                self.applied = offset.advance(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the image to everyone and has the shards follow it.
+    pub async fn publish(&mut self, image: ClusterImage) {
+        let old = self.node.image.load_full();
+        let Changes { gone, appeared, close, open } = reconcile::diff(&old, &image, self.node.me());
+        if !gone.is_empty() || !appeared.is_empty() {
+            self.node.routes.change(appeared, &gone);
+        }
+        let registered = image
+            .broker(self.node.options.me)
+            .is_some_and(|broker| broker.registration == self.node.registration());
+        self.node.image.store(Arc::new(image));
+        self.node.applied.send_replace(self.applied);
+        for (partition, after) in close {
+            tracing::info!(%partition, ?after, "closing a replica");
+            self.node.shards.of(partition).control(Event::Close(partition, after)).await;
+        }
+        for replica in open {
+            let partition = replica.partition;
+            self.touched.insert(partition);
+            self.node.shards.of(partition).control(Event::Open(Box::new(replica))).await;
+        }
+        // Our own registration in this life comes after everything that was decided before it.
+        if registered && !self.caught_up {
+            self.caught_up = true;
+            self.remove_strays().await;
+            self.node.state.send_replace(NodeState::Serving);
+            tracing::info!(offset = %self.applied, "registered and caught up with the cluster");
+        }
+    }
+
+    async fn remove_strays(&self) {
+        let (node, touched) = (self.node.clone(), self.touched.clone());
+        let work = move || strays::remove(&*node.disk, node.me(), &node.image.load(), &touched);
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::warn!(%error, "looking for left-over directories failed");
+        }
+    }
+
+    async fn save(&mut self) {
+        self.save_not_before = Instant::now() + SAVE_EVERY;
+        let snapshot =
+            Snapshot { image: ClusterImage::clone(&self.node.image.load()), applied: self.applied };
+        let node = self.node.clone();
+        let work = move || snapshot::save(&*node.disk, &node.options.data_dir, &snapshot);
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(())) => self.saved = self.applied,
+            // Only the next start gets slower.
+            Ok(Err(error)) => tracing::warn!(%error, "the image could not be saved"),
+            Err(error) => tracing::warn!(%error, "saving the image was cut short"),
+        }
+    }
+}
+
+/// The records in a run of batches, with their offsets.
+fn decode(slice: &[u8]) -> Result<Vec<(Offset, MetadataRecord)>, String> {
+    let mut decoded = Vec::new();
+    for frame in frames(slice) {
+        let (_, bytes) = frame.map_err(|error| error.to_string())?;
+        let batch = BatchView::parse(bytes).map_err(|error| error.to_string())?;
+        for record in batch.records().map_err(|error| error.to_string())? {
+            let record = record.map_err(|error| error.to_string())?;
+            let value = record.value.ok_or("a metadata record without a value")?;
+            let metadata = MetadataRecord::decode(value).map_err(|error| error.to_string())?;
+            decoded.push((record.offset, metadata));
+        }
+    }
+    Ok(decoded)
+}
+
+/// Bytes of the log read at once.
+const READ_BYTES: u32 = 1024 * 1024;
+/// The least time between two saves of the image.
+const SAVE_EVERY: Duration = Duration::from_secs(1);

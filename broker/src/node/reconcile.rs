@@ -1,0 +1,238 @@
+//! What a change of the image means for this broker: which replicas to host, to change, to let go.
+//!
+//! Pure: two images in, changes out, so that the simulator runs the same code. What must hold: files
+//! are given up for deletion only when the topic's tombstone was applied; a replica that merely
+//! is no longer ours is closed and its files stay.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId, TopicPartition};
+use uuid::Uuid;
+
+use crate::controller::config::FlushMode;
+use crate::controller::image::{ClusterImage, Topic};
+use crate::controller::record::PlacedReplica;
+use crate::log;
+use crate::replica::{FlushPolicy, ReplicaOptions};
+use crate::shard::event::{AfterClose, Identity, OpenReplica};
+
+/// Whose view is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Me<'a> {
+    /// This broker.
+    pub node: NodeId,
+    /// The identity of its data directory.
+    pub directory: DirectoryId,
+    /// Where its data lies.
+    pub data_dir: &'a Path,
+}
+
+/// What is to be done, in the order of the fields.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Partitions that are no more.
+    pub gone: Vec<TopicPartition>,
+    /// Partitions that are new, with their topic's name.
+    pub appeared: Vec<(TopicPartition, Arc<str>)>,
+    /// Replicas to close, and what becomes of their files.
+    pub close: Vec<(TopicPartition, AfterClose)>,
+    /// Replicas to open, or to change where they are open.
+    pub open: Vec<OpenReplica>,
+}
+
+/// What became different for `me` between two images.
+pub fn diff(old: &ClusterImage, new: &ClusterImage, me: Me<'_>) -> Changes {
+    let mut changes = Changes::default();
+    for topic in old.topics() {
+        if new.topic(topic.id).is_none() {
+            let partitions = partitions(topic);
+            changes.gone.extend(partitions.clone().map(|(partition, _)| partition));
+            let hosted = partitions.filter(|(_, replicas)| hosts(replicas, me).is_some());
+            changes.close.extend(hosted.map(|(partition, _)| (partition, AfterClose::Delete)));
+        }
+    }
+    for topic in new.topics() {
+        match old.topic(topic.id) {
+            Some(before) if Arc::ptr_eq(before, topic) || before == topic => {}
+            before => compare(before, topic, me, &mut changes),
+        }
+    }
+    changes
+}
+
+fn compare(before: Option<&Arc<Topic>>, after: &Topic, me: Me<'_>, changes: &mut Changes) {
+    let config_changed = before.is_none_or(|before| before.config != after.config);
+    for (partition, replicas) in partitions(after) {
+        let was = before.and_then(|before| before.partitions.get(partition.partition.0 as usize));
+        if was.is_none() {
+            changes.appeared.push((partition, after.name.clone()));
+        }
+        let hosted_before = was.and_then(|replicas| hosts(replicas, me));
+        match (hosted_before, hosts(replicas, me)) {
+            (None, None) => {}
+            (Some(_), None) => changes.close.push((partition, AfterClose::Keep)),
+            (None, Some(mine)) => changes.open.push(open(after, partition, replicas, mine, me)),
+            (Some(_), Some(mine)) => {
+                if config_changed || was != Some(replicas) {
+                    changes.open.push(open(after, partition, replicas, mine, me));
+                }
+            }
+        }
+    }
+}
+
+fn partitions(
+    topic: &Topic,
+) -> impl Iterator<Item = (TopicPartition, &Vec<PlacedReplica>)> + Clone + '_ {
+    let numbered = (0u32..).map(|number| TopicPartition::new(topic.id, PartitionId(number)));
+    numbered.zip(&topic.partitions)
+}
+
+fn hosts(replicas: &[PlacedReplica], me: Me<'_>) -> Option<PlacedReplica> {
+    replicas.iter().copied().find(|replica| replica.node == me.node)
+}
+
+fn open(
+    topic: &Topic,
+    partition: TopicPartition,
+    replicas: &[PlacedReplica],
+    mine: PlacedReplica,
+    me: Me<'_>,
+) -> OpenReplica {
+    let same = mine.directory == me.directory;
+    OpenReplica {
+        partition,
+        dir: topics_dir(me.data_dir).join(dir_name(&topic.name, partition)),
+        voters: replicas.iter().map(|replica| replica.node).collect(),
+        learners: Vec::new(),
+        identity: if same { Identity::Same } else { Identity::Lost },
+        options: options(topic, replicas.len()),
+    }
+}
+
+fn options(topic: &Topic, replication: usize) -> ReplicaOptions {
+    let config = &topic.config;
+    ReplicaOptions {
+        log: log::Options { segment_bytes_max: config.segment_bytes },
+        flush: match config.flush {
+            FlushMode::Ack => FlushPolicy::Ack,
+            FlushMode::Interval { ms } => FlushPolicy::Interval { ms },
+        },
+        insync_replicas_min: config.insync_replicas_min(replication),
+        lag_ms_max: config.lag_ms_max,
+    }
+}
+
+/// The directory that holds one directory for each replica.
+pub fn topics_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("topics")
+}
+
+/// The name of a replica's directory: the topic and partition for people, the topic's id for us.
+pub fn dir_name(topic: &str, partition: TopicPartition) -> String {
+    // Names of topics may take 249 bytes, those of directories 255.
+    let shown = &topic[..topic.len().min(NAME_BYTES_SHOWN)];
+    format!("{shown}-{}.{}", partition.partition, partition.topic.0.simple())
+}
+
+/// The partition whose replica a directory of this name holds, if it is one of ours.
+pub fn parse_dir_name(name: &str) -> Option<TopicPartition> {
+    let (shown, id) = name.rsplit_once('.')?;
+    let (_, number) = shown.rsplit_once('-')?;
+    let topic = TopicId(Uuid::try_parse(id).ok().filter(|_| id.len() == 32)?);
+    Some(TopicPartition::new(topic, PartitionId(number.parse().ok()?)))
+}
+
+const NAME_BYTES_SHOWN: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::record::MetadataRecord;
+
+    const HERE: DirectoryId = DirectoryId(Uuid::from_u128(77));
+
+    fn me() -> Me<'static> {
+        Me { node: NodeId(1), directory: HERE, data_dir: Path::new("/data") }
+    }
+
+    fn id(n: u128) -> TopicId {
+        TopicId(Uuid::from_u128(n))
+    }
+
+    /// An image of topics, each with its partitions as lists of node ids.
+    fn image(topics: &[(u128, &[&[u32]])]) -> ClusterImage {
+        let mut image = ClusterImage::default();
+        for (topic, partitions) in topics {
+            let place = |node: &u32| PlacedReplica { node: NodeId(*node), directory: HERE };
+            let partitions = partitions.iter().map(|set| set.iter().map(place).collect()).collect();
+            let name = format!("topic-{topic}");
+            let create = MetadataRecord::CreateTopic { id: id(*topic), name, configs: Vec::new() };
+            image.apply(&create).expect("fits");
+            let first = PartitionId(0);
+            let create = MetadataRecord::CreatePartitions { topic: id(*topic), first, partitions };
+            image.apply(&create).expect("fits");
+        }
+        image
+    }
+
+    fn partition(topic: u128, number: u32) -> TopicPartition {
+        TopicPartition::new(id(topic), PartitionId(number))
+    }
+
+    #[test]
+    fn a_new_topic_opens_the_replicas_placed_here_and_shows_all_its_partitions() {
+        let changes = diff(&image(&[]), &image(&[(5, &[&[1, 2], &[2, 3]])]), me());
+        assert_eq!(changes.appeared.len(), 2);
+        let opened: Vec<_> = changes.open.iter().map(|open| open.partition).collect();
+        assert_eq!(opened, [partition(5, 0)]);
+        assert_eq!(changes.open[0].voters, [NodeId(1), NodeId(2)]);
+        assert_eq!(changes.open[0].identity, Identity::Same);
+        assert!(changes.open[0].dir.starts_with("/data/topics"));
+    }
+
+    #[test]
+    fn a_deleted_topic_closes_its_replicas_for_deletion() {
+        let changes = diff(&image(&[(5, &[&[1, 2], &[2, 3]])]), &image(&[]), me());
+        assert_eq!(changes.gone, [partition(5, 0), partition(5, 1)]);
+        assert_eq!(changes.close, [(partition(5, 0), AfterClose::Delete)]);
+        assert!(changes.open.is_empty());
+    }
+
+    #[test]
+    fn a_replica_that_moved_away_is_closed_and_its_files_stay() {
+        let changes = diff(&image(&[(5, &[&[1, 2]])]), &image(&[(5, &[&[3, 2]])]), me());
+        assert_eq!(changes.close, [(partition(5, 0), AfterClose::Keep)]);
+        assert!(changes.gone.is_empty());
+    }
+
+    #[test]
+    fn the_same_image_changes_nothing() {
+        let image = image(&[(5, &[&[1, 2]]), (6, &[&[1]])]);
+        let changes = diff(&image, &image.clone(), me());
+        assert!(changes.open.is_empty() && changes.close.is_empty());
+        assert!(changes.appeared.is_empty() && changes.gone.is_empty());
+    }
+
+    #[test]
+    fn a_replica_placed_on_an_earlier_directory_has_lost_its_memory() {
+        let mut wiped = me();
+        wiped.directory = DirectoryId(Uuid::from_u128(78));
+        let changes = diff(&image(&[]), &image(&[(5, &[&[1, 2]])]), wiped);
+        assert_eq!(changes.open[0].identity, Identity::Lost);
+    }
+
+    #[test]
+    fn a_directory_names_its_partition() {
+        let long = "x".repeat(249);
+        for name in ["orders", "a-1.b", &long] {
+            let dir = dir_name(name, partition(9, 41));
+            assert!(dir.len() <= 255);
+            assert_eq!(parse_dir_name(&dir), Some(partition(9, 41)), "{dir}");
+        }
+        for stranger in ["lost+found", "orders-1", "orders-x.00000000000000000000000000000009"] {
+            assert_eq!(parse_dir_name(stranger), None, "{stranger}");
+        }
+    }
+}
