@@ -1,0 +1,438 @@
+//! The invariants of `FAULTS.md`, checked on the whole cluster after every pass.
+//!
+//! The checker keeps a shadow of every replica's log, frame by frame, and the committed history of
+//! every partition. A pass costs as much as it changed. What a crash may take away is decided here
+//! and nowhere else: `crashed` is told how a broker died, and demands afterwards what must have survived.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use highwater_protocol::ids::{LogIndex, NodeId, Term, TopicPartition};
+use highwater_protocol::peer::{Ballot, RaftMessage};
+
+use crate::log::Log;
+use crate::replica::{FlushPolicy, View};
+use crate::sim::model::{self, CommittedLog, Frame};
+
+/// A broken promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Which invariant, in words.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// Whether everything that was checked holds.
+pub type Checked = Result<(), Broken>;
+
+/// How a broker died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// Its process ended; the page cache lives on.
+    Killed,
+    /// What was not flushed may be gone.
+    PowerLost,
+    /// The same, in the middle of a pass.
+    AmidPass,
+}
+
+/// What is remembered of one replica.
+#[derive(Debug, Default)]
+pub struct Shadow {
+    /// Its log.
+    pub frames: Vec<Frame>,
+    /// What of it is known to be on disk.
+    pub flushed: LogIndex,
+    /// What it knew as committed.
+    pub commit: LogIndex,
+    /// Its term.
+    pub term: Term,
+    log_start: LogIndex,
+    /// Set from a crash until the log was read again.
+    must_survive: Option<LogIndex>,
+    /// A power cut has taken entries from it that others may believe it has.
+    pub(super) lost_entries: bool,
+}
+
+/// What is remembered of the whole cluster.
+#[derive(Debug, Default)]
+pub struct Checker {
+    committed: BTreeMap<TopicPartition, CommittedLog>,
+    pub(super) shadows: BTreeMap<(NodeId, TopicPartition), Shadow>,
+    leaders: BTreeMap<(TopicPartition, Term), NodeId>,
+    votes: BTreeMap<(TopicPartition, NodeId, Term), NodeId>,
+    voters: BTreeMap<TopicPartition, Vec<NodeId>>,
+    policies: BTreeMap<TopicPartition, FlushPolicy>,
+    /// How many terms had a leader.
+    pub elections: u64,
+    /// How often a log was cut.
+    pub truncations: u64,
+}
+
+pub(super) fn broken(invariant: &'static str, detail: fmt::Arguments<'_>) -> Checked {
+    Err(Broken { invariant, detail: detail.to_string() })
+}
+
+impl Shadow {
+    /// Where its log ends.
+    pub fn end(&self) -> LogIndex {
+        self.frames.last().map_or(LogIndex::ZERO, |frame| frame.end)
+    }
+
+    /// The frame that ends at a boundary.
+    pub fn frame_ending_at(&self, end: LogIndex) -> Option<&Frame> {
+        let at = self.frames.partition_point(|frame| frame.end < end);
+        self.frames.get(at).filter(|frame| frame.end == end)
+    }
+
+    /// How much of it is what was committed.
+    fn agreed(&self, committed: &CommittedLog) -> LogIndex {
+        let same = |frame: &&Frame| {
+            committed.frame_ending_at(frame.end).is_some_and(|known| known.hash == frame.hash)
+        };
+        self.frames.iter().rev().find(same).map_or(LogIndex::ZERO, |frame| frame.end)
+    }
+}
+
+impl Checker {
+    /// A partition exists from now on.
+    pub fn add_partition(
+        &mut self,
+        partition: TopicPartition,
+        voters: Vec<NodeId>,
+        policy: FlushPolicy,
+    ) {
+        self.committed.insert(partition, CommittedLog::default());
+        self.voters.insert(partition, voters);
+        self.policies.insert(partition, policy);
+    }
+
+    /// The committed history of a partition.
+    pub fn committed(&self, partition: TopicPartition) -> &CommittedLog {
+        self.committed.get(&partition).expect("every partition was added")
+    }
+
+    /// What is remembered of a replica.
+    pub fn shadow(&self, node: NodeId, partition: TopicPartition) -> Option<&Shadow> {
+        self.shadows.get(&(node, partition))
+    }
+
+    /// The committed voters of a partition.
+    pub fn voters(&self, partition: TopicPartition) -> &[NodeId] {
+        self.voters.get(&partition).expect("every partition was added")
+    }
+
+    /// A broker died.
+    pub fn crashed(&mut self, node: NodeId, death: Death) {
+        for ((of, partition), shadow) in &mut self.shadows {
+            if *of == node {
+                let survives = match death {
+                    Death::Killed => shadow.end(),
+                    Death::PowerLost => shadow.flushed,
+                    // A cut that nobody saw may already be on disk, but never a cut of the committed.
+                    Death::AmidPass => {
+                        shadow.agreed(&self.committed[partition]).min(shadow.flushed)
+                    }
+                };
+                // A second crash before the log was read again takes nothing back.
+                let survives = shadow.must_survive.map_or(survives, |before| before.min(survives));
+                shadow.must_survive = Some(survives);
+                shadow.commit = LogIndex::ZERO;
+                shadow.log_start = LogIndex::ZERO;
+            }
+        }
+    }
+
+    /// Looks at a replica after a pass of its shard.
+    pub fn observe(
+        &mut self,
+        node: NodeId,
+        partition: TopicPartition,
+        view: &View,
+        log: &Log,
+    ) -> Checked {
+        self.follow_log(node, partition, log)?;
+        self.check_watermarks(node, partition, view)?;
+        self.check_commit(node, partition, view)?;
+        if view.leads {
+            self.check_leader(node, partition, view)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the shadow up to date with the log.
+    fn follow_log(&mut self, node: NodeId, partition: TopicPartition, log: &Log) -> Checked {
+        let shadow = self.shadows.entry((node, partition)).or_default();
+        let mut cut = false;
+        while let Some(last) = shadow.frames.last() {
+            let held = last.end <= log.end() && log.term_at(last.end) == Some(last.term);
+            if held || last.end <= log.start().0 {
+                break;
+            }
+            shadow.frames.pop();
+            cut = true;
+        }
+        let end = shadow.end();
+        if let Some(survives) = shadow.must_survive.take() {
+            if end < survives {
+                return broken(
+                    "S2: every flushed record survives",
+                    format_args!("{node} kept {partition} up to {end} of {survives} flushed"),
+                );
+            }
+            shadow.flushed = shadow.flushed.min(end);
+            shadow.lost_entries |= cut;
+        } else if cut {
+            self.truncations += 1;
+            shadow.flushed = shadow.flushed.min(end);
+            if end < shadow.commit {
+                return broken(
+                    "I7: nothing is truncated below the commit point",
+                    format_args!("{node} cut {partition} to {end}, committed {}", shadow.commit),
+                );
+            }
+        }
+        let mut from = shadow.end().max(log.start().0);
+        while from < log.end() {
+            let read = log.read_frames(from, READ_BYTES).map_err(|error| Broken {
+                invariant: "S2: every record returned passes its checks",
+                detail: format!("{node} cannot read {partition} at {from}: {error}"),
+            })?;
+            let frames = model::parse_frames(from, &read.frames).map_err(|detail| Broken {
+                invariant: "S2: every record returned passes its checks",
+                detail: format!("{node}, {partition}: {detail}"),
+            })?;
+            shadow.frames.extend(frames);
+            from = read.end;
+        }
+        Ok(())
+    }
+
+    /// I5: what only ever grows.
+    fn check_watermarks(
+        &mut self,
+        node: NodeId,
+        partition: TopicPartition,
+        view: &View,
+    ) -> Checked {
+        let shadow = self.shadows.get_mut(&(node, partition)).expect("followed before");
+        let monotone = "I5: high watermark, log start and term are monotone";
+        if view.term < shadow.term {
+            return broken(
+                monotone,
+                format_args!(
+                    "{node} went from term {} to {} in {partition}",
+                    shadow.term, view.term
+                ),
+            );
+        }
+        if view.commit < shadow.commit || view.log_start < shadow.log_start {
+            return broken(
+                monotone,
+                format_args!(
+                    "{node}, {partition}: commit {} to {}, start {} to {}",
+                    shadow.commit, view.commit, shadow.log_start, view.log_start
+                ),
+            );
+        }
+        if view.flushed > view.log_end || view.commit > view.log_end {
+            return broken(
+                "a watermark lies within the log",
+                format_args!(
+                    "{node}, {partition}: flushed {}, commit {}, end {}",
+                    view.flushed, view.commit, view.log_end
+                ),
+            );
+        }
+        (shadow.term, shadow.log_start) = (view.term, view.log_start);
+        // After a restart a replica may not know what of its log is on disk; it is there all the same.
+        shadow.flushed = shadow.flushed.max(view.flushed);
+        Ok(())
+    }
+
+    /// I3, I4, I6, I10: what this replica newly takes for committed.
+    fn check_commit(&mut self, node: NodeId, partition: TopicPartition, view: &View) -> Checked {
+        let shadow = self.shadows.get_mut(&(node, partition)).expect("followed before");
+        let before = std::mem::replace(&mut shadow.commit, view.commit);
+        if view.commit == before {
+            return Ok(());
+        }
+        let shadow = &self.shadows[&(node, partition)];
+        let committed = self.committed.get_mut(&partition).expect("every partition was added");
+        let from = shadow.frames.partition_point(|frame| frame.end <= before);
+        let mut fresh = Vec::new();
+        for frame in shadow.frames[from..].iter().take_while(|frame| frame.end <= view.commit) {
+            if frame.start >= committed.end() {
+                fresh.push(frame.clone());
+                committed.push(frame.clone(), view.term).map_err(|detail| Broken {
+                    invariant: "I1: a record is readable exactly once, at its offset",
+                    detail: format!("{partition}: {detail}"),
+                })?;
+                continue;
+            }
+            let known = committed.frame_ending_at(frame.end);
+            if known.is_none_or(|known| known.hash != frame.hash) {
+                return broken(
+                    "I4: committed prefixes are byte-equal on all replicas",
+                    format_args!(
+                        "{node}, {partition}: the frame {}..{} of term {} is not what was committed there: {:?}",
+                        frame.start,
+                        frame.end,
+                        frame.term,
+                        known.map(|known| (known.start, known.end, known.term))
+                    ),
+                );
+            }
+        }
+        for frame in fresh {
+            self.check_counted(node, partition, &frame)?;
+            self.check_voters(partition, &frame)?;
+        }
+        Ok(())
+    }
+
+    /// I6: a majority counts what is committed, by a set of voters that was in force since: the pass that
+    /// commits one change of voters may append the next.
+    fn check_counted(&self, seen_at: NodeId, partition: TopicPartition, frame: &Frame) -> Checked {
+        let log = &self.shadows[&(seen_at, partition)].frames;
+        let since = log.iter().rev().take_while(|later| later.start >= frame.start);
+        let mut sets: Vec<_> = since.filter_map(Frame::voters).collect();
+        sets.push(self.voters(partition).to_vec());
+        let counted = |voters: &Vec<NodeId>| {
+            let count =
+                voters.iter().filter(|voter| self.counts(**voter, partition, frame)).count();
+            count * 2 > voters.len()
+        };
+        if !sets.iter().any(counted) {
+            let holders: Vec<_> = self.nodes_that_count(partition, frame);
+            return broken(
+                "I6: the high watermark is never above what a majority counts",
+                format_args!(
+                    "{seen_at} takes {frame:?} of {partition} for committed, but of the voters {sets:?} only {holders:?} count it ({:?})",
+                    self.policies[&partition]
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    fn nodes_that_count(&self, partition: TopicPartition, frame: &Frame) -> Vec<NodeId> {
+        let nodes = self.shadows.keys().filter(|(_, of)| *of == partition).map(|(node, _)| *node);
+        nodes.filter(|node| self.counts(*node, partition, frame)).collect()
+    }
+
+    pub(super) fn counts(&self, node: NodeId, partition: TopicPartition, frame: &Frame) -> bool {
+        let Some(shadow) = self.shadows.get(&(node, partition)) else { return false };
+        let holds = shadow.frame_ending_at(frame.end).is_some_and(|held| held.hash == frame.hash);
+        match self.policies[&partition] {
+            FlushPolicy::Ack => holds && shadow.flushed >= frame.end,
+            FlushPolicy::Interval { .. } => holds,
+        }
+    }
+
+    /// I10: one voter change at a time.
+    fn check_voters(&mut self, partition: TopicPartition, frame: &Frame) -> Checked {
+        let Some(next) = frame.voters() else { return Ok(()) };
+        let last = self.voters.get_mut(&partition).expect("every partition was added");
+        let only_in =
+            |a: &[NodeId], b: &[NodeId]| a.iter().filter(|node| !b.contains(node)).count();
+        if only_in(&next, last) + only_in(last, &next) > 1 {
+            return broken(
+                "I10: one voter change at a time",
+                format_args!("{partition}: from {last:?} to {next:?}"),
+            );
+        }
+        *last = next;
+        Ok(())
+    }
+
+    /// I2 and I3: one leader a term, and it has everything.
+    fn check_leader(&mut self, node: NodeId, partition: TopicPartition, view: &View) -> Checked {
+        match self.leaders.insert((partition, view.term), node) {
+            Some(other) if other == node => return Ok(()),
+            Some(other) => {
+                return broken(
+                    "I2: at most one leader per partition and term",
+                    format_args!("{partition}: {other} and {node} both lead term {}", view.term),
+                );
+            }
+            None => self.elections += 1,
+        }
+        self.note_vote(partition, node, view.term, node)?;
+        if view.suspect {
+            return broken(
+                "I8: a Suspect replica grants no vote and does not stand",
+                format_args!("{node} leads {partition} in term {}", view.term),
+            );
+        }
+        let shadow = &self.shadows[&(node, partition)];
+        let must_have =
+            self.committed[&partition].frames().iter().rev().find(|(_, term)| *term < view.term);
+        let Some((frame, term)) = must_have else { return Ok(()) };
+        if shadow.frame_ending_at(frame.end).is_none_or(|held| held.hash != frame.hash) {
+            return broken(
+                "I3: a leader has all that was committed before its term",
+                format_args!(
+                    "{node} leads {partition} in term {} without {}..{}, committed in term {term}",
+                    view.term, frame.start, frame.end
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// I8 and I9: looks at a message that is about to leave a broker.
+    pub fn sent(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        partition: TopicPartition,
+        message: &RaftMessage,
+        suspect: bool,
+    ) -> Checked {
+        match message {
+            RaftMessage::VoteAnswer(answer) if answer.granted => {
+                if suspect {
+                    return broken(
+                        "I8: a Suspect replica grants no vote and does not stand",
+                        format_args!("{from} votes for {to} in {partition}: {answer:?}"),
+                    );
+                }
+                match answer.ballot {
+                    Ballot::Pre => Ok(()),
+                    Ballot::Real | Ballot::Transfer => {
+                        self.note_vote(partition, from, answer.term, to)
+                    }
+                }
+            }
+            RaftMessage::VoteAnswer(_)
+            | RaftMessage::Vote(_)
+            | RaftMessage::Append(_)
+            | RaftMessage::AppendAnswer(_)
+            | RaftMessage::Heartbeat(_)
+            | RaftMessage::HeartbeatAnswer(_)
+            | RaftMessage::TimeoutNow { .. } => Ok(()),
+        }
+    }
+
+    fn note_vote(
+        &mut self,
+        partition: TopicPartition,
+        voter: NodeId,
+        term: Term,
+        candidate: NodeId,
+    ) -> Checked {
+        match self.votes.insert((partition, voter, term), candidate) {
+            Some(other) if other != candidate => broken(
+                "I9: a vote never changes within a term",
+                format_args!(
+                    "{voter} voted in term {term} of {partition} for {other} and {candidate}"
+                ),
+            ),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+const READ_BYTES: usize = 1 << 20;

@@ -1,0 +1,357 @@
+//! A whole cluster in one thread: brokers, network, clients and time, driven by one queue of events.
+//!
+//! Nothing here decides what is right (`checker` does) or what goes wrong (`faults` does). A step takes the
+//! next happening off the queue; what must hold: the same seed takes the same steps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use highwater_protocol::error::WireError;
+use highwater_protocol::ids::{NodeId, PartitionId, TopicId, TopicPartition};
+use highwater_protocol::native::produce::{AckMode, Receipt};
+use highwater_protocol::peer::{AppendRequest, GroupMessage, PeerBody, PeerFrame, RaftMessage};
+use uuid::Uuid;
+
+use crate::disk::File;
+use crate::replica::View;
+use crate::shard::event::{Event, FlushTicket, ReplicaCommand, RequestId};
+use crate::sim::checker::{Checked, Checker, Death};
+use crate::sim::coverage::Coverage;
+use crate::sim::faults::FaultKind;
+use crate::sim::network::Network;
+use crate::sim::node::{SimNode, node_id};
+use crate::sim::rng::Rng;
+use crate::sim::swarm::Swarm;
+use crate::sim::trace::Trace;
+use crate::sim::workload::{Request, Workload};
+
+/// Something that happens at a point in time.
+pub(super) enum Happening {
+    /// A broker works through its inbox.
+    Pass(usize, u64),
+    /// A broker's deadline has come.
+    Tick(usize, u64),
+    /// A frame arrives.
+    Deliver { from: usize, to: usize, frame: Bytes },
+    /// A flush is over.
+    FlushDone {
+        node: usize,
+        life: u64,
+        ticket: FlushTicket,
+        files: Vec<Arc<dyn File>>,
+        early: Early,
+    },
+    /// A client's request arrives.
+    Request { node: usize, request: Request },
+    /// A reply arrives at its client.
+    Reply { request: u64, result: Result<Receipt, WireError> },
+    /// A client stops waiting.
+    Timeout(u64),
+    /// A producer's time has come.
+    Producer(usize),
+    /// Somebody reads.
+    Probe,
+    /// A fault strikes, perhaps.
+    Fault(FaultKind),
+    /// The mix of faults shifts.
+    Phase,
+    /// A broker that is down comes back.
+    Restart(usize),
+    /// A broker whose disk failed is restarted.
+    RestartFailed(usize),
+    /// Partitions heal.
+    HealNetwork,
+}
+
+/// Whether a flush's files were on the device when it was asked for, or are only now.
+pub(super) enum Early {
+    /// Done at once; only the answer took its time.
+    Done(std::io::Result<()>),
+    /// To be done when the answer is due.
+    Pending,
+}
+
+/// A cluster and everything around it.
+pub struct Cluster {
+    /// What the seed drew.
+    pub swarm: Swarm,
+    /// The brokers.
+    pub nodes: Vec<SimNode>,
+    /// The partitions, in the order of the swarm.
+    pub partitions: Vec<TopicPartition>,
+    /// The links.
+    pub network: Network,
+    /// The clients.
+    pub workload: Workload,
+    /// What must hold.
+    pub checker: Checker,
+    /// What happened.
+    pub trace: Trace,
+    /// What was reached.
+    pub coverage: Coverage,
+    pub(super) now_us: u64,
+    pub(super) rng: Rng,
+    pub(super) quiet: bool,
+    queue: BTreeMap<(u64, u64), Happening>,
+    next_number: u64,
+    pub(super) unanswered: BTreeMap<u64, Asked>,
+    next_admin: u64,
+    pub(super) arrivals: BTreeMap<(usize, usize), u64>,
+}
+
+/// A request that a broker has not answered yet.
+pub(super) struct Asked {
+    pub(super) partition: usize,
+    pub(super) values: Vec<u64>,
+    pub(super) acks: AckMode,
+}
+
+impl Cluster {
+    /// Boots all brokers of a swarm.
+    pub fn new(seed: u64, swarm: Swarm) -> Cluster {
+        let topic = TopicId(Uuid::from_u128(0x5eed_0000 + u128::from(seed)));
+        let partitions: Vec<_> = (0..swarm.partitions.len())
+            .map(|number| TopicPartition::new(topic, PartitionId(number as u32)))
+            .collect();
+        let node = |number: usize| SimNode::new(number, seed, swarm.clock_ppm[number]);
+        let mut cluster = Cluster {
+            nodes: (0..swarm.nodes).map(node).collect(),
+            network: Network::new(seed, swarm.weather),
+            workload: Workload::new(seed, swarm.clients, partitions.len()),
+            checker: Checker::default(),
+            trace: Trace::default(),
+            coverage: Coverage { acked: vec![0; partitions.len()], ..Coverage::default() },
+            now_us: 0,
+            rng: Rng::new(seed, "cluster"),
+            quiet: false,
+            queue: BTreeMap::new(),
+            next_number: 0,
+            unanswered: BTreeMap::new(),
+            next_admin: 1 << 60,
+            arrivals: BTreeMap::new(),
+            partitions,
+            swarm,
+        };
+        for (number, partition) in cluster.partitions.iter().enumerate() {
+            let (voters, policy) =
+                (cluster.voters_at_start(number), cluster.swarm.partitions[number]);
+            cluster.checker.add_partition(*partition, voters, policy);
+        }
+        for number in 0..cluster.nodes.len() {
+            cluster.schedule(number as u64 * 100, Happening::Restart(number));
+        }
+        for producer in 0..cluster.workload.producers() {
+            cluster.schedule(300_000 + producer as u64 * 7_000, Happening::Producer(producer));
+        }
+        cluster.schedule(500_000, Happening::Probe);
+        cluster
+    }
+
+    /// Where the partition's voters are when it is made.
+    pub(super) fn voters_at_start(&self, partition: usize) -> Vec<NodeId> {
+        let nodes = self.nodes.len();
+        (0..self.swarm.replication).map(|nth| node_id((partition + nth) % nodes)).collect()
+    }
+
+    /// Simulated time since the start.
+    pub fn now_ms(&self) -> u64 {
+        self.now_us / 1_000
+    }
+
+    /// Lets time pass.
+    pub fn run_for_ms(&mut self, ms: u64) -> Checked {
+        let end_us = self.now_us + ms * 1_000;
+        while let Some(next) = self.queue.first_entry() {
+            let at_us = next.key().0;
+            if at_us > end_us {
+                break;
+            }
+            let happening = next.remove();
+            self.now_us = self.now_us.max(at_us);
+            self.happen(happening)?;
+        }
+        self.now_us = end_us;
+        Ok(())
+    }
+
+    pub(super) fn schedule(&mut self, at_us: u64, happening: Happening) {
+        self.queue.insert((at_us.max(self.now_us), self.next_number), happening);
+        self.next_number += 1;
+    }
+
+    fn happen(&mut self, happening: Happening) -> Checked {
+        match happening {
+            Happening::Pass(node, life) => return self.pass(node, life),
+            Happening::Tick(node, life) => {
+                if self.nodes[node].life == life && self.nodes[node].tick_at_us <= self.now_us {
+                    self.nodes[node].tick_at_us = u64::MAX;
+                    self.give(node, Event::Tick);
+                }
+            }
+            Happening::Deliver { from, to, frame } => self.deliver(from, to, frame),
+            Happening::FlushDone { node, life, ticket, files, early } => {
+                if self.nodes[node].life == life && self.nodes[node].is_up() {
+                    let result = match early {
+                        Early::Done(result) => result,
+                        Early::Pending => files.iter().try_for_each(|file| file.flush()),
+                    };
+                    self.give(node, Event::Flushed(ticket, result));
+                    return self.bury_if_dead(node);
+                }
+            }
+            Happening::Request { node, request } => self.take_request(node, request),
+            Happening::Reply { request, result } => self.workload.replied(request, &result),
+            Happening::Timeout(request) => self.workload.timed_out(request),
+            Happening::Producer(producer) => self.produce(producer),
+            Happening::Probe => return self.probe(),
+            Happening::Fault(kind) => return self.strike(kind),
+            Happening::Phase => self.shift_phase(),
+            Happening::Restart(node) => return self.start(node),
+            Happening::RestartFailed(node) => return self.restart_failed(node),
+            Happening::HealNetwork => self.network.heal(),
+        }
+        Ok(())
+    }
+
+    /// Puts an event into a broker's inbox and makes sure that a pass follows.
+    pub(super) fn give(&mut self, node: usize, event: Event) {
+        let broker = &mut self.nodes[node];
+        if !broker.is_up() {
+            return;
+        }
+        if broker.inbox.len() >= INBOX_MAX && matches!(event, Event::Peer { .. }) {
+            return;
+        }
+        broker.inbox.push_back(event);
+        if !broker.pass_is_due {
+            broker.pass_is_due = true;
+            let at_us = (self.now_us + self.rng.below(PASS_US_MAX)).max(broker.paused_until_us);
+            let life = broker.life;
+            self.schedule(at_us, Happening::Pass(node, life));
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, frame: Bytes) {
+        if !self.nodes[to].is_up() {
+            return;
+        }
+        let frame = PeerFrame::decode(frame).expect("what a broker encoded can be decoded");
+        let PeerBody::Raft(messages) = frame.body else { unreachable!("shards send Raft only") };
+        for GroupMessage { group, message } in &messages {
+            let (number, message) = (group.partition, brief(message));
+            self.trace
+                .print(self.now_us, format_args!("{from} to {to}, partition {number}: {message}"));
+        }
+        let from = node_id(from);
+        self.give(to, Event::Peer { from, incarnation: frame.from, to: frame.to, messages });
+    }
+
+    fn pass(&mut self, node: usize, life: u64) -> Checked {
+        let broker = &mut self.nodes[node];
+        if broker.life != life || !broker.is_up() {
+            return Ok(());
+        }
+        if broker.paused_until_us > self.now_us {
+            let at_us = broker.paused_until_us;
+            self.schedule(at_us, Happening::Pass(node, life));
+            return Ok(());
+        }
+        let events: Vec<Event> = (0..EVENTS_MAX).map_while(|_| broker.inbox.pop_front()).collect();
+        let now = broker.clock(self.now_us);
+        let shard = broker.shard.as_mut().expect("it is up");
+        let mut effects = Vec::new();
+        self.trace.mix(&[self.now_us, node as u64, events.len() as u64]);
+        for event in events {
+            shard.step(now, event, &mut effects);
+        }
+        let finished = shard.finish_pass(now, &mut effects);
+        let deadline = shard.next_deadline();
+        broker.pass_is_due = !broker.inbox.is_empty();
+        if broker.pass_is_due {
+            self.schedule(self.now_us + 1, Happening::Pass(node, life));
+        }
+        if self.nodes[node].disk.is_dead() {
+            return self.bury_if_dead(node);
+        }
+        if let Err(error) = finished {
+            self.trace.note(self.now_us, format_args!("broker {node} stops: {error}"));
+            return self.power_off(node, Death::AmidPass);
+        }
+        self.observe(node)?;
+        self.trace.mix(&[effects.len() as u64]);
+        self.carry_out(node, effects)?;
+        self.wake_at(node, deadline);
+        Ok(())
+    }
+
+    /// Schedules the tick of a broker unless an earlier one is scheduled.
+    fn wake_at(&mut self, node: usize, deadline: crate::raft::Millis) {
+        let broker = &self.nodes[node];
+        if !broker.is_up() {
+            return;
+        }
+        let (life, before) = (broker.life, broker.tick_at_us);
+        let at_us = broker.when_clock_shows(deadline).max(self.now_us + TICK_US_MIN);
+        if at_us < before {
+            self.nodes[node].tick_at_us = at_us;
+            self.schedule(at_us, Happening::Tick(node, life));
+        }
+    }
+
+    /// Shows the checker every replica of a broker.
+    fn observe(&mut self, node: usize) -> Checked {
+        let broker = &self.nodes[node];
+        let shard = broker.shard.as_ref().expect("only a broker that is up is looked at");
+        for partition in &self.partitions {
+            if broker.failed.contains(partition) {
+                continue;
+            }
+            if let Some(replica) = shard.replica(*partition) {
+                let view = replica.view();
+                self.trace.mix(&[view.commit.0, view.log_end.0, u64::from(view.term.0)]);
+                let observed = self.checker.observe(broker.id, *partition, &view, replica.log());
+                // What a failed disk still shows is nobody's promise.
+                if !broker.disk.has_failed() {
+                    observed?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a replica stands, if its broker is up.
+    pub fn view(&self, node: usize, partition: TopicPartition) -> Option<View> {
+        Some(self.nodes[node].shard.as_ref()?.replica(partition)?.view())
+    }
+
+    /// Sends a command about a partition to a broker.
+    pub fn command(&mut self, node: usize, partition: TopicPartition, command: ReplicaCommand) {
+        let id = RequestId(self.next_admin);
+        self.next_admin += 1;
+        self.give(node, Event::Admin(id, partition, command));
+    }
+}
+
+/// A message without its entries.
+fn brief(message: &RaftMessage) -> String {
+    match message {
+        RaftMessage::Append(AppendRequest { term, prev, commit, entries }) => {
+            let bytes: usize = entries.iter().map(Bytes::len).sum();
+            format!("Append in term {term} behind {prev}, commit {commit}, {bytes} bytes")
+        }
+        RaftMessage::Vote(_)
+        | RaftMessage::VoteAnswer(_)
+        | RaftMessage::AppendAnswer(_)
+        | RaftMessage::Heartbeat(_)
+        | RaftMessage::HeartbeatAnswer(_)
+        | RaftMessage::TimeoutNow { .. } => format!("{message:?}"),
+    }
+}
+
+const EVENTS_MAX: usize = 64;
+const INBOX_MAX: usize = 4_096;
+/// How long an event waits for company.
+const PASS_US_MAX: u64 = 150;
+/// The shortest sleep of a broker.
+const TICK_US_MIN: u64 = 1_000;

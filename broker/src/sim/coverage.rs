@@ -1,0 +1,72 @@
+//! What a run reached: a simulation in which nothing happened proves nothing.
+
+use std::ops::AddAssign;
+
+/// Counters of a run, or of a campaign.
+#[derive(Debug, Default, Clone)]
+pub struct Coverage {
+    /// Requests acknowledged, by partition.
+    pub acked: Vec<u64>,
+    /// Requests acknowledged, by mode: `async`, `semi-sync`, `sync`.
+    pub acked_by_mode: [u64; 3],
+    /// Values committed.
+    pub committed: u64,
+    /// Terms that had a leader.
+    pub elections: u64,
+    /// Logs cut.
+    pub truncations: u64,
+    /// Records read by probes.
+    pub reads: u64,
+    /// Requests sent again.
+    pub retries: u64,
+    /// Processes killed.
+    pub kills: u64,
+    /// Power cuts.
+    pub power_cuts: u64,
+    /// Brokers paused.
+    pub pauses: u64,
+    /// Partitions and clogs.
+    pub cuts: u64,
+    /// Replicas out of service after a failed flush.
+    pub failed_replicas: u64,
+    /// Replicas that came back Suspect.
+    pub suspects: u64,
+    /// Leader transfers, voter changes and trims carried out.
+    pub commands: u64,
+    /// Messages between replicas.
+    pub messages: u64,
+    /// Messages lost and repeated.
+    pub lost_or_repeated: u64,
+    /// Flushes.
+    pub flushes: u64,
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+}
+
+impl AddAssign<&Coverage> for Coverage {
+    fn add_assign(&mut self, other: &Coverage) {
+        self.acked.resize(self.acked.len().max(other.acked.len()), 0);
+        for (sum, acked) in self.acked.iter_mut().zip(&other.acked) {
+            *sum += acked;
+        }
+        for (sum, acked) in self.acked_by_mode.iter_mut().zip(&other.acked_by_mode) {
+            *sum += acked;
+        }
+        self.committed += other.committed;
+        self.elections += other.elections;
+        self.truncations += other.truncations;
+        self.reads += other.reads;
+        self.retries += other.retries;
+        self.kills += other.kills;
+        self.power_cuts += other.power_cuts;
+        self.pauses += other.pauses;
+        self.cuts += other.cuts;
+        self.failed_replicas += other.failed_replicas;
+        self.suspects += other.suspects;
+        self.commands += other.commands;
+        self.messages += other.messages;
+        self.lost_or_repeated += other.lost_or_repeated;
+        self.flushes += other.flushes;
+        self.simulated_ms += other.simulated_ms;
+    }
+}

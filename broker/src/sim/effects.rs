@@ -1,0 +1,158 @@
+//! Carrying out what a shard wants: the simulator's half of what threads, sockets and flushers do in a
+//! broker.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use highwater_protocol::error::WireError;
+use highwater_protocol::ids::{Incarnation, NodeId, TopicPartition};
+use highwater_protocol::native::produce::Receipt;
+use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame};
+
+use crate::disk::File;
+use crate::shard::event::{Effect, FlushTicket, RequestId};
+use crate::sim::checker::{Broken, Checked};
+use crate::sim::cluster::{Cluster, Early, Happening};
+use crate::sim::node::node_number;
+use crate::sim::promises::Promise;
+
+impl Cluster {
+    pub(super) fn carry_out(&mut self, node: usize, effects: Vec<Effect>) -> Checked {
+        let survives = self.nodes[node].dies_after_effects.take();
+        let carried_out = survives.unwrap_or(usize::MAX);
+        for effect in effects.into_iter().take(carried_out) {
+            self.carry_out_one(node, effect)?;
+        }
+        if survives.is_some() {
+            self.trace.note(self.now_us, format_args!("broker {node} dies amid its effects"));
+            return self.kill(node);
+        }
+        Ok(())
+    }
+
+    fn carry_out_one(&mut self, node: usize, effect: Effect) -> Checked {
+        match effect {
+            Effect::Send { to, lane: _, incarnation, messages } => {
+                return self.send(node, to, incarnation, messages);
+            }
+            Effect::Flush(ticket, files) => self.flush(node, ticket, files),
+            Effect::Produced(id, result) => return self.produced(node, id, result),
+            Effect::Answered(_, result) => self.coverage.commands += u64::from(result.is_ok()),
+            Effect::Opened(partition, reader) => {
+                self.nodes[node].readers.insert(partition, reader);
+            }
+            Effect::Closed(partition) => {
+                self.nodes[node].readers.remove(&partition);
+            }
+            Effect::Committed(_) => {}
+            Effect::Leadership(news) => {
+                let what = (news.partition.partition, news.term, news.leader);
+                self.trace.note(self.now_us, format_args!("broker {node}: leadership {what:?}"));
+                self.nodes[node].leaderships.insert(news.partition, news);
+            }
+            Effect::Failed(partition, reason) => {
+                self.trace
+                    .note(self.now_us, format_args!("broker {node}: {partition} failed: {reason}"));
+                return self.replica_failed(node, partition, reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        node: usize,
+        to: NodeId,
+        incarnation: Option<Incarnation>,
+        messages: Vec<GroupMessage>,
+    ) -> Checked {
+        let broker = &self.nodes[node];
+        let shard = broker.shard.as_ref().expect("it just acted");
+        for GroupMessage { group, message } in &messages {
+            let suspect = shard.replica(*group).is_some_and(|replica| replica.view().suspect);
+            self.checker.sent(broker.id, to, *group, message, suspect)?;
+        }
+        self.coverage.messages += messages.len() as u64;
+        let frame = PeerFrame {
+            from: broker.incarnation(),
+            to: incarnation,
+            body: PeerBody::Raft(messages),
+        };
+        let mut bytes = Vec::new();
+        for chunk in frame.encode_chunks() {
+            bytes.extend_from_slice(&chunk);
+        }
+        let (frame, to) = (Bytes::from(bytes), node_number(to));
+        for at_us in self.network.send(self.now_us, node, to) {
+            self.schedule(at_us, Happening::Deliver { from: node, to, frame: frame.clone() });
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, node: usize, ticket: FlushTicket, files: Vec<Arc<dyn File>>) {
+        self.coverage.flushes += 1;
+        let broker = &self.nodes[node];
+        let life = broker.life;
+        let slow = if broker.slow_until_us > self.now_us { SLOWER } else { 1 };
+        let takes_us = self.rng.long_tailed(self.swarm.flush_us_mean * slow).min(FLUSH_US_MAX);
+        let at_us = self.now_us + 20 + takes_us;
+        // A flush may reach the device long before it is answered, or only just then.
+        let early = if self.rng.per_mille(500) {
+            Early::Done(files.iter().try_for_each(|file| file.flush()))
+        } else {
+            Early::Pending
+        };
+        self.schedule(at_us, Happening::FlushDone { node, life, ticket, files, early });
+    }
+
+    fn produced(
+        &mut self,
+        node: usize,
+        id: RequestId,
+        result: Result<Receipt, WireError>,
+    ) -> Checked {
+        let Some(asked) = self.unanswered.remove(&id.0) else {
+            return Err(Broken {
+                invariant: "a request is answered once",
+                detail: format!("request {} was answered again: {result:?}", id.0),
+            });
+        };
+        if let Ok(receipt) = &result {
+            let partition = self.partitions[asked.partition];
+            let leader = self.nodes[node].id;
+            let now = self.nodes[node].clock(self.now_us);
+            let shard = self.nodes[node].shard.as_ref().expect("it just answered");
+            let replica = shard.replica(partition).expect("it just answered");
+            let in_sync: Vec<NodeId> = replica.raft().in_sync(now).collect();
+            let promise = Promise { leader, acks: asked.acks, in_sync: &in_sync };
+            self.checker.acked(partition, promise, receipt, &asked.values)?;
+            self.coverage.acked[asked.partition] += 1;
+        }
+        let at_us = self.now_us + 50 + self.rng.long_tailed(300);
+        self.schedule(at_us, Happening::Reply { request: id.0, result });
+        Ok(())
+    }
+
+    /// A replica out of service comes back when its broker restarts; what its flush did not reach is gone.
+    fn replica_failed(
+        &mut self,
+        node: usize,
+        partition: TopicPartition,
+        reason: String,
+    ) -> Checked {
+        self.coverage.failed_replicas += 1;
+        if !self.nodes[node].disk.has_failed() {
+            return Err(Broken {
+                invariant: "a replica fails only when its disk does",
+                detail: format!("broker {node}, {partition}: {reason}"),
+            });
+        }
+        self.nodes[node].failed.insert(partition);
+        Ok(())
+    }
+}
+
+/// How much longer a flush takes on a slow disk.
+const SLOWER: u64 = 200;
+/// The longest flush; longer ones belong to a disk that is gone.
+const FLUSH_US_MAX: u64 = 5_000_000;

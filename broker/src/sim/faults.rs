@@ -1,0 +1,288 @@
+//! What goes wrong in a simulated cluster, and when: each kind of fault strikes at its own drawn rate,
+//! and the mix shifts while the run goes on; a quarter of the time is quiet.
+
+use std::collections::BTreeSet;
+
+use highwater_protocol::ids::{NodeId, Offset};
+
+use crate::shard::event::ReplicaCommand;
+use crate::sim::checker::{Checked, Death};
+use crate::sim::cluster::{Cluster, Happening};
+use crate::sim::network::{Cut, Weather};
+use crate::sim::node::node_id;
+use crate::sim::swarm::FaultRates;
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A process dies, its page cache lives on.
+    Kill,
+    /// The power fails.
+    Power,
+    /// The power fails at the n-th disk operation from now.
+    Fuse,
+    /// A process stands still for up to 30 seconds.
+    Pause,
+    /// The network falls apart.
+    Partition,
+    /// A link holds back what is sent on it.
+    Clog,
+    /// A disk is slow.
+    SlowDisk,
+    /// A flush fails.
+    BadFlush,
+    /// Leadership is moved on purpose.
+    Transfer,
+    /// Voters are changed on purpose.
+    Voters,
+    /// Old records are given up.
+    Trim,
+    /// The weather changes.
+    Weather,
+}
+
+const KINDS: [FaultKind; 12] = [
+    FaultKind::Kill,
+    FaultKind::Power,
+    FaultKind::Fuse,
+    FaultKind::Pause,
+    FaultKind::Partition,
+    FaultKind::Clog,
+    FaultKind::SlowDisk,
+    FaultKind::BadFlush,
+    FaultKind::Transfer,
+    FaultKind::Voters,
+    FaultKind::Trim,
+    FaultKind::Weather,
+];
+
+impl FaultRates {
+    fn of(&self, kind: FaultKind) -> u64 {
+        match kind {
+            FaultKind::Kill => self.kill,
+            FaultKind::Power => self.power,
+            FaultKind::Fuse => self.fuse,
+            FaultKind::Pause => self.pause,
+            FaultKind::Partition => self.partition,
+            FaultKind::Clog => self.clog,
+            FaultKind::SlowDisk => self.slow_disk,
+            FaultKind::BadFlush => self.bad_flush,
+            FaultKind::Transfer => self.transfer,
+            FaultKind::Voters => self.voters,
+            FaultKind::Trim => self.trim,
+            FaultKind::Weather => self.weather,
+        }
+    }
+}
+
+impl Cluster {
+    /// Lets the drawn faults strike from now on.
+    pub fn begin_faults(&mut self) {
+        self.schedule(self.now_us, Happening::Phase);
+        for kind in KINDS {
+            self.schedule_fault(kind);
+        }
+    }
+
+    /// No fault strikes any more; what is broken stays broken.
+    pub fn end_faults(&mut self) {
+        self.swarm.faults = FaultRates::NONE;
+    }
+
+    fn schedule_fault(&mut self, kind: FaultKind) {
+        let mean_ms = self.swarm.faults.of(kind);
+        if mean_ms > 0 {
+            let after_us = 1_000 + self.rng.long_tailed(mean_ms * 1_000);
+            self.schedule(self.now_us + after_us, Happening::Fault(kind));
+        }
+    }
+
+    pub(super) fn shift_phase(&mut self) {
+        self.quiet = self.rng.per_mille(250);
+        let after_us = self.rng.between(1_000_000..=10_000_000);
+        self.schedule(self.now_us + after_us, Happening::Phase);
+    }
+
+    pub(super) fn strike(&mut self, kind: FaultKind) -> Checked {
+        if self.swarm.faults.of(kind) == 0 {
+            return Ok(());
+        }
+        self.schedule_fault(kind);
+        if self.quiet {
+            return Ok(());
+        }
+        let node = self.victim();
+        match kind {
+            FaultKind::Kill => self.strike_dead(node, Death::Killed)?,
+            FaultKind::Power => self.strike_dead(node, Death::PowerLost)?,
+            FaultKind::Fuse => self.arm(node),
+            FaultKind::Pause => self.pause(node),
+            FaultKind::Partition => self.partition(node),
+            FaultKind::Clog => self.clog(node),
+            FaultKind::SlowDisk => {
+                self.nodes[node].slow_until_us =
+                    self.now_us + self.rng.between(100_000..=5_000_000);
+            }
+            FaultKind::BadFlush => {
+                if self.may_lose_pages(node) {
+                    self.nodes[node].disk.fail_next_flush();
+                    let after_us = self.rng.between(500_000..=5_000_000);
+                    self.schedule(self.now_us + after_us, Happening::RestartFailed(node));
+                }
+            }
+            FaultKind::Transfer | FaultKind::Voters | FaultKind::Trim => self.order(kind),
+            FaultKind::Weather => self.network.weather = Weather::draw(&mut self.rng),
+        }
+        Ok(())
+    }
+
+    /// Leaders are struck more often than by chance: that is where bugs live.
+    fn victim(&mut self) -> usize {
+        let partition = *self.rng.pick(&self.partitions);
+        match self.known_leader(partition) {
+            Some(leader) if self.rng.per_mille(400) => leader,
+            Some(_) | None => self.rng.below(self.nodes.len() as u64) as usize,
+        }
+    }
+
+    fn strike_dead(&mut self, node: usize, death: Death) -> Checked {
+        if !self.nodes[node].is_up() {
+            return Ok(());
+        }
+        if death == Death::Killed && self.rng.per_mille(300) {
+            self.nodes[node].dies_after_effects = Some(self.rng.below(6) as usize);
+            self.come_back_later(node);
+            return Ok(());
+        }
+        // Sometimes several at once, up to all of them.
+        let victims = match self.rng.below(10) {
+            0 => (0..self.nodes.len()).collect(),
+            1 | 2 => vec![node, (node + 1) % self.nodes.len()],
+            _ => vec![node],
+        };
+        for victim in victims {
+            if !self.nodes[victim].is_up() {
+                continue;
+            }
+            match death {
+                Death::PowerLost if self.may_lose_pages(victim) => self.power_off(victim, death)?,
+                Death::PowerLost | Death::AmidPass | Death::Killed => self.kill(victim)?,
+            }
+            self.come_back_later(victim);
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, node: usize) {
+        if self.nodes[node].is_up() && self.may_lose_pages(node) {
+            let operations = self.rng.between(1..=40);
+            self.trace.note(
+                self.now_us,
+                format_args!("the power of broker {node} fails after {operations} disk operations"),
+            );
+            self.nodes[node].disk.arm(operations);
+        }
+    }
+
+    fn pause(&mut self, node: usize) {
+        let ms = match self.rng.below(4) {
+            0 => self.rng.between(1..=100),
+            1 | 2 => self.rng.between(100..=3_000),
+            _ => self.rng.between(3_000..=30_000),
+        };
+        self.pause_for(node, ms);
+    }
+
+    /// A process stands still; what arrives waits for it.
+    pub fn pause_for(&mut self, node: usize, ms: u64) {
+        self.trace.note(self.now_us, format_args!("broker {node} stands still for {ms} ms"));
+        self.coverage.pauses += 1;
+        self.nodes[node].paused_until_us = self.now_us + ms * 1_000;
+    }
+
+    fn partition(&mut self, node: usize) {
+        let side: BTreeSet<usize> = if self.rng.per_mille(500) {
+            BTreeSet::from([node])
+        } else {
+            (0..self.nodes.len()).filter(|_| self.rng.per_mille(500)).collect()
+        };
+        let cut = match self.rng.below(4) {
+            0 => Cut::Into(side),
+            1 => Cut::OutOf(side),
+            _ => Cut::Between(side),
+        };
+        self.trace.note(self.now_us, format_args!("the network is cut: {cut:?}"));
+        self.coverage.cuts += 1;
+        self.network.cut(cut);
+        let after_us = self.rng.between(100_000..=8_000_000);
+        self.schedule(self.now_us + after_us, Happening::HealNetwork);
+    }
+
+    fn clog(&mut self, node: usize) {
+        let other = self.rng.below(self.nodes.len() as u64) as usize;
+        let until_us = self.now_us + self.rng.between(10_000..=5_000_000);
+        self.coverage.cuts += 1;
+        self.network.clog(node, other, until_us);
+    }
+
+    /// An operator's or a controller's wish.
+    fn order(&mut self, kind: FaultKind) {
+        let number = self.rng.below(self.partitions.len() as u64) as usize;
+        let partition = self.partitions[number];
+        let Some(leader) = self.known_leader(partition) else { return };
+        let nodes = self.nodes.len() as u64;
+        let command = match kind {
+            FaultKind::Transfer => {
+                let to = self.rng.per_mille(700).then(|| node_id(self.rng.below(nodes) as usize));
+                ReplicaCommand::TransferLeader(to)
+            }
+            FaultKind::Voters => {
+                let voters = self.draw_voters();
+                ReplicaCommand::ChangeVoters { voters, learners: Vec::new() }
+            }
+            FaultKind::Trim => {
+                let Some(offset) = self.held_by_all(number) else { return };
+                for node in 0..self.nodes.len() {
+                    if self.rng.per_mille(800) {
+                        self.command(node, partition, ReplicaCommand::TrimBefore(offset));
+                    }
+                }
+                return;
+            }
+            FaultKind::Kill
+            | FaultKind::Power
+            | FaultKind::Fuse
+            | FaultKind::Pause
+            | FaultKind::Partition
+            | FaultKind::Clog
+            | FaultKind::SlowDisk
+            | FaultKind::BadFlush
+            | FaultKind::Weather => unreachable!("not an order"),
+        };
+        self.trace.note(self.now_us, format_args!("broker {leader} is told {command:?}"));
+        self.command(leader, partition, command);
+    }
+
+    fn draw_voters(&mut self) -> Vec<NodeId> {
+        let nodes = self.nodes.len() as u64;
+        let size = self.rng.between(1..=nodes.min(5));
+        let first = self.rng.below(nodes);
+        (0..size).map(|nth| node_id(((first + nth) % nodes) as usize)).collect()
+    }
+
+    /// An offset before which every broker has all that is committed.
+    fn held_by_all(&mut self, number: usize) -> Option<Offset> {
+        let partition = self.partitions[number];
+        let commits = self.nodes.iter().map(|node| {
+            let shadow = self.checker.shadow(node.id, partition)?;
+            let held = shadow
+                .frames
+                .iter()
+                .rev()
+                .find(|frame| frame.end <= shadow.commit.min(shadow.flushed))?;
+            Some(held.base_end.0)
+        });
+        let lowest = commits.collect::<Option<Vec<_>>>()?.into_iter().min()?;
+        (lowest > 0).then(|| Offset(self.rng.below(lowest)))
+    }
+}

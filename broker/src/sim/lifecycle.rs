@@ -1,0 +1,206 @@
+//! How simulated brokers boot, die and lose pages.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use highwater_protocol::ids::{NodeId, TopicPartition};
+
+use crate::disk::Disk;
+use crate::log::{self, Log};
+use crate::replica::{FlushPolicy, LastLife, ReplicaOptions};
+use crate::shard::event::{Event, Identity, OpenReplica};
+use crate::sim::checker::{Broken, Checked, Death};
+use crate::sim::cluster::{Cluster, Happening};
+use crate::sim::model;
+use crate::sim::node::{SimNode, node_id};
+
+impl Cluster {
+    /// Boots a broker that is down.
+    pub fn start(&mut self, node: usize) -> Checked {
+        if self.nodes[node].is_up() {
+            return Ok(());
+        }
+        self.trace.note(self.now_us, format_args!("broker {node} boots"));
+        let twice = self.rng.per_mille(200);
+        if twice && self.nodes[node].life > 0 {
+            self.check_recovery_is_idempotent(node)?;
+        }
+        let booted = self.nodes[node].boot(self.now_us);
+        if self.nodes[node].disk.is_dead() {
+            return self.bury_if_dead(node);
+        }
+        if booted.is_err() && self.nodes[node].disk.has_failed() {
+            self.power_off(node, Death::AmidPass)?;
+            self.come_back_later(node);
+            return Ok(());
+        }
+        self.coverage.suspects += u64::from(self.nodes[node].last_life == LastLife::Unclean);
+        booted.map_err(|error| Broken {
+            invariant: "a broker boots whatever a crash left behind",
+            detail: format!("broker {node}: {error}"),
+        })?;
+        for number in 0..self.partitions.len() {
+            let open = self.open_replica(number);
+            self.give(node, Event::Open(Box::new(open)));
+        }
+        Ok(())
+    }
+
+    fn open_replica(&self, number: usize) -> OpenReplica {
+        let options = ReplicaOptions {
+            log: self.log_options(),
+            flush: self.swarm.partitions[number],
+            insync_replicas_min: self.swarm.insync_replicas_min,
+            lag_ms_max: self.swarm.lag_ms_max,
+        };
+        OpenReplica {
+            partition: self.partitions[number],
+            dir: self.dir_of(number),
+            voters: self.voters_at_start(number),
+            learners: Vec::new(),
+            identity: Identity::Same,
+            options,
+        }
+    }
+
+    fn log_options(&self) -> log::Options {
+        log::Options { segment_bytes_max: self.swarm.segment_bytes_max }
+    }
+
+    fn dir_of(&self, number: usize) -> PathBuf {
+        PathBuf::from(format!("/data/topic/{number}"))
+    }
+
+    /// S1: a log recovered twice is the same log.
+    fn check_recovery_is_idempotent(&self, node: usize) -> Checked {
+        let disk: Arc<dyn Disk> = Arc::clone(&self.nodes[node].disk) as Arc<dyn Disk>;
+        for (number, partition) in self.partitions.iter().enumerate() {
+            let recover = || -> Result<_, String> {
+                let opened = Log::open(
+                    Arc::clone(&disk),
+                    &self.dir_of(number),
+                    *partition,
+                    self.log_options(),
+                );
+                let (log, _) = opened.map_err(|error| error.to_string())?;
+                let start = log.start().0;
+                let mut hashes = Vec::new();
+                let mut from = start;
+                while from < log.end() {
+                    let read = log.read_frames(from, 1 << 20).map_err(|error| error.to_string())?;
+                    let frames = model::parse_frames(from, &read.frames)?;
+                    hashes.extend(frames.into_iter().map(|frame| (frame.end, frame.hash)));
+                    from = read.end;
+                }
+                Ok((start, hashes))
+            };
+            let (first, second) = (recover(), recover());
+            let disk = &self.nodes[node].disk;
+            if first != second && !disk.is_dead() && !disk.has_failed() {
+                let (first, second) = (brief(&first), brief(&second));
+                return Err(Broken {
+                    invariant: "S1: recovering twice gives the same bytes",
+                    detail: format!("broker {node}, {partition}: {first}, then {second}"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a broker's process; its page cache lives on.
+    pub fn kill(&mut self, node: usize) -> Checked {
+        if self.nodes[node].is_up() {
+            self.trace.note(self.now_us, format_args!("broker {node} is killed"));
+            self.coverage.kills += 1;
+            self.checker.crashed(self.nodes[node].id, Death::Killed);
+            self.nodes[node].die(LastLife::Clean);
+        }
+        Ok(())
+    }
+
+    /// Takes a broker's power: any subset of what was not flushed is gone.
+    pub fn power_off(&mut self, node: usize, death: Death) -> Checked {
+        let disk = &self.nodes[node].disk;
+        if self.nodes[node].is_up() || disk.is_dead() || disk.has_failed() {
+            self.trace.note(self.now_us, format_args!("broker {node} loses its power ({death:?})"));
+            self.coverage.power_cuts += 1;
+            self.checker.crashed(self.nodes[node].id, death);
+            self.nodes[node].die(LastLife::Unclean);
+            self.nodes[node].disk.lose_power();
+        }
+        Ok(())
+    }
+
+    /// Buries a broker whose disk went dead under it, and has it come back.
+    pub(super) fn bury_if_dead(&mut self, node: usize) -> Checked {
+        if !self.nodes[node].disk.is_dead() {
+            return Ok(());
+        }
+        self.power_off(node, Death::AmidPass)?;
+        self.come_back_later(node);
+        Ok(())
+    }
+
+    pub(super) fn come_back_later(&mut self, node: usize) {
+        let after_us = self.rng.between(10..=self.swarm.down_ms_max) * 1_000;
+        self.schedule(self.now_us + after_us, Happening::Restart(node));
+    }
+
+    /// The operator restarts a broker whose disk failed.
+    pub(super) fn restart_failed(&mut self, node: usize) -> Checked {
+        if self.nodes[node].is_up() && self.nodes[node].disk.has_failed() {
+            self.end_failed_life(node)?;
+            self.come_back_later(node);
+        }
+        Ok(())
+    }
+
+    /// What the failed flush did not reach is lost with the power, or is still in the page cache.
+    pub(super) fn end_failed_life(&mut self, node: usize) -> Checked {
+        match self.may_lose_pages(node) {
+            true => self.power_off(node, Death::PowerLost),
+            false => self.kill(node),
+        }
+    }
+
+    /// Whether a broker may lose unflushed pages without a promise being broken: where entries count
+    /// before they are flushed, only a minority may be short of what they counted at any time.
+    pub fn may_lose_pages(&self, node: usize) -> bool {
+        self.partitions.iter().zip(&self.swarm.partitions).all(|(partition, policy)| {
+            if *policy == FlushPolicy::Ack {
+                return true;
+            }
+            let members = self.nodes.iter().filter(|peer| self.is_member(peer.id, *partition));
+            let (mut count, mut short) = (0, 0);
+            for member in members {
+                count += 1;
+                short +=
+                    usize::from(member.id == node_id(node) || self.is_short(member, *partition));
+            }
+            !self.is_member(node_id(node), *partition) || short * 2 < count
+        })
+    }
+
+    fn is_member(&self, node: NodeId, partition: TopicPartition) -> bool {
+        self.checker.voters(partition).contains(&node)
+    }
+
+    fn is_short(&self, node: &SimNode, partition: TopicPartition) -> bool {
+        let Some(shard) = &node.shard else { return node.last_life == LastLife::Unclean };
+        node.failed.contains(&partition)
+            || node.disk.is_armed()
+            || shard.replica(partition).is_none_or(|replica| replica.view().suspect)
+    }
+}
+
+type RecoveredLog =
+    (highwater_protocol::ids::LogIndex, Vec<(highwater_protocol::ids::LogIndex, u64)>);
+
+fn brief(recovered: &Result<RecoveredLog, String>) -> String {
+    match recovered {
+        Ok((start, frames)) => {
+            format!("{} frames from {start}, the last {:x?}", frames.len(), frames.last())
+        }
+        Err(error) => error.clone(),
+    }
+}

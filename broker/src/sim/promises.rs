@@ -1,0 +1,151 @@
+//! What clients were told and shown, checked the moment it leaves a broker.
+
+use highwater_protocol::ids::{NodeId, Offset, TopicPartition};
+use highwater_protocol::native::produce::{AckMode, Receipt};
+
+use crate::sim::checker::{Checked, Checker, broken};
+use crate::sim::model::Frame;
+
+/// The circumstances of an acknowledgement.
+#[derive(Debug, Clone, Copy)]
+pub struct Promise<'a> {
+    /// Who gives it.
+    pub leader: NodeId,
+    /// Under which promise.
+    pub acks: AckMode,
+    /// The voters that the leader holds for in sync.
+    pub in_sync: &'a [NodeId],
+}
+
+impl Checker {
+    /// I1: a receipt is about to leave a broker.
+    pub fn acked(
+        &self,
+        partition: TopicPartition,
+        promise: Promise<'_>,
+        receipt: &Receipt,
+        values: &[u64],
+    ) -> Checked {
+        let Promise { leader, acks, .. } = promise;
+        let end = receipt.base_offset.advance(values.len() as u64);
+        let shadow = self.shadow(leader, partition).expect("a leader that answers was seen");
+        let held = shadow
+            .frames
+            .iter()
+            .rev()
+            .find(|frame| (frame.base, frame.base_end) == (receipt.base_offset, end));
+        let Some(frame) = held.filter(|frame| frame.values() == values) else {
+            // A newer leader may have cut it in the pass that took it.
+            if acks == AckMode::Async {
+                return Ok(());
+            }
+            return broken(
+                "I1: a record is readable exactly once, at its offset",
+                format_args!(
+                    "{leader} acknowledges {values:x?} at {receipt:?} but {partition} has {held:?} there"
+                ),
+            );
+        };
+        match acks {
+            // What is not committed may be cut before the reply leaves.
+            AckMode::Async => Ok(()),
+            AckMode::SemiSync | AckMode::Sync => {
+                self.check_promise(partition, promise, frame)?;
+                self.check_receipt(partition, frame, receipt)
+            }
+        }
+    }
+
+    /// What `semi-sync` and `sync` promise.
+    fn check_promise(
+        &self,
+        partition: TopicPartition,
+        promise: Promise<'_>,
+        frame: &Frame,
+    ) -> Checked {
+        let Promise { leader, acks, in_sync } = promise;
+        let known = self.committed(partition).frame_ending_at(frame.end);
+        if known.is_none_or(|known| known.hash != frame.hash) {
+            return broken(
+                "I1: what is acknowledged is committed",
+                format_args!("{leader} acknowledges {frame:?} of {partition} under {acks:?}"),
+            );
+        }
+        let lacking = in_sync.iter().find(|voter| {
+            // A leader learns only later what a power cut has taken from a voter.
+            let lost = self.shadow(**voter, partition).is_some_and(|shadow| shadow.lost_entries);
+            !lost && !self.counts(**voter, partition, frame)
+        });
+        if let (AckMode::Sync, Some(lacking)) = (acks, lacking) {
+            return broken(
+                "I1: sync is acknowledged when every in-sync voter counts it",
+                format_args!(
+                    "{leader} acknowledges {frame:?} of {partition}, but {lacking} lacks it"
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// A receipt does not claim more than there is.
+    fn check_receipt(
+        &self,
+        partition: TopicPartition,
+        frame: &Frame,
+        receipt: &Receipt,
+    ) -> Checked {
+        let mut holders = 0;
+        let mut on_disk = 0;
+        for ((_, of), shadow) in &self.shadows {
+            let holds = *of == partition
+                && shadow.frame_ending_at(frame.end).is_some_and(|held| held.hash == frame.hash);
+            let lost = *of == partition && shadow.lost_entries;
+            holders += u8::from(holds || lost);
+            on_disk += u8::from(holds && shadow.flushed >= frame.end);
+        }
+        if receipt.replicas > holders || receipt.flushed > on_disk {
+            return broken(
+                "a receipt is honest",
+                format_args!(
+                    "{partition}: {receipt:?}, but {holders} hold it and {on_disk} have it on disk"
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// I11: a consumer has read `values` from `base` on.
+    pub fn read(
+        &self,
+        node: NodeId,
+        partition: TopicPartition,
+        base: Offset,
+        values: &[u64],
+    ) -> Checked {
+        let committed = self.committed(partition);
+        for (at, value) in values.iter().enumerate() {
+            let offset = base.advance(at as u64);
+            match committed.value_at(offset) {
+                Some(known) if known == *value => {}
+                Some(known) => {
+                    return broken(
+                        "I1: a record is readable exactly once, at its offset",
+                        format_args!(
+                            "{node} gave {value:x} at {offset} of {partition}, committed is {known:x}"
+                        ),
+                    );
+                }
+                None => {
+                    return broken(
+                        "I11: consumers never read at or above the high watermark",
+                        format_args!(
+                            "{node} gave offset {offset} of {partition}, committed end {}",
+                            committed.end_offset()
+                        ),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! Reading from a simulated replica as a consumer does, and checking what comes out.
+
+use highwater_protocol::batch::{BatchView, FrameHeader};
+use highwater_protocol::ids::{NodeId, Offset, TopicPartition};
+
+use crate::log::{LogReader, ReadError};
+use crate::sim::checker::{Broken, Checker};
+use crate::sim::model;
+
+/// Reads once from `from` and returns how many records were checked.
+pub fn check_read(
+    checker: &Checker,
+    node: NodeId,
+    partition: TopicPartition,
+    reader: &LogReader,
+    from: u64,
+    bytes_max: u32,
+) -> Result<u64, Broken> {
+    let batches = match reader.read(Offset(from), bytes_max) {
+        Ok(batches) => batches,
+        Err(ReadError::OutOfRange { .. }) => return Ok(0),
+        Err(ReadError::Io(error)) => {
+            return Err(unreadable(node, partition, format!("reading {from}: {error}")));
+        }
+    };
+    let mut records = 0;
+    for slice in &batches {
+        for parsed in highwater_protocol::batch::frames(slice) {
+            let (header, bytes): (FrameHeader, &[u8]) =
+                parsed.map_err(|error| unreadable(node, partition, error.to_string()))?;
+            let view = BatchView::parse(bytes).map_err(|error| {
+                unreadable(node, partition, format!("a mark or worse: {error}"))
+            })?;
+            let values = model::values_of(&view);
+            checker.read(node, partition, header.base_offset, &values)?;
+            records += values.len() as u64;
+        }
+    }
+    Ok(records)
+}
+
+/// Reads everything that a replica has and returns how many records that were.
+pub fn check_all(
+    checker: &Checker,
+    node: NodeId,
+    partition: TopicPartition,
+    reader: &LogReader,
+) -> Result<u64, Broken> {
+    let (mut at, end) = (reader.log_start(), reader.high_watermark());
+    let mut records = 0;
+    while at < end {
+        let batches = reader
+            .read(at, 1 << 20)
+            .map_err(|error| unreadable(node, partition, format!("reading {at}: {error:?}")))?;
+        let before = at;
+        for slice in &batches {
+            for parsed in highwater_protocol::batch::frames(slice) {
+                let (header, bytes) =
+                    parsed.map_err(|error| unreadable(node, partition, error.to_string()))?;
+                let view = BatchView::parse(bytes)
+                    .map_err(|error| unreadable(node, partition, error.to_string()))?;
+                let values = model::values_of(&view);
+                checker.read(node, partition, header.base_offset, &values)?;
+                records += values.len() as u64;
+                at = header.base_offset.advance(values.len() as u64);
+            }
+        }
+        if at <= before {
+            return Err(unreadable(node, partition, format!("reading {before} goes nowhere")));
+        }
+    }
+    Ok(records)
+}
+
+fn unreadable(node: NodeId, partition: TopicPartition, detail: String) -> Broken {
+    Broken {
+        invariant: "S2: every record returned passes its checks",
+        detail: format!("{node}, {partition}: {detail}"),
+    }
+}

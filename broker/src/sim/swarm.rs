@@ -1,0 +1,242 @@
+//! Everything that a seed draws before the run: the size of the cluster, its settings, and which
+//! faults it knows.
+//!
+//! Uniform fault mixes hide bugs that need one fault often and the others never, so each seed leaves
+//! some kinds out and exaggerates others (swarm testing).
+
+use crate::replica::FlushPolicy;
+use crate::sim::network::Weather;
+use crate::sim::rng::Rng;
+
+/// The parameters of a run.
+#[derive(Debug, Clone)]
+pub struct Swarm {
+    /// How many brokers.
+    pub nodes: usize,
+    /// Voters of each partition at the start.
+    pub replication: usize,
+    /// How many partitions, and when an entry of each counts.
+    pub partitions: Vec<FlushPolicy>,
+    /// Segments are small, so that rolls and cuts are many.
+    pub segment_bytes_max: u64,
+    /// The fewest in-sync voters for `sync`.
+    pub insync_replicas_min: u8,
+    /// When a slow voter is out of sync.
+    pub lag_ms_max: u64,
+    /// The network to start with.
+    pub weather: Weather,
+    /// How long a flush takes on average.
+    pub flush_us_mean: u64,
+    /// How the brokers' clocks run: parts in a million fast.
+    pub clock_ppm: Vec<u64>,
+    /// How long a broker that died stays down at most.
+    pub down_ms_max: u64,
+    /// What the clients do.
+    pub clients: Clients,
+    /// How often each fault strikes.
+    pub faults: FaultRates,
+}
+
+/// What the clients of a run do.
+#[derive(Debug, Clone, Copy)]
+pub struct Clients {
+    /// Producers that retry with a sequence.
+    pub idempotent: u64,
+    /// Producers that send once.
+    pub plain: u64,
+    /// Requests per simulated second of each.
+    pub rate: u64,
+    /// Most requests of one producer under way to one partition.
+    pub inflight_max: usize,
+    /// The largest value.
+    pub value_bytes_max: u64,
+    /// Most records of one batch.
+    pub records_max: u64,
+    /// How long the broker may take.
+    pub timeout_ms: u64,
+}
+
+/// Mean times between faults, in milliseconds; 0 for a fault that this seed does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultRates {
+    /// The process dies; what it wrote stays in the page cache.
+    pub kill: u64,
+    /// The power fails: any subset of the unsynced pages is gone.
+    pub power: u64,
+    /// The power fails in the middle of a disk operation soon.
+    pub fuse: u64,
+    /// The process stands still.
+    pub pause: u64,
+    /// The network falls apart.
+    pub partition: u64,
+    /// One link holds back.
+    pub clog: u64,
+    /// Flushes take long on one broker.
+    pub slow_disk: u64,
+    /// A flush fails once.
+    pub bad_flush: u64,
+    /// Leadership is moved.
+    pub transfer: u64,
+    /// Voters are changed.
+    pub voters: u64,
+    /// Old records are given up.
+    pub trim: u64,
+    /// The network's mood changes.
+    pub weather: u64,
+}
+
+impl FaultRates {
+    /// No fault at all.
+    pub const NONE: FaultRates = FaultRates {
+        kill: 0,
+        power: 0,
+        fuse: 0,
+        pause: 0,
+        partition: 0,
+        clog: 0,
+        slow_disk: 0,
+        bad_flush: 0,
+        transfer: 0,
+        voters: 0,
+        trim: 0,
+        weather: 0,
+    };
+
+    /// Where entries count before they are flushed, a fuse lit while one of three may lose its pages must
+    /// not burn down when that one is the only voter left.
+    fn without_traps(mut self, partitions: &[FlushPolicy]) -> FaultRates {
+        if partitions.iter().any(|policy| *policy != FlushPolicy::Ack) && self.voters > 0 {
+            self.fuse = 0;
+        }
+        self
+    }
+
+    fn draw(rng: &mut Rng) -> FaultRates {
+        let mut rate = |mean_ms: u64| match rng.below(5) {
+            0 | 1 => 0,
+            2 => mean_ms * 4,
+            3 => mean_ms,
+            _ => mean_ms / 3,
+        };
+        FaultRates {
+            kill: rate(6_000),
+            power: rate(6_000),
+            fuse: rate(8_000),
+            pause: rate(8_000),
+            partition: rate(8_000),
+            clog: rate(4_000),
+            slow_disk: rate(8_000),
+            bad_flush: rate(30_000),
+            transfer: rate(4_000),
+            voters: rate(8_000),
+            trim: rate(15_000),
+            weather: rate(6_000),
+        }
+    }
+}
+
+impl Clients {
+    fn draw(rng: &mut Rng) -> Clients {
+        Clients {
+            idempotent: rng.between(1..=3),
+            plain: rng.between(0..=2),
+            rate: *rng.pick(&[2, 5, 10, 30]),
+            inflight_max: *rng.pick(&[1, 2, 5]),
+            value_bytes_max: *rng.pick(&[16, 200, 2_000, 9_000]),
+            records_max: *rng.pick(&[1, 3, 10]),
+            timeout_ms: *rng.pick(&[500, 2_000, 5_000]),
+        }
+    }
+}
+
+impl Swarm {
+    /// Draws the parameters of a seed. One in five is all churn: bugs in elections need many of them.
+    pub fn draw(seed: u64) -> Swarm {
+        let mut swarm = Swarm::draw_any(seed);
+        if seed % 5 == 4 {
+            swarm.churn(&mut Rng::new(seed, "churn"));
+        }
+        swarm
+    }
+
+    /// Short lives over a slow network: leaders die in the midst of what they do.
+    fn churn(&mut self, rng: &mut Rng) {
+        let mut often = |mean_ms: u64| *rng.pick(&[0, mean_ms, mean_ms / 2]);
+        self.faults = FaultRates {
+            kill: often(800),
+            power: often(800),
+            partition: often(3_000),
+            transfer: often(1_000),
+            voters: often(1_500),
+            ..FaultRates::NONE
+        };
+        self.weather = Weather {
+            delay_us_min: *rng.pick(&[500, 5_000]),
+            delay_us_mean: *rng.pick(&[2_000, 20_000, 60_000]),
+            loss: *rng.pick(&[0, 30, 150]),
+            ..Weather::FAIR
+        };
+        self.flush_us_mean = *rng.pick(&[1_000, 30_000]);
+        self.down_ms_max = *rng.pick(&[50, 300, 1_000]);
+        self.clients.rate = 20;
+    }
+
+    fn draw_any(seed: u64) -> Swarm {
+        let mut rng = Rng::new(seed, "swarm");
+        let nodes = *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7]);
+        let replication = match nodes {
+            1 | 2 => nodes,
+            _ => *rng.pick(&[3, 3, 3, nodes.min(5), nodes.min(5) - 1]),
+        };
+        let partitions: Vec<_> =
+            (0..rng.between(1..=3)).map(|_| Swarm::draw_flush(&mut rng)).collect();
+        Swarm {
+            nodes,
+            replication,
+            segment_bytes_max: *rng.pick(&[16 << 10, 32 << 10, 128 << 10, 1 << 20]),
+            insync_replicas_min: rng.between(1..=2) as u8,
+            lag_ms_max: *rng.pick(&[500, 2_000, 10_000]),
+            weather: if rng.per_mille(400) { Weather::FAIR } else { Weather::draw(&mut rng) },
+            flush_us_mean: *rng.pick(&[100, 1_000, 5_000, 30_000]),
+            clock_ppm: (0..nodes).map(|_| 990_000 + rng.below(20_000)).collect(),
+            down_ms_max: 4_000,
+            clients: Clients::draw(&mut rng),
+            faults: FaultRates::draw(&mut rng).without_traps(&partitions),
+            partitions,
+        }
+    }
+
+    /// A quiet cluster, for scripted scenarios to do their worst to.
+    pub fn quiet(nodes: usize, partitions: Vec<FlushPolicy>) -> Swarm {
+        Swarm {
+            nodes,
+            replication: nodes,
+            partitions,
+            segment_bytes_max: 64 << 10,
+            insync_replicas_min: 1,
+            lag_ms_max: 2_000,
+            weather: Weather::FAIR,
+            flush_us_mean: 500,
+            clock_ppm: vec![1_000_000; nodes],
+            down_ms_max: 4_000,
+            clients: Clients {
+                idempotent: 2,
+                plain: 1,
+                rate: 10,
+                inflight_max: 2,
+                value_bytes_max: 100,
+                records_max: 3,
+                timeout_ms: 2_000,
+            },
+            faults: FaultRates::NONE,
+        }
+    }
+
+    fn draw_flush(rng: &mut Rng) -> FlushPolicy {
+        if rng.per_mille(650) {
+            FlushPolicy::Ack
+        } else {
+            FlushPolicy::Interval { ms: *rng.pick(&[20, 200, 1_000]) }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The test of the tests: every planted bug is found by the simulator within a bounded number of seeds.
+//!
+//! What each breaks, and which invariant found it when, is listed in `MUTANTS.md`. Four need a coincidence
+//! that chance does not bring about in thousands of seeds: for them there is a script.
+
+use std::panic;
+use std::sync::Mutex;
+use std::thread;
+
+use highwater_broker::mutant::{self, Mutant};
+use highwater_broker::raft::{
+    Arrival, FrameSpan, HardState, Millis, Options, Raft, Start, Suspicion, TermStart, TermStarts,
+};
+use highwater_broker::sim::{self, RunOptions, Verbose};
+use highwater_protocol::batch::VoterSet;
+use highwater_protocol::ids::{LogIndex, NodeId, Position, Term};
+use highwater_protocol::peer::{AppendAnswer, AppendOutcome, Ballot, VoteAnswer};
+
+const RUN: RunOptions = RunOptions { fault_ms: 20_000, verbose: Verbose::No };
+
+/// Those that the scripts below find.
+const SCRIPTED: &[Mutant] = &[
+    Mutant::CommitUnmatched,
+    Mutant::ChangeVotersEarly,
+    Mutant::SuspectClearedEarly,
+    Mutant::TrustOldLife,
+];
+
+#[test]
+fn a_follower_that_commits_beyond_what_agrees_is_found_by_a_script() {
+    check_script(Mutant::CommitUnmatched, || {
+        // Five entries of term 1; the new leader shares three of them and says that five are committed.
+        let mut raft = raft_with_five_entries(Suspicion::None);
+        let prev = Position { term: Term(1), index: LogIndex(2) };
+        let frames = &[FrameSpan { term: Term(1), end: LogIndex(3) }];
+        let (term, commit) = (Term(2), LogIndex(5));
+        let arrival = Arrival { term, prev, commit, frames, voter_sets: Vec::new() };
+        raft.receive_append(Millis(1), NodeId(2), arrival);
+        raft.commit() <= LogIndex(3)
+    });
+}
+
+/// The bug of the Raft dissertation's single-server changes (raft-dev list, July 2015).
+#[test]
+fn a_leader_that_changes_voters_before_it_committed_in_its_term_is_found_by_a_script() {
+    check_script(Mutant::ChangeVotersEarly, || {
+        let raft = leader_over_five_entries();
+        let target = VoterSet { voters: nodes(&[1, 2, 3]), learners: nodes(&[4]) };
+        raft.next_voter_set(&target).is_none()
+    });
+}
+
+#[test]
+fn a_suspect_that_is_trusted_before_it_caught_up_is_found_by_a_script() {
+    check_script(Mutant::SuspectClearedEarly, || {
+        let mut raft = raft_with_five_entries(Suspicion::LostTail);
+        // The leader has not committed in its own term: what it will commit may be what was lost here.
+        let prev = Position { term: Term(1), index: LogIndex(5) };
+        let frames = &[FrameSpan { term: Term(2), end: LogIndex(6) }];
+        let (term, commit) = (Term(2), LogIndex(4));
+        let arrival = Arrival { term, prev, commit, frames, voter_sets: Vec::new() };
+        raft.receive_append(Millis(1), NodeId(2), arrival);
+        raft.is_suspect()
+    });
+}
+
+#[test]
+fn a_leader_that_believes_what_it_knew_of_an_earlier_life_is_found_by_a_script() {
+    check_script(Mutant::TrustOldLife, || {
+        let mut raft = leader_over_five_entries();
+        let (appended, flushed) = (LogIndex(6), LogIndex(6));
+        let outcome = AppendOutcome::Accepted { appended, flushed };
+        let answer = AppendAnswer { term: Term(2), outcome };
+        raft.receive_append_answer(Millis(1_002), NodeId(2), answer);
+        assert_eq!(raft.holders(LogIndex(6)).appended, 2);
+        raft.peer_restarted(NodeId(2));
+        raft.holders(LogIndex(6)).appended == 1
+    });
+}
+
+/// A script holds for the sound code and does not for the mutant.
+fn check_script(mutant: Mutant, holds: impl Fn() -> bool) {
+    assert!(holds());
+    mutant::choose(Some(mutant));
+    let survived = holds();
+    mutant::choose(None);
+    assert!(!survived, "{mutant:?} is not found");
+}
+
+/// In term 2, its mark appended as the sixth entry.
+fn leader_over_five_entries() -> Raft {
+    let mut raft = raft_with_five_entries(Suspicion::None);
+    raft.tick(raft.next_deadline());
+    for ballot in [Ballot::Pre, Ballot::Real] {
+        let answer = VoteAnswer { term: Term(2), ballot, granted: true };
+        raft.receive_vote_answer(Millis(1_000), NodeId(2), answer);
+    }
+    assert!(raft.is_leader(), "two of three votes are a majority");
+    raft.appended_term_mark(Millis(1_001), LogIndex(6));
+    raft
+}
+
+fn raft_with_five_entries(suspicion: Suspicion) -> Raft {
+    let starts = vec![TermStart { term: Term(1), start: LogIndex(0) }];
+    let start = Start {
+        me: NodeId(1),
+        hard: HardState { term: Term(1), vote: None },
+        terms: TermStarts::new(Position::default(), starts, LogIndex(5)),
+        flushed: LogIndex(5),
+        made_with: VoterSet { voters: nodes(&[1, 2, 3]), learners: Vec::new() },
+        changes: Vec::new(),
+        suspicion,
+        seed: 7,
+    };
+    Raft::new(start, Options::default(), Millis(0))
+}
+
+fn nodes(ids: &[u32]) -> Vec<NodeId> {
+    ids.iter().copied().map(NodeId).collect()
+}
+
+#[test]
+fn every_other_planted_bug_is_found_by_a_seed() {
+    panic::set_hook(Box::new(|_| {}));
+    let hunted = Mutant::ALL.iter().filter(|mutant| !SCRIPTED.contains(mutant));
+    let waiting = Mutex::new(hunted.copied().collect::<Vec<_>>());
+    let survivors = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let next = waiting.lock().expect("no thread panics with it").pop();
+                    let Some(mutant) = next else { return };
+                    match hunt(mutant) {
+                        Some(found) => println!("{found}"),
+                        None => survivors.lock().expect("no thread panics with it").push(mutant),
+                    }
+                }
+            });
+        }
+    });
+    let survivors = survivors.into_inner().expect("no thread panicked with it");
+    assert!(survivors.is_empty(), "not found within {SEEDS_MAX} seeds: {survivors:?}");
+}
+
+/// Runs seeds as a mutant until one fails, and says how it was found.
+fn hunt(mutant: Mutant) -> Option<String> {
+    mutant::choose(Some(mutant));
+    let found = (0..SEEDS_MAX).find_map(|seed| {
+        let failure = sim::run(seed, RUN).failure?;
+        Some(format!("{mutant:?}: seed {seed}, {}", failure.broken.invariant))
+    });
+    mutant::choose(None);
+    found
+}
+
+const SEEDS_MAX: u64 = 1_000;

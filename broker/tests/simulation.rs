@@ -1,0 +1,189 @@
+//! Whole clusters under faults, from seeds: a bounded campaign, the proof that seeds replay, and the
+//! scenarios that are worth having by name.
+//!
+//! Long campaigns: `cargo run --release -p highwater-broker --features sim --example simulate`.
+
+use std::collections::BTreeSet;
+
+use highwater_broker::replica::FlushPolicy;
+use highwater_broker::sim::checker::{Checked, Death};
+use highwater_broker::sim::cluster::Cluster;
+use highwater_broker::sim::coverage::Coverage;
+use highwater_broker::sim::network::Cut;
+use highwater_broker::sim::swarm::Swarm;
+use highwater_broker::sim::{self, RunOptions, Verbose};
+
+const QUICK: RunOptions = RunOptions { fault_ms: 20_000, verbose: Verbose::No };
+
+/// Seeds that once found a bug.
+const REGRESSIONS: &[u64] = &[1060, 1186, 1448, 2154, 2257, 2459, 3184];
+
+#[test]
+fn no_seed_breaks_an_invariant() {
+    let mut reached = Coverage::default();
+    for seed in (0..CAMPAIGN_SEEDS).chain(REGRESSIONS.iter().copied()) {
+        let outcome = sim::run(seed, QUICK);
+        if let Some(failure) = outcome.failure {
+            panic!("{failure}");
+        }
+        reached += &outcome.coverage;
+    }
+    // A campaign in which nothing happened would pass as well.
+    let least = CAMPAIGN_SEEDS;
+    assert!(reached.acked_by_mode.iter().all(|acked| *acked > 20 * least), "{reached:#?}");
+    assert!(reached.elections > 3 * least, "{reached:#?}");
+    assert!(reached.kills + reached.power_cuts > 2 * least, "{reached:#?}");
+    assert!(reached.pauses > least / 2 && reached.cuts > least / 2, "{reached:#?}");
+    assert!(reached.truncations > least / 8, "{reached:#?}");
+    assert!(reached.commands > least / 4, "{reached:#?}");
+    assert!(reached.suspects > 0 && reached.failed_replicas > 0, "{reached:#?}");
+    assert!(reached.reads > 100 * least, "{reached:#?}");
+}
+
+#[test]
+fn the_same_seed_takes_the_same_steps() {
+    for seed in 0..5 {
+        let (once, again) = (sim::run(seed, QUICK), sim::run(seed, QUICK));
+        assert_eq!((once.hash, once.steps), (again.hash, again.steps), "seed {seed}");
+    }
+}
+
+#[test]
+fn an_isolated_leader_acks_nothing_and_the_others_go_on() {
+    scenario(3, FlushPolicy::Ack, |cluster| {
+        let partition = cluster.partitions[0];
+        let (old, _) = cluster.leader_view(partition).expect("a quiet cluster has a leader");
+        cluster.network.cut(Cut::Between(BTreeSet::from([old])));
+        cluster.run_for_ms(2_500)?;
+        let before = cluster.checker.committed(partition).end();
+        let (new, view) = cluster.leader_view(partition).expect("the majority elects a leader");
+        assert_ne!(new, old);
+        assert!(view.commit > highwater_protocol::ids::LogIndex::ZERO);
+        cluster.run_for_ms(1_000)?;
+        assert!(cluster.checker.committed(partition).end() > before, "the majority goes on");
+        cluster.network.heal();
+        Ok(())
+    });
+}
+
+/// Jepsen's pause-kill: one crash suffices to lose data where flushing is lazy and nothing fences it.
+#[test]
+fn pausing_a_minority_and_cutting_the_power_of_the_next_loses_nothing() {
+    for policy in [FlushPolicy::Ack, FlushPolicy::Interval { ms: 1_000 }] {
+        scenario(5, policy, |cluster| {
+            for round in 0..4 {
+                let (away, victim, other) = (round % 5, (round + 2) % 5, (round + 3) % 5);
+                cluster.pause_for(away, 6_000);
+                cluster.pause_for((away + 1) % 5, 6_000);
+                cluster.run_for_ms(5_000)?;
+                cluster.power_off(victim, Death::PowerLost)?;
+                cluster.pause_for(other, 6_000);
+                cluster.pause_for((other + 1) % 5, 6_000);
+                cluster.run_for_ms(500)?;
+                cluster.start(victim)?;
+                cluster.run_for_ms(8_000)?;
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_leader_killed_beside_a_lagging_follower_takes_nothing_acknowledged_with_it() {
+    scenario(3, FlushPolicy::Ack, |cluster| {
+        let partition = cluster.partitions[0];
+        for _ in 0..5 {
+            let (leader, _) = cluster.leader_view(partition).expect("there is a leader");
+            let lagging = (leader + 1) % 3;
+            cluster.network.cut(Cut::Into(BTreeSet::from([lagging])));
+            cluster.run_for_ms(1_500)?;
+            let (leader, _) = cluster.leader_view(partition).expect("there is a leader");
+            cluster.network.heal();
+            cluster.kill(leader)?;
+            cluster.run_for_ms(3_000)?;
+            cluster.start(leader)?;
+            cluster.run_for_ms(1_000)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn nothing_flushed_is_lost_when_the_power_of_all_fails_at_once() {
+    scenario(3, FlushPolicy::Ack, |cluster| {
+        for _ in 0..4 {
+            cluster.run_for_ms(2_000)?;
+            for node in 0..3 {
+                cluster.power_off(node, Death::PowerLost)?;
+            }
+            cluster.run_for_ms(500)?;
+            for node in 0..3 {
+                cluster.start(node)?;
+            }
+            cluster.run_for_ms(2_000)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_replica_that_may_have_forgotten_what_it_counted_is_suspect_until_it_caught_up() {
+    scenario(3, FlushPolicy::Interval { ms: 60_000 }, |cluster| {
+        let partition = cluster.partitions[0];
+        let (leader, _) = cluster.leader_view(partition).expect("there is a leader");
+        let follower = (leader + 1) % 3;
+        cluster.power_off(follower, Death::PowerLost)?;
+        cluster.network.cut(Cut::Between(BTreeSet::from([follower])));
+        cluster.start(follower)?;
+        cluster.run_for_ms(1_000)?;
+        assert!(cluster.view(follower, partition).expect("it is up").suspect);
+        cluster.network.heal();
+        cluster.run_for_ms(1_000)?;
+        assert!(!cluster.view(follower, partition).expect("it is up").suspect);
+        Ok(())
+    });
+}
+
+/// Where entries count before they are flushed, a power cut of all may take what the interval held back;
+/// the cluster must still come to one mind, without an operator, once all have said what they have.
+#[test]
+fn a_cluster_of_suspects_agrees_on_the_highest_log_left() {
+    let swarm = Swarm::quiet(3, vec![FlushPolicy::Interval { ms: 50 }]);
+    for seed in 0..10 {
+        let mut cluster = Cluster::new(seed, swarm.clone());
+        let verdict = sim::judge(&mut cluster, |cluster| {
+            cluster.run_for_ms(3_000)?;
+            cluster.workload.stop();
+            cluster.run_for_ms(3_000)?;
+            for node in 0..3 {
+                cluster.power_off(node, Death::PowerLost)?;
+            }
+            for node in 0..3 {
+                cluster.start(node)?;
+            }
+            cluster.heal_and_check()
+        });
+        let outcome = sim::conclude(seed, cluster, verdict);
+        assert!(outcome.failure.is_none(), "{}", outcome.failure.expect("checked"));
+    }
+}
+
+/// Runs a script on a quiet cluster of one partition under a few seeds, then mends everything and
+/// demands all that must hold at the end.
+fn scenario(nodes: usize, policy: FlushPolicy, script: impl Fn(&mut Cluster) -> Checked) {
+    for seed in 0..5 {
+        let mut cluster = Cluster::new(seed, Swarm::quiet(nodes, vec![policy]));
+        let verdict = sim::judge(&mut cluster, |cluster| {
+            cluster.run_for_ms(2_000)?;
+            script(cluster)?;
+            cluster.heal_and_check()
+        });
+        let outcome = sim::conclude(seed, cluster, verdict);
+        if let Some(failure) = outcome.failure {
+            panic!("{failure}");
+        }
+        assert!(outcome.coverage.committed > 20, "{:?}", outcome.coverage);
+    }
+}
+
+const CAMPAIGN_SEEDS: u64 = 1_000;
