@@ -11,6 +11,7 @@ pub mod replica;
 pub mod controller;
 pub mod shard;
 pub mod node;
+pub mod api;
 
 #[cfg(feature = "sim")]
 pub mod sim;

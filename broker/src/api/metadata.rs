@@ -1,0 +1,65 @@
+//! The cluster as this broker knows it: from the image, and from what is known of leaders.
+
+use highwater_protocol::error::WireError;
+use highwater_protocol::ids::{PartitionId, TopicPartition};
+use highwater_protocol::native::metadata::{
+    BrokerInfo, MetadataRequest, MetadataResponse, PartitionInfo, TopicDetail, TopicInfo,
+};
+
+use super::{Api, errors};
+use crate::controller::image::{Broker, Topic};
+use crate::controller::record::PlacedReplica;
+use crate::node::{LeaderView, Routes};
+
+impl Api {
+    /// The cluster as this broker knows it.
+    pub async fn metadata(&self, request: MetadataRequest) -> Result<MetadataResponse, WireError> {
+        let image = self.node.image();
+        let routes = self.node.routes();
+        let topics = match request {
+            MetadataRequest::All => {
+                image.topics_by_name().map(|topic| topic_info(topic, routes)).collect()
+            }
+            MetadataRequest::Topics(names) => names
+                .into_iter()
+                .map(|name| match image.topic_named(&name) {
+                    Some(topic) => topic_info(topic, routes),
+                    None => TopicInfo { result: Err(errors::unknown_topic(&name)), name },
+                })
+                .collect(),
+        };
+        Ok(MetadataResponse {
+            cluster_id: self.node.options().cluster_id.clone(),
+            node: self.node.options().me,
+            controller: routes.cluster().leader().leader,
+            brokers: image.brokers().map(broker_info).collect(),
+            topics,
+        })
+    }
+}
+
+fn broker_info(broker: &Broker) -> BrokerInfo {
+    let registration = &broker.registration;
+    BrokerInfo {
+        node: registration.node,
+        address: registration.client_address.clone(),
+        rack: registration.rack.clone(),
+        incarnation: registration.incarnation,
+        directory: registration.directory,
+        fenced: broker.fenced,
+    }
+}
+
+fn topic_info(topic: &Topic, routes: &Routes) -> TopicInfo {
+    let partition = |(number, replicas): (u32, &Vec<PlacedReplica>)| {
+        let partition = PartitionId(number);
+        let route = routes.get(TopicPartition::new(topic.id, partition));
+        let LeaderView { term, leader, in_sync } =
+            route.map(|route| LeaderView::clone(&route.leader())).unwrap_or_default();
+        let replicas = replicas.iter().map(|replica| replica.node).collect();
+        PartitionInfo { partition, leader, term, replicas, in_sync }
+    };
+    let partitions = (0u32..).zip(&topic.partitions).map(partition).collect();
+    let detail = TopicDetail { id: topic.id, configs: topic.configs.clone(), partitions };
+    TopicInfo { name: topic.name.to_string(), result: Ok(detail) }
+}

@@ -1,0 +1,99 @@
+//! The road of a batch from the edge to its shard.
+//!
+//! Everything up to the shard's queue happens when the method is called, so that a connection which
+//! calls in order is served in order; only the wait for the ack is asynchronous. The checksum is
+//! verified here, on the caller's thread, and never again on the way to the log.
+
+use std::time::Duration;
+
+use highwater_protocol::batch::{BatchError, BatchView};
+use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::native::produce::{ProduceRequest, Receipt};
+
+use super::admission::Admitted;
+use super::{Api, errors};
+use crate::node::Route;
+use crate::shard::handle::ProduceReply;
+
+impl Api {
+    /// Checks and queues a batch at once, so that calls in order keep their order; the future
+    /// waits for the promise that the request asked for.
+    pub fn produce(
+        &self,
+        request: ProduceRequest,
+    ) -> impl Future<Output = Result<Receipt, WireError>> + Send + 'static {
+        let queued = self.queue(request);
+        async move {
+            let (reply, _admitted) = queued?;
+            reply.await.unwrap_or_else(|_| Err(errors::stopping()))
+        }
+    }
+
+    fn queue(&self, request: ProduceRequest) -> Result<(ProduceReply, Admitted), WireError> {
+        let ProduceRequest { partition, acks, leader_term, timeout_ms, batch } = request;
+        let route = self.route(partition)?;
+        if partition == TopicPartition::CLUSTER {
+            let why = "the cluster's own log takes no records from clients";
+            return Err(WireError::new(ErrorCode::Unauthorized, why));
+        }
+        if let Some(reason) = route.failed() {
+            return Err(errors::failed(&route, &reason));
+        }
+        // The shard has the last word; this spares the checksum and says where to go.
+        let view = route.leader();
+        let me = self.node.options().me;
+        if view.leader != Some(me) {
+            return Err(errors::not_leader(&route, &view, me));
+        }
+        self.check_size(&route, batch.len())?;
+        check_batch(&route, &batch)?;
+        let admitted = self.admission.admit(batch.len())?;
+        let shard = self.node.shards().of(partition);
+        let wait = Duration::from_millis(u64::from(timeout_ms.min(TIMEOUT_MS_MAX)));
+        let deadline = shard.clock().deadline(wait);
+        let reply = shard.produce(partition, batch, acks, leader_term, deadline)?;
+        Ok((reply, admitted))
+    }
+
+    fn check_size(&self, route: &Route, bytes: usize) -> Result<(), WireError> {
+        let image = self.node.image();
+        let topic = image.topic(route.partition().topic);
+        let Some(bytes_max) = topic.map(|topic| topic.config.message_bytes_max) else {
+            return Err(errors::unknown_partition(route.partition()));
+        };
+        if bytes <= bytes_max as usize {
+            return Ok(());
+        }
+        let why = format!(
+            "{}: the batch has {bytes} bytes, and the topic's `max.message.bytes` is {bytes_max}; send smaller \
+             batches or raise the setting",
+            route.title()
+        );
+        Err(WireError::new(ErrorCode::BatchTooLarge, why))
+    }
+}
+
+fn check_batch(route: &Route, batch: &[u8]) -> Result<(), WireError> {
+    let bad = |error| errors::bad_batch(route, &error);
+    let view = BatchView::parse(batch).map_err(bad)?;
+    view.verify_checksum().map_err(bad)?;
+    let header = view.header();
+    if header.compression().is_none() {
+        return Err(bad(BatchError::Codec(header.attributes() & 7)));
+    }
+    let refused = if header.is_control() {
+        "a control batch, which only brokers write"
+    } else if header.is_transactional() {
+        "part of a transaction, which this broker does not know yet"
+    } else if header.records() == 0 {
+        "empty"
+    } else {
+        return Ok(());
+    };
+    let why = format!("{}: the batch is {refused}; nothing was written", route.title());
+    Err(WireError::new(ErrorCode::InvalidRecord, why))
+}
+
+/// Nobody waits longer for replicas, whatever the request says.
+const TIMEOUT_MS_MAX: u32 = 5 * 60 * 1000;
