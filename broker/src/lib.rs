@@ -12,6 +12,9 @@ pub mod controller;
 pub mod shard;
 pub mod node;
 pub mod api;
+pub mod net;
+pub mod http;
+pub mod init;
 
 #[cfg(feature = "sim")]
 pub mod sim;

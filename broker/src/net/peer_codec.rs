@@ -1,0 +1,73 @@
+//! Frames between brokers: cut to size before they are encoded, checked before they are believed.
+
+use bytes::Bytes;
+use highwater_protocol::batch;
+use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame, RaftMessage};
+
+use super::frames::Gather;
+
+/// The largest frame taken from a peer: one message may carry the largest batch there is.
+pub(super) const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Encodes a frame behind what has gathered, as several frames where it is large: the receiver
+/// begins with the first while the last is still on its way.
+pub(super) fn encode_into(frame: PeerFrame, gather: &mut Gather) {
+    let PeerFrame { from, to, body } = frame;
+    let PeerBody::Raft(messages) = body else {
+        return encode_one(&PeerFrame { from, to, body }, gather);
+    };
+    let mut part = Vec::with_capacity(messages.len());
+    let mut bytes = 0;
+    for message in messages {
+        bytes += entry_bytes(&message);
+        part.push(message);
+        if bytes >= PART_BYTES {
+            bytes = 0;
+            let body = PeerBody::Raft(std::mem::take(&mut part));
+            encode_one(&PeerFrame { from, to, body }, gather);
+        }
+    }
+    if !part.is_empty() {
+        encode_one(&PeerFrame { from, to, body: PeerBody::Raft(part) }, gather);
+    }
+}
+
+fn encode_one(frame: &PeerFrame, gather: &mut Gather) {
+    let chunks = frame.encode_chunks();
+    let bytes: usize = chunks.iter().map(Bytes::len).sum();
+    let length = u32::try_from(bytes).expect("a frame is cut long before four gigabytes");
+    gather.push(Bytes::copy_from_slice(&length.to_be_bytes()));
+    chunks.into_iter().for_each(|chunk| gather.push(chunk));
+}
+
+/// Whether the checksum of every batch in an append fits.
+pub(super) fn is_intact(message: &RaftMessage) -> bool {
+    match message {
+        RaftMessage::Append(append) => append.entries.iter().all(|entries| {
+            batch::frames(entries).all(|frame| {
+                frame.is_ok_and(|(header, bytes)| header.verify_checksum(bytes).is_ok())
+            })
+        }),
+        RaftMessage::Vote(_)
+        | RaftMessage::VoteAnswer(_)
+        | RaftMessage::AppendAnswer(_)
+        | RaftMessage::Heartbeat(_)
+        | RaftMessage::HeartbeatAnswer(_)
+        | RaftMessage::TimeoutNow { .. } => true,
+    }
+}
+
+fn entry_bytes(message: &GroupMessage) -> usize {
+    match &message.message {
+        RaftMessage::Append(append) => append.entries.iter().map(Bytes::len).sum(),
+        RaftMessage::Vote(_)
+        | RaftMessage::VoteAnswer(_)
+        | RaftMessage::AppendAnswer(_)
+        | RaftMessage::Heartbeat(_)
+        | RaftMessage::HeartbeatAnswer(_)
+        | RaftMessage::TimeoutNow { .. } => 0,
+    }
+}
+
+/// A frame that has grown to this is sent, and the rest goes into the next.
+const PART_BYTES: usize = 1024 * 1024;
