@@ -15,6 +15,8 @@ pub mod api;
 pub mod net;
 pub mod http;
 pub mod init;
+pub mod server;
+pub mod dev;
 
 #[cfg(feature = "sim")]
 pub mod sim;

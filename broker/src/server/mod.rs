@@ -1,0 +1,217 @@
+//! A broker from its parts: `start` from the ports inwards, `stop` read backwards.
+//!
+//! Ports come first, because a taken port is the likeliest mistake and must leave no trace in the
+//! data directory. The doors open last, when there is something behind them.
+
+pub mod process;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use highwater_protocol::error::WireError;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::{Api, ApiOptions};
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::disk::flusher::Flusher;
+use crate::disk::mmap::MmapDisk;
+use crate::http;
+use crate::init::data_dir::DataDir;
+use crate::metrics::Metrics;
+use crate::net::{Bound, Net, Rooms};
+use crate::node::{Node, NodeOptions, NodeState, Routes};
+use crate::shard::ShardOptions;
+use crate::shard::event::{AdminReply, ReplicaCommand};
+use crate::shard::handle::{Clock, PeerOutbox, Shards};
+use crate::shard::thread::{self, ShardThread, Surroundings};
+
+/// A running broker.
+pub struct Server {
+    data_dir: DataDir,
+    shards: Shards,
+    shard_threads: Vec<ShardThread>,
+    node: Node,
+    net: Net,
+    http: Option<(CancellationToken, JoinHandle<io::Result<()>>)>,
+}
+
+impl Server {
+    /// Starts everything; what was started is stopped again where a later part fails.
+    pub async fn start(config: &Config) -> io::Result<Server> {
+        let bound = Bound::bind(config)?;
+        let http = match config.http_listen {
+            Some(listen) => Some(http::Bound::bind(listen).await?),
+            None => None,
+        };
+        let data_dir = DataDir::open(&config.data_dir, &config.cluster.id, config.node.id)?;
+        let metrics = Arc::new(Metrics::default());
+        let core = Core::start(config, &data_dir, &metrics).await?;
+        let listen = bound.local;
+        let net = bound.serve(
+            config,
+            Rooms {
+                api: core.api.clone(),
+                node: core.node.clone(),
+                shards: core.shards.clone(),
+                outbox: core.outbox.clone(),
+                metrics: Arc::clone(&metrics),
+                incarnation: data_dir.incarnation,
+            },
+        )?;
+        let http = http.map(|http| {
+            let until = CancellationToken::new();
+            let served = http.serve(metrics, core.node.state(), until.clone());
+            (until, tokio::spawn(served))
+        });
+        info!(
+            node = %config.node.id, cluster = %config.cluster.id, %listen,
+            incarnation = %data_dir.incarnation, directory = %data_dir.directory,
+            data = %data_dir.path.display(), shards = core.shards.all().len(),
+            "broker started"
+        );
+        Ok(Server {
+            data_dir,
+            shards: core.shards,
+            shard_threads: core.threads,
+            node: core.node,
+            net,
+            http,
+        })
+    }
+
+    /// How far the broker is in taking part in its cluster.
+    pub fn state(&self) -> watch::Receiver<NodeState> {
+        self.node.state()
+    }
+
+    /// Stops everything, the doors first, and closes the logs cleanly.
+    pub async fn stop(self) -> io::Result<()> {
+        self.hand_over().await;
+        if let Some((until, task)) = self.http {
+            until.cancel();
+            if tokio::time::timeout(PART_DEADLINE, task).await.is_err() {
+                warn!("an HTTP request was still open at the deadline");
+            }
+        }
+        self.net.stop(PART_DEADLINE).await;
+        if tokio::time::timeout(PART_DEADLINE, self.node.stop()).await.is_err() {
+            warn!("the node had not stopped at the deadline");
+        }
+        let threads = self.shard_threads;
+        // No deadline here: a log that is not closed cleanly costs more at the next start.
+        tokio::task::spawn_blocking(|| threads.into_iter().for_each(ShardThread::stop))
+            .await
+            .map_err(io::Error::other)?;
+        self.data_dir.close()?;
+        info!("broker stopped");
+        Ok(())
+    }
+
+    /// Hands leadership over while the others can still be reached: a planned stop then costs nobody
+    /// an election. Whoever does not take it in time will be elected without us.
+    async fn hand_over(&self) {
+        let led = self.node.routes().led_here();
+        let asked = led.iter().filter_map(|news| {
+            let shard = self.shards.of(news.partition);
+            shard.admin(news.partition, ReplicaCommand::TransferLeader(None)).ok()
+        });
+        let answers = tokio::time::timeout(HAND_OVER_DEADLINE, join_all(asked)).await;
+        let taken = |answer: &Result<Result<AdminReply, WireError>, _>| matches!(answer, Ok(Ok(_)));
+        let taken = answers.map_or(0, |answers| answers.iter().filter(|it| taken(it)).count());
+        info!(led = led.len(), taken, "leadership handed over");
+    }
+}
+
+/// Everything behind the doors.
+struct Core {
+    shards: Shards,
+    threads: Vec<ShardThread>,
+    outbox: PeerOutbox,
+    node: Node,
+    api: Api,
+}
+
+impl Core {
+    async fn start(
+        config: &Config,
+        data_dir: &DataDir,
+        metrics: &Arc<Metrics>,
+    ) -> io::Result<Core> {
+        let disk: Arc<dyn Disk> = Arc::new(MmapDisk);
+        let flusher = Arc::new(Flusher::new(FLUSH_THREADS)?);
+        let routes = Routes::new(config.node.id);
+        let clock = Clock::start();
+        let others = config.others().map(|peer| peer.id);
+        let outbox = PeerOutbox::new(data_dir.incarnation, others, config.limits.shards);
+        let mut handles = Vec::new();
+        let mut threads = Vec::new();
+        for number in 0..config.limits.shards {
+            let options = shard_options(config, data_dir, number);
+            let surroundings = Surroundings {
+                number,
+                disk: Arc::clone(&disk),
+                flusher: Arc::clone(&flusher),
+                outbox: outbox.clone(),
+                notices: routes.sink(),
+                clock,
+                metrics: Arc::clone(metrics),
+            };
+            let (handle, thread) = thread::start(options, surroundings)?;
+            handles.push(handle);
+            threads.push(thread);
+        }
+        let shards = Shards::new(handles);
+        let options = node_options(config, data_dir);
+        let node = Node::start(options, disk, shards.clone(), outbox.clone(), routes).await?;
+        let api = Api::new(
+            node.clone(),
+            ApiOptions {
+                produce_bytes_max: PRODUCE_BYTES_MAX,
+                disk_reserve_bytes: DISK_RESERVE_BYTES,
+            },
+        );
+        Ok(Core { shards, threads, outbox, node, api })
+    }
+}
+
+fn shard_options(config: &Config, data_dir: &DataDir, number: usize) -> ShardOptions {
+    ShardOptions {
+        me: config.node.id,
+        incarnation: data_dir.incarnation,
+        // Two brokers must not draw the same time-outs, nor one broker the same twice.
+        seed: (u64::from(config.node.id.0) << 32) ^ (data_dir.incarnation.0 << 8) ^ number as u64,
+        heartbeat_ms: config.defaults.heartbeat_ms,
+        dir: data_dir.path.join(format!("shard-{number}")),
+        last_life: data_dir.last_life,
+    }
+}
+
+fn node_options(config: &Config, data_dir: &DataDir) -> NodeOptions {
+    NodeOptions {
+        me: config.node.id,
+        cluster_id: config.cluster.id.clone(),
+        data_dir: data_dir.path.clone(),
+        incarnation: data_dir.incarnation,
+        directory: data_dir.directory,
+        controllers: config.cluster.controllers.clone(),
+        rack: config.node.rack.clone(),
+        client_address: config.advertise.clone(),
+        peer_address: config.advertise.clone(),
+        session_ms: SESSION_MS,
+    }
+}
+
+const FLUSH_THREADS: usize = 4;
+/// Bytes of produce that wait for their acks at once.
+const PRODUCE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Produce is refused while the disk has less than this free.
+const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+const SESSION_MS: u64 = 3_000;
+const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
+const PART_DEADLINE: Duration = Duration::from_secs(5);

@@ -1,0 +1,126 @@
+//! The programs that people hold in their hands, against real brokers: `hw` line for line, and the
+//! client's examples.
+//!
+//! They belong to another package, so they are looked for beside the broker's own program: `cargo test
+//! --workspace` builds them all.
+
+mod common;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use common::Cluster;
+
+/// Runs a program with the cluster's profile and gives it lines to read.
+fn run(cluster: &Cluster, program: &Path, arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("HIGHWATER_PROFILE", &cluster.created.profile)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("{}: {error}; build the whole workspace", program.display())
+        });
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let input = input.to_vec();
+    let feeder = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().expect("it was started");
+    // A program that does not read its input may end before it was written.
+    let _ = feeder.join().expect("the feeder does not panic");
+    output
+}
+
+fn succeed(cluster: &Cluster, program: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let output = run(cluster, program, arguments, input);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{} {arguments:?}: {errors}", program.display());
+    output.stdout
+}
+
+fn built(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_highwater")).with_file_name(name)
+}
+
+/// Lines with keys, empty values, bytes that are not text, and no newline at the very end.
+fn lines() -> Vec<u8> {
+    let mut lines = Vec::new();
+    for number in 0..50_000_u32 {
+        let value: &[u8] =
+            [&b"plain"[..], b"", b"\xff\xfe\x00 raw", b"a\tsecond tab"][number as usize % 4];
+        lines.extend_from_slice(format!("key-{}\t{number} ", number % 977).as_bytes());
+        lines.extend_from_slice(value);
+        lines.push(b'\n');
+    }
+    lines.pop();
+    lines
+}
+
+/// Each key's lines in order; between keys there is no order to keep.
+fn by_key(lines: &[u8]) -> HashMap<&[u8], Vec<&[u8]>> {
+    let mut found: HashMap<&[u8], Vec<&[u8]>> = HashMap::new();
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let key = line.split(|byte| *byte == b'\t').next().expect("a split has a first part");
+        found.entry(key).or_default().push(line);
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hw_gives_back_the_lines_it_took_in_order_per_key_at_every_ack_mode() {
+    let cluster = Cluster::started(3);
+    cluster.client().await.close().await;
+    let (hw, lines) = (built("hw"), lines());
+    for acks in ["async", "semi-sync", "sync"] {
+        let topic = format!("lines-{acks}");
+        succeed(&cluster, &hw, &["topic", "create", &topic, "--partitions", "12"], b"");
+        succeed(&cluster, &hw, &["produce", &topic, "--key-sep", "\t", "--acks", acks], &lines);
+        let back =
+            succeed(&cluster, &hw, &["consume", &topic, "--until-end", "--key-sep", "\t"], b"");
+        assert!(by_key(&back) == by_key(&lines), "{acks}: other lines came back than went in");
+    }
+    let listed = succeed(&cluster, &hw, &["topic", "list", "-o", "name"], b"");
+    assert_eq!(listed, b"lines-async\nlines-semi-sync\nlines-sync\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hw_names_what_is_wrong_and_ends_with_the_code_for_it() {
+    let cluster = Cluster::started(3);
+    cluster.client().await.close().await;
+    let hw = built("hw");
+    let cases: [(&[&str], &str); 5] = [
+        (&["produce", "nowhere"], "nowhere"),
+        (&["consume", "nowhere", "--until-end"], "nowhere"),
+        (&["topic", "create", "no good", "--partitions", "1"], "no good"),
+        (&["topic", "create", "many", "--partitions", "1", "--replication", "9"], "9"),
+        (
+            &["topic", "create", "odd", "--partitions", "1", "--config", "retention.m=5"],
+            "retention.ms",
+        ),
+    ];
+    for (arguments, named) in cases {
+        let output = run(&cluster, &hw, arguments, b"a line\n");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        assert!(errors.contains(named), "{arguments:?} does not name {named}: {errors}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_the_client_run() {
+    let cluster = Cluster::started(3);
+    cluster.client().await.close().await;
+    succeed(&cluster, &built("hw"), &["topic", "create", "demo", "--partitions", "3"], b"");
+    let example = |name: &str, arguments: &[&str]| {
+        succeed(&cluster, &built("examples").join(name), arguments, b"")
+    };
+    example("produce", &["demo"]);
+    let consumed = example("consume", &["demo"]);
+    let text = String::from_utf8(consumed).expect("the example writes text");
+    assert!(text.lines().count() > 1, "nothing was read: {text}");
+    example("tail_from_time", &["demo", "1"]);
+    example("ack_modes", &["demo"]);
+}

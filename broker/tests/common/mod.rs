@@ -1,0 +1,142 @@
+//! Real broker processes for tests: free ports, a directory of their own, killed by process id.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::fs::OpenOptions;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use highwater_broker::init::{Created, Plan, PlannedNode};
+use highwater_client::{Client, Profiles};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+
+/// A cluster of broker processes; dropping it kills them.
+pub struct Cluster {
+    pub dir: TempDir,
+    pub created: Created,
+    pub addresses: Vec<SocketAddr>,
+    children: Vec<Option<Child>>,
+}
+
+impl Cluster {
+    /// A cluster that is made but not started.
+    pub fn made(nodes: usize) -> Cluster {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let addresses: Vec<SocketAddr> = (0..nodes).map(|_| free_port()).collect();
+        let node = |at: &SocketAddr| PlannedNode { address: at.to_string(), http: None };
+        let plan = Plan { dir: dir.path().to_owned(), nodes: addresses.iter().map(node).collect() };
+        let created = plan.create().expect("an empty directory takes a cluster");
+        Cluster { dir, created, addresses, children: (0..nodes).map(|_| None).collect() }
+    }
+
+    /// A cluster with every broker started.
+    pub fn started(nodes: usize) -> Cluster {
+        let mut cluster = Cluster::made(nodes);
+        for node in 1..=nodes {
+            cluster.start(node);
+        }
+        cluster
+    }
+
+    /// Starts one broker, numbered from 1.
+    pub fn start(&mut self, node: usize) {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log(node))
+            .expect("the log can be written");
+        let child = broker(&self.created.configs[node - 1])
+            .arg("--with-parent")
+            .arg(std::process::id().to_string())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the broker's program is there");
+        self.children[node - 1] = Some(child);
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub fn kill(&mut self, node: usize) {
+        let mut child = self.children[node - 1].take().expect("it was started");
+        child.kill().expect("it is ours");
+        child.wait().expect("it was killed");
+    }
+
+    /// SIGTERM, and waits until the process has ended; says whether it ended well.
+    pub fn stop(&mut self, node: usize) -> bool {
+        let mut child = self.children[node - 1].take().expect("it was started");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
+        child.wait().expect("it ends").success()
+    }
+
+    /// A connected client of a cluster in which every broker is registered.
+    pub async fn client(&self) -> Client {
+        let profiles = Profiles::load_from(&self.created.profile).expect("init wrote it");
+        let config = profiles.get(None).expect("one profile").config();
+        let wanted = self.children.iter().flatten().count();
+        self.eventually("the cluster is healthy", async || {
+            let client = Client::connect(config.clone()).await.ok()?;
+            let cluster = client.admin().cluster().await.ok()?;
+            let alive = cluster.brokers.iter().filter(|broker| !broker.fenced).count();
+            (alive >= wanted && cluster.controller.is_some()).then_some(client)
+        })
+        .await
+    }
+
+    /// Waits until something holds; shows the brokers' logs if it never does.
+    pub async fn eventually<T>(&self, what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Ok(Some(found)) = timeout(PATIENCE, holds()).await {
+                return found;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        panic!("not within {PATIENCE:?}: {what}\n{}", self.logs());
+    }
+
+    /// The last lines of every broker's log.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for node in 1..=self.children.len() {
+            let log = std::fs::read_to_string(self.log(node)).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(30)..];
+            text.push_str(&format!("--- broker {node}\n{}\n", last.join("\n")));
+        }
+        text
+    }
+
+    fn log(&self, node: usize) -> PathBuf {
+        self.dir.path().join(format!("broker-{node}.log"))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for mut child in self.children.iter_mut().filter_map(Option::take) {
+            // It may have ended by itself; either way it is gone afterwards.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The command that starts a broker.
+pub fn broker(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    command.arg("start").arg("--config").arg(config);
+    command
+}
+
+/// A port of the loopback that nobody has at the moment.
+pub fn free_port() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("the loopback has free ports");
+    socket.local_addr().expect("it was bound")
+}
+
+pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,138 @@
+//! Bad input at a broker's doors and at its start: a clear answer each time, and the broker goes on.
+
+mod common;
+
+use std::path::Path;
+use std::process::Output;
+use std::sync::Arc;
+
+use common::{Cluster, PATIENCE, broker};
+use highwater_broker::config::TlsFiles;
+use highwater_broker::net::tls::{Credentials, SERVER_NAME};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::native;
+use highwater_protocol::native::frame::{AnswerHeader, CorrelationId, RequestHeader, error_detail};
+use highwater_protocol::wire::Writer;
+use quinn::{Connection, ConnectionError, Endpoint};
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn an_unknown_api_is_answered_and_the_connection_goes_on() {
+    let cluster = Cluster::started(1);
+    let connection = connect(&cluster, &cluster).await.expect("its own certificate");
+    for (api, version, expected) in
+        [(999, 0, "API 999"), (1, 77, "Produce version 77"), (3, 0, "cannot be read")]
+    {
+        let header = RequestHeader { api, version, correlation: CorrelationId(5) };
+        let (code, detail) = ask(&connection, header, b"\xff\xff").await;
+        assert!(
+            matches!(code, ErrorCode::UnsupportedVersion | ErrorCode::InvalidRequest),
+            "{code}: {detail}"
+        );
+        assert!(detail.contains(expected), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_closes_the_connection_with_a_reason_and_nobody_elses() {
+    let cluster = Cluster::started(1);
+    let other = connect(&cluster, &cluster).await.expect("its own certificate");
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 2, 1, 1], &[0xff; 64]] {
+        let connection = connect(&cluster, &cluster).await.expect("its own certificate");
+        let (mut send, _recv) = connection.open_bi().await.expect("a stream");
+        send.write_all(garbage).await.expect("written");
+        let closed = timeout(PATIENCE, connection.closed()).await.expect("it is closed");
+        let ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
+        assert!(String::from_utf8_lossy(&close.reason).contains("highwater/1"), "{close}");
+    }
+    let header = RequestHeader { api: 999, version: 0, correlation: CorrelationId(1) };
+    ask(&other, header, b"").await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_cluster_is_refused_on_both_sides() {
+    let ours = Cluster::started(1);
+    let theirs = Cluster::made(1);
+    drop(connect(&ours, &ours).await.expect("its own certificate"));
+    let error = connect(&ours, &theirs).await.expect_err("another authority");
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[test]
+fn a_broker_says_why_it_does_not_start() {
+    let cluster = Cluster::made(2);
+    let config = |node: usize| cluster.created.configs[node - 1].clone();
+    let (first, second) = (config(1), config(2));
+
+    let taken = std::net::UdpSocket::bind(cluster.addresses[0]).expect("free a moment ago");
+    refuses(&first, "another process has the port");
+    drop(taken);
+
+    edit(&first, "dir = \"data\"", "dir = \"../node-2/data\"");
+    refuses(&first, "belongs to node 2");
+    edit(&first, "dir = \"../node-2/data\"", "dir = \"nowhere\"");
+    refuses(&first, "highwater format");
+
+    edit(&second, "id = 2\n#", "id = 1\n#");
+    refuses(&second, "this broker is highwater://");
+    edit(&second, "listen", "lisen");
+    refuses(&second, "did you mean listen?");
+}
+
+#[test]
+fn a_newer_data_directory_is_refused() {
+    let cluster = Cluster::made(1);
+    let meta = cluster.dir.path().join("node-1/data/meta.json");
+    edit(&meta, "\"format\": 1", "\"format\": 2");
+    refuses(&cluster.created.configs[0], "format 2");
+}
+
+/// Connects to one cluster's broker with another's client certificate and authority.
+async fn connect(to: &Cluster, with: &Cluster) -> Result<Connection, ConnectionError> {
+    let dir = with.created.profile.parent().expect("a file has a directory");
+    let files = TlsFiles {
+        ca: dir.join("ca.pem"),
+        cert: dir.join("client.pem"),
+        key: dir.join("client.key"),
+    };
+    let crypto = Credentials::load(&files).and_then(|it| it.client(native::ALPN)).expect("valid");
+    let config = quinn::ClientConfig::new(Arc::new(crypto));
+    let endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+    let dial = async || {
+        endpoint
+            .connect_with(config.clone(), to.addresses[0], SERVER_NAME)
+            .expect("a valid configuration")
+            .await
+    };
+    // The broker may still be starting: then nobody answers and quinn asks again.
+    timeout(PATIENCE, dial()).await.expect("an answer of some kind")
+}
+
+async fn ask(connection: &Connection, header: RequestHeader, body: &[u8]) -> (ErrorCode, String) {
+    let (mut send, mut recv) = connection.open_bi().await.expect("a stream");
+    let mut writer = Writer::new();
+    header.encode(&mut writer);
+    writer.raw(body);
+    let frame = writer.finish();
+    send.write_all(&(frame.len() as u32).to_be_bytes()).await.expect("written");
+    send.write_all(&frame).await.expect("written");
+    send.finish().expect("still open");
+    let read = timeout(PATIENCE, recv.read_to_end(1 << 16)).await.expect("an answer");
+    let mut answer = bytes::Bytes::from(read.expect("an answer")).split_off(4);
+    let AnswerHeader { correlation, error } = AnswerHeader::take(&mut answer).expect("a header");
+    assert_eq!(correlation, header.correlation);
+    (error.expect("an error"), error_detail(&answer).expect("a detail"))
+}
+
+fn refuses(config: &Path, why: &str) {
+    let Output { status, stderr, .. } = broker(config).output().expect("it runs");
+    let said = String::from_utf8_lossy(&stderr);
+    assert!(!status.success(), "it started");
+    assert!(said.contains(why), "expected {why:?} in: {said}");
+}
+
+fn edit(file: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(file).expect("it is there");
+    assert!(text.contains(from), "{from:?} is not in {text}");
+    std::fs::write(file, text.replace(from, to)).expect("it is ours");
+}
