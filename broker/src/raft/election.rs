@@ -12,13 +12,22 @@ use highwater_protocol::peer::{Ballot, RaftMessage, VoteAnswer, VoteRequest};
 
 use super::progress::Progress;
 use super::quorum::is_majority;
-use super::{HardState, Message, Millis, Raft, Role};
+use super::{HardState, Message, Millis, Raft, Role, Standing};
 
 /// A replica that asks for votes.
 #[derive(Debug)]
 pub(super) struct Candidate {
     ballot: Ballot,
     granted: BTreeSet<NodeId>,
+}
+
+impl Candidate {
+    pub(super) fn standing(&self) -> Standing {
+        match self.ballot {
+            Ballot::Pre => Standing::Sounds,
+            Ballot::Real | Ballot::Transfer => Standing::Stands,
+        }
+    }
 }
 
 impl Raft {
@@ -34,11 +43,16 @@ impl Raft {
             self.timer.forgive(now, late_ms, &self.options);
             return;
         }
-        self.timer.restart(now, &self.options);
         self.trust.settle(self.me, self.terms.last(), &self.membership.current().voters);
         match self.membership.may_stand(self.me, self.commit) {
-            true => self.stand(now, Ballot::Pre),
-            false => self.report_end(),
+            true => {
+                self.timer.next_round(now, &self.options);
+                self.stand(now, Ballot::Pre);
+            }
+            false => {
+                self.timer.restart(now, &self.options);
+                self.report_end();
+            }
         }
     }
 

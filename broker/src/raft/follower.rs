@@ -129,8 +129,11 @@ impl Raft {
                     "{known:?} and {leader} both lead term {term}"
                 );
             }
-            // Nobody had overtaken the leader: the alarm was false.
-            Role::Candidate(_) if !newer => self.timer.stretch(now, &self.options),
+            // Nobody had overtaken the leader: the alarm was false. Unless this replica has only
+            // just started, and its leader did not know that yet.
+            Role::Candidate(_) if !newer && self.timer.knew_a_leader() => {
+                self.timer.stretch(now, &self.options);
+            }
             Role::Candidate(_) => {}
             Role::Leader(_) => panic!("{leader} leads term {term} as this replica does"),
         }

@@ -111,6 +111,22 @@ pub struct Raft {
     outbox: Vec<Message>,
 }
 
+/// What a replica is to its group just now, for logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// It knows no leader.
+    #[default]
+    Alone,
+    /// It follows the leader of its term.
+    Follows(NodeId),
+    /// It asks whether it could win an election.
+    Sounds,
+    /// It asks for votes.
+    Stands,
+    /// It leads its term.
+    Leads,
+}
+
 #[derive(Debug)]
 enum Role {
     Follower { leader: Option<NodeId> },
@@ -174,11 +190,8 @@ impl Raft {
 
     /// This host did nothing for `late_ms`: what the others said meanwhile may still be in a queue.
     pub fn starved(&mut self, now: Millis, late_ms: u64) {
-        // A short nap is forgiven and no more: patience that doubled at each would cost a failover
-        // half a second on every busy machine.
-        if late_ms >= self.options.election_ms_min / 2 {
-            self.timer.stretch(now, &self.options);
-        }
+        // A nap is forgiven and no more: patience that doubled at each would cost a failover half a
+        // second on every busy machine, and after every restart, which opens many logs at once.
         self.timer.forgive(now, late_ms, &self.options);
         if let Role::Leader(leader) = &mut self.role {
             leader.forgive(now);
@@ -289,6 +302,16 @@ impl Raft {
             Role::Follower { leader } => *leader,
             Role::Candidate(_) => None,
             Role::Leader(_) => Some(self.me),
+        }
+    }
+
+    /// What it is to its group just now.
+    pub fn standing(&self) -> Standing {
+        match &self.role {
+            Role::Follower { leader: None } => Standing::Alone,
+            Role::Follower { leader: Some(leader) } => Standing::Follows(*leader),
+            Role::Candidate(candidate) => candidate.standing(),
+            Role::Leader(_) => Standing::Leads,
         }
     }
 

@@ -55,8 +55,8 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             heartbeat_ms: 100,
-            election_ms_min: 400,
-            election_ms_max: 800,
+            election_ms_min: 300,
+            election_ms_max: 500,
             election_ms_cap: 3_000,
             late_ms: 100,
             calm_ms: 10_000,

@@ -15,6 +15,8 @@ pub(super) struct ElectionTimer {
     /// The patience is multiplied by two to this power.
     stretch: u32,
     stretched_at: Millis,
+    /// How often it asked for votes since it last heard of a leader or voted for another.
+    rounds: u32,
     /// How many more elections a fresh group's first voter tries without the usual patience.
     eager: u32,
 }
@@ -27,6 +29,7 @@ impl ElectionTimer {
             heard_leader_at: None,
             stretch: 0,
             stretched_at: now,
+            rounds: 0,
             eager: 0,
         };
         match eagerness {
@@ -42,6 +45,24 @@ impl ElectionTimer {
 
     /// Waits a full patience from `now` on.
     pub(super) fn restart(&mut self, now: Millis, options: &Options) {
+        self.rounds = 0;
+        self.wait_full(now, options);
+    }
+
+    /// How long a candidate waits for votes before it asks again. Patience is over already: what
+    /// is left to wait out is a peer that heard the leader a moment later, or a split vote. So the
+    /// first rounds are short; but each is twice as long as the one before, since a slow disk must
+    /// find time to write a vote down.
+    pub(super) fn next_round(&mut self, now: Millis, options: &Options) {
+        let wait_ms = options.heartbeat_ms << self.rounds;
+        if self.eager > 0 || wait_ms >= options.election_ms_min {
+            return self.wait_full(now, options);
+        }
+        self.rounds += 1;
+        self.deadline = Millis(now.0 + wait_ms + self.draw() % wait_ms);
+    }
+
+    fn wait_full(&mut self, now: Millis, options: &Options) {
         let (min, max) = match self.eager.checked_sub(1) {
             Some(left) => {
                 self.eager = left;
@@ -72,7 +93,12 @@ impl ElectionTimer {
         self.heard_leader_at.is_some_and(|at| now.0.saturating_sub(at.0) < options.election_ms_min)
     }
 
-    /// An election proved needless, or this host was starved: be slower to suspect.
+    /// Whether a leader was ever heard by this timer.
+    pub(super) fn knew_a_leader(&self) -> bool {
+        self.heard_leader_at.is_some()
+    }
+
+    /// An election proved needless: be slower to suspect.
     pub(super) fn stretch(&mut self, now: Millis, options: &Options) {
         if options.election_ms_max << self.stretch < options.election_ms_cap {
             self.stretch += 1;
@@ -124,9 +150,23 @@ mod tests {
             };
             (0..100).map(|_| draw()).collect()
         };
-        assert!(deadlines(1).iter().all(|at| (400..800).contains(at)));
+        assert!(deadlines(1).iter().all(|at| (300..500).contains(at)));
         assert_eq!(deadlines(1), deadlines(1));
         assert_ne!(deadlines(1), deadlines(2));
+    }
+
+    #[test]
+    fn a_candidate_asks_again_soon_then_ever_later() {
+        let options = Options::default();
+        let mut timer = ElectionTimer::new(1, Millis(0), Eagerness::Patient, &options);
+        let mut round = || {
+            timer.next_round(Millis(0), &options);
+            timer.deadline().0
+        };
+        assert!((100..200).contains(&round()));
+        assert!((200..400).contains(&round()));
+        assert!(round() >= options.election_ms_min);
+        assert!(round() >= options.election_ms_min);
     }
 
     #[test]
@@ -137,10 +177,10 @@ mod tests {
             timer.stretch(Millis(0), &options);
         }
         timer.restart(Millis(0), &options);
-        assert!((1_600..=3_000).contains(&timer.deadline().0), "{:?}", timer.deadline());
+        assert!((1_200..=3_000).contains(&timer.deadline().0), "{:?}", timer.deadline());
         for round in 1..9 {
             timer.heard_leader(Millis(round * 10_001), &options);
         }
-        assert!((400..800).contains(&(timer.deadline().0 - 80_008)));
+        assert!((300..500).contains(&(timer.deadline().0 - 80_008)));
     }
 }

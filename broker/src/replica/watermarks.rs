@@ -7,7 +7,7 @@
 use highwater_protocol::ids::{LogIndex, NodeId, Offset, Term};
 
 use super::event::Leadership;
-use crate::raft::Millis;
+use crate::raft::{Millis, Standing};
 
 use super::Replica;
 use super::acks::{Reached, SyncReach};
@@ -21,6 +21,7 @@ pub(super) struct Told {
     term: Term,
     leader: Option<NodeId>,
     in_sync: Vec<NodeId>,
+    standing: Standing,
 }
 
 impl Replica {
@@ -39,6 +40,25 @@ impl Replica {
         let sync = self.sync_reach(now);
         self.waiters.complete(Reached { commit, sync }, &self.raft, out);
         self.tell_leadership(now, out);
+        self.log_standing();
+    }
+
+    /// Elections in the log: who stood, who led, in which term.
+    fn log_standing(&mut self) {
+        let standing = self.raft.standing();
+        if standing == self.told.standing {
+            return;
+        }
+        let before = std::mem::replace(&mut self.told.standing, standing);
+        let (partition, term) = (self.partition, self.raft.term());
+        match (standing, before) {
+            (Standing::Leads, _) | (_, Standing::Leads) => {
+                tracing::info!(%partition, %term, ?before, ?standing, "leadership");
+            }
+            (Standing::Alone | Standing::Follows(_) | Standing::Sounds | Standing::Stands, _) => {
+                tracing::debug!(%partition, %term, ?before, ?standing, "election");
+            }
+        }
     }
 
     fn sync_reach(&self, now: Millis) -> SyncReach {

@@ -351,14 +351,15 @@ fn thesis_4_2_1_a_learner_becomes_a_voter_once_it_has_caught_up() {
 
 #[test]
 fn thesis_6_2_a_leader_without_a_majority_steps_down() {
-    let mut group = Group::new(&[1, 2, 3], &[], 5, Options::default());
+    let options = Options::default();
+    let mut group = Group::new(&[1, 2, 3], &[], 5, options);
     group.run(200);
     for cut in [OTHER, THIRD] {
         group.nodes.get_mut(&cut).expect("it exists").up = false;
     }
-    group.run(600);
+    group.run(options.election_ms_max - options.heartbeat_ms * 2);
     assert!(group.node(1).raft.is_leader(), "not before the time-out");
-    group.run(600);
+    group.run(options.election_ms_max);
     assert!(!group.node(1).raft.is_leader());
 }
 
