@@ -4,7 +4,7 @@
 //! every partition. A pass costs as much as it changed. What a crash may take away is decided here
 //! and nowhere else: `crashed` is told how a broker died, and demands afterwards what must have survived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use highwater_protocol::ids::{LogIndex, NodeId, Term, TopicPartition};
@@ -51,8 +51,9 @@ pub struct Shadow {
     log_start: LogIndex,
     /// Set from a crash until the log was read again.
     must_survive: Option<LogIndex>,
-    /// A power cut has taken entries from it that others may believe it has.
-    pub(super) lost_entries: bool,
+    /// Frames that a power cut has taken from it, by end and hash: until it is heard of again, others
+    /// rightly count on what it said of them.
+    lost: BTreeSet<(LogIndex, u64)>,
 }
 
 /// What is remembered of the whole cluster.
@@ -84,6 +85,17 @@ impl Shadow {
     pub fn frame_ending_at(&self, end: LogIndex) -> Option<&Frame> {
         let at = self.frames.partition_point(|frame| frame.end < end);
         self.frames.get(at).filter(|frame| frame.end == end)
+    }
+
+    /// Whether it holds a frame now.
+    pub(super) fn holds(&self, frame: &Frame) -> bool {
+        self.frame_ending_at(frame.end).is_some_and(|held| held.hash == frame.hash)
+    }
+
+    /// Whether it holds a frame, or held it until a power cut took it. What a leader's cut took does not
+    /// count, whatever it said before.
+    pub(super) fn held(&self, frame: &Frame) -> bool {
+        self.holds(frame) || self.lost.contains(&(frame.end, frame.hash))
     }
 
     /// How much of it is what was committed.
@@ -170,6 +182,9 @@ impl Checker {
             if held || last.end <= log.start().0 {
                 break;
             }
+            if shadow.must_survive.is_some() {
+                shadow.lost.insert((last.end, last.hash));
+            }
             shadow.frames.pop();
             cut = true;
         }
@@ -182,7 +197,6 @@ impl Checker {
                 );
             }
             shadow.flushed = shadow.flushed.min(end);
-            shadow.lost_entries |= cut;
         } else if cut {
             self.truncations += 1;
             shadow.flushed = shadow.flushed.min(end);
@@ -203,6 +217,10 @@ impl Checker {
                 invariant: "S2: every record returned passes its checks",
                 detail: format!("{node}, {partition}: {detail}"),
             })?;
+            // What it has again it may be told to cut: then it is not the power cut that took it.
+            for frame in &frames {
+                shadow.lost.remove(&(frame.end, frame.hash));
+            }
             shadow.frames.extend(frames);
             from = read.end;
         }
@@ -324,10 +342,9 @@ impl Checker {
 
     pub(super) fn counts(&self, node: NodeId, partition: TopicPartition, frame: &Frame) -> bool {
         let Some(shadow) = self.shadows.get(&(node, partition)) else { return false };
-        let holds = shadow.frame_ending_at(frame.end).is_some_and(|held| held.hash == frame.hash);
         match self.policies[&partition] {
-            FlushPolicy::Ack => holds && shadow.flushed >= frame.end,
-            FlushPolicy::Interval { .. } => holds,
+            FlushPolicy::Ack => shadow.holds(frame) && shadow.flushed >= frame.end,
+            FlushPolicy::Interval { .. } => shadow.held(frame),
         }
     }
 

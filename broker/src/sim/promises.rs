@@ -71,11 +71,7 @@ impl Checker {
                 format_args!("{leader} acknowledges {frame:?} of {partition} under {acks:?}"),
             );
         }
-        let lacking = in_sync.iter().find(|voter| {
-            // A leader learns only later what a power cut has taken from a voter.
-            let lost = self.shadow(**voter, partition).is_some_and(|shadow| shadow.lost_entries);
-            !lost && !self.counts(**voter, partition, frame)
-        });
+        let lacking = in_sync.iter().find(|voter| !self.counts(**voter, partition, frame));
         if let (AckMode::Sync, Some(lacking)) = (acks, lacking) {
             return broken(
                 "I1: sync is acknowledged when every in-sync voter counts it",
@@ -96,12 +92,10 @@ impl Checker {
     ) -> Checked {
         let mut holders = 0;
         let mut on_disk = 0;
-        for ((_, of), shadow) in &self.shadows {
-            let holds = *of == partition
-                && shadow.frame_ending_at(frame.end).is_some_and(|held| held.hash == frame.hash);
-            let lost = *of == partition && shadow.lost_entries;
-            holders += u8::from(holds || lost);
-            on_disk += u8::from(holds && shadow.flushed >= frame.end);
+        for (_, shadow) in self.shadows.iter().filter(|((_, of), _)| *of == partition) {
+            // A leader learns only later what a power cut has taken from a replica.
+            holders += u8::from(shadow.held(frame));
+            on_disk += u8::from(shadow.holds(frame) && shadow.flushed >= frame.end);
         }
         if receipt.replicas > holders || receipt.flushed > on_disk {
             return broken(
