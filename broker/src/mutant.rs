@@ -62,6 +62,10 @@ mutants! {
     FlushVouchesForLater,
     /// A failed flush is taken for a flush.
     FlushErrorIgnored,
+    /// A file that cannot be flushed takes every replica of the same flush out of service.
+    FlushErrorSpreads,
+    /// A flush that a closed replica had asked for counts for the one opened in its place.
+    LateFlushCounts,
     /// The cut of a log is not flushed before what replaces it is.
     CutNotFlushed,
     /// Index entries are written before the frames they name are flushed.

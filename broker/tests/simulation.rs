@@ -4,6 +4,7 @@
 //! Long campaigns: `cargo run --release -p highwater-broker --features sim --example simulate`.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use highwater_broker::replica::FlushPolicy;
 use highwater_broker::sim::checker::{Checked, Death};
@@ -37,6 +38,7 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.truncations > least / 8, "{reached:#?}");
     assert!(reached.commands > least / 4, "{reached:#?}");
     assert!(reached.suspects > 0 && reached.failed_replicas > 0, "{reached:#?}");
+    assert!(reached.spared_replicas > 0 && reached.reopened > least / 2, "{reached:#?}");
     assert!(reached.reads > 100 * least, "{reached:#?}");
 }
 
@@ -142,6 +144,30 @@ fn a_replica_that_may_have_forgotten_what_it_counted_is_suspect_until_it_caught_
         assert!(!cluster.view(follower, partition).expect("it is up").suspect);
         Ok(())
     });
+}
+
+#[test]
+fn a_file_that_cannot_be_flushed_takes_its_own_replica_out_of_service_and_no_other() {
+    let swarm = Swarm::quiet(3, vec![FlushPolicy::Ack; 4]);
+    for seed in 0..5 {
+        let mut cluster = Cluster::new(seed, swarm.clone());
+        let verdict = sim::judge(&mut cluster, |cluster| {
+            cluster.run_for_ms(2_000)?;
+            cluster.nodes[0].disk.fail_next_flush_of(Path::new("/data/topic/2"));
+            cluster.run_for_ms(4_000)?;
+            let out_of_service = &cluster.nodes[0].failed;
+            assert_eq!(out_of_service.iter().collect::<Vec<_>>(), [&cluster.partitions[2]]);
+            let shown = |number: usize| {
+                let end = cluster.checker.committed(cluster.partitions[number]).end();
+                let view = cluster.view(0, cluster.partitions[number]).expect("it is up");
+                end.since(view.flushed)
+            };
+            assert!([0, 1, 3].into_iter().all(|number| shown(number) < 20));
+            cluster.heal_and_check()
+        });
+        let outcome = sim::conclude(seed, cluster, verdict);
+        assert!(outcome.failure.is_none(), "{}", outcome.failure.expect("checked"));
+    }
 }
 
 /// Where entries count before they are flushed, a power cut of all may take what the interval held back;

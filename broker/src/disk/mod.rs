@@ -62,6 +62,15 @@ pub trait File: Send + Sync {
     fn flush(&self) -> io::Result<()>;
 }
 
+/// A file that failed among those that were flushed together.
+#[derive(Debug)]
+pub struct FlushFailure {
+    /// Its place among them.
+    pub file: usize,
+    /// What the device said.
+    pub error: io::Error,
+}
+
 /// The same error with the path and the attempted act in front, so that it explains itself.
 pub(crate) fn explain(error: &io::Error, act: &str, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {act} {}: {error}", path.display()))

@@ -134,8 +134,7 @@ impl Replica {
     /// The flush asked for by the last `take_unflushed` is over.
     pub fn flushed(&mut self, now: Millis, result: Result<(), &io::Error>, out: &mut Output) {
         self.now = now;
-        // Without one under way, it was asked for by a replica that was closed since.
-        let Some(given) = self.flush.under_way.take() else { return };
+        let given = self.flush.under_way.take().expect("a replica hears only of its own flushes");
         let result = match mutant::active(Mutant::FlushErrorIgnored) {
             true => Ok(()),
             false => result,

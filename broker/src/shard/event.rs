@@ -3,7 +3,6 @@
 //! Events and effects are plain values. Whoever drives a shard (a thread, or the simulator) carries
 //! out the effects of a pass in order before it starts the next pass.
 
-use std::io;
 use std::sync::Arc;
 
 use highwater_protocol::error::WireError;
@@ -11,7 +10,7 @@ use highwater_protocol::ids::{Incarnation, NodeId, TopicPartition};
 use highwater_protocol::native::produce::Receipt;
 use highwater_protocol::peer::GroupMessage;
 
-use crate::disk::File;
+use crate::disk::{File, FlushFailure};
 use crate::log::LogReader;
 
 /// Milliseconds of a clock that never goes back; only differences mean anything.
@@ -44,8 +43,8 @@ pub enum Event {
         /// What it says, group by group.
         messages: Vec<GroupMessage>,
     },
-    /// The flush of an earlier pass is over.
-    Flushed(FlushTicket, io::Result<()>),
+    /// The flush of an earlier pass is over, but for the files that failed.
+    Flushed(FlushTicket, Vec<FlushFailure>),
     /// A request of the operator or the controller about one replica.
     Admin(RequestId, TopicPartition, ReplicaCommand),
     /// Time has passed.
@@ -74,7 +73,7 @@ pub enum Effect {
         /// The messages.
         messages: Vec<GroupMessage>,
     },
-    /// Flush all of these files, then report `Event::Flushed` once.
+    /// Flush all of these files, then report `Event::Flushed` once, with the places of those that failed.
     Flush(FlushTicket, Vec<Arc<dyn File>>),
     /// Answer a produce.
     Produced(RequestId, Result<Receipt, WireError>),

@@ -11,6 +11,7 @@
 
 mod deadlines;
 pub mod event;
+mod flushes;
 pub mod handle;
 mod heartbeats;
 mod journal;
@@ -28,7 +29,7 @@ use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{Incarnation, NodeId, TopicPartition};
 use highwater_protocol::peer::GroupMessage;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, FlushFailure};
 use crate::log;
 use crate::mutant::{self, Mutant};
 use crate::raft::{HardState, Suspicion};
@@ -36,6 +37,7 @@ use crate::replica::{Boot, LastLife, Output, Replica};
 
 use deadlines::Deadlines;
 use event::{AfterClose, Effect, Event, FlushTicket, Identity, Leadership, Millis, OpenReplica};
+use flushes::{Flushes, Part};
 use heartbeats::HeartbeatRound;
 use journal::{Journal, Memory, Remembered};
 use peers::{Outbox, Peers};
@@ -68,8 +70,7 @@ pub struct Shard {
     round: HeartbeatRound,
     peers: Peers,
     outbox: Outbox,
-    flushes: BTreeMap<FlushTicket, Vec<TopicPartition>>,
-    next_ticket: u64,
+    flushes: Flushes,
     /// When an event was last taken.
     awake_at: Millis,
 }
@@ -112,8 +113,7 @@ impl Shard {
             round: HeartbeatRound::new(now, heartbeat_ms, seed),
             peers: Peers::new(incarnation),
             outbox: Outbox::default(),
-            flushes: BTreeMap::new(),
-            next_ticket: 0,
+            flushes: Flushes::default(),
             awake_at: now,
         })
     }
@@ -138,7 +138,7 @@ impl Shard {
             Event::Peer { from, incarnation, to, messages } => {
                 self.receive(now, from, incarnation, to, messages, out);
             }
-            Event::Flushed(ticket, result) => self.flushed(now, ticket, &result, out),
+            Event::Flushed(ticket, failures) => self.flushed(now, ticket, &failures, out),
             Event::Admin(id, partition, command) => {
                 let Some(hosted) = self.replicas.get_mut(&partition) else {
                     out.push(Effect::Answered(id, Err(unknown(partition))));
@@ -175,13 +175,14 @@ impl Shard {
             self.fold(*partition, output, out);
         }
         let mut files = Vec::new();
-        let mut flushing = Vec::new();
+        let mut parts = Vec::new();
         for partition in dirty {
             let Some(hosted) = self.replicas.get_mut(&partition) else { continue };
             hosted.write_down(partition, &mut self.journal);
             if let Some(unflushed) = hosted.replica.take_unflushed(now) {
+                let first = files.len();
                 files.extend(unflushed);
-                flushing.push(partition);
+                parts.push(Part { partition, files: first..files.len() });
             }
             self.deadlines.set(partition, hosted.replica.next_deadline());
         }
@@ -192,11 +193,8 @@ impl Shard {
             return Err(error);
         }
         self.outbox.drain_into(&self.peers, out);
-        if !flushing.is_empty() {
-            let ticket = FlushTicket(self.next_ticket);
-            self.next_ticket += 1;
-            self.flushes.insert(ticket, flushing);
-            out.push(Effect::Flush(ticket, files));
+        if !parts.is_empty() {
+            out.push(Effect::Flush(self.flushes.begin(parts), files));
         }
         Ok(())
     }
@@ -263,6 +261,7 @@ impl Shard {
         let Some(mut hosted) = self.replicas.remove(&partition) else { return };
         self.dirty.remove(&partition);
         self.deadlines.forget(partition);
+        self.flushes.leave(partition);
         hosted.write_down(partition, &mut self.journal);
         let mut output = Output::default();
         let closed = hosted.replica.close(&mut output);
@@ -323,15 +322,14 @@ impl Shard {
         &mut self,
         now: Millis,
         ticket: FlushTicket,
-        result: &io::Result<()>,
+        failures: &[FlushFailure],
         out: &mut Vec<Effect>,
     ) {
-        let flushed = self.flushes.remove(&ticket).expect("the driver reports each flush once");
-        for partition in flushed {
-            let Some(hosted) = self.replicas.get_mut(&partition) else { continue };
+        for part in self.flushes.end(ticket) {
+            let Some(hosted) = self.replicas.get_mut(&part.partition) else { continue };
             let mut output = Output::default();
-            hosted.replica.flushed(now, result.as_ref().copied(), &mut output);
-            self.touched(partition, output, out);
+            hosted.replica.flushed(now, part.result(failures), &mut output);
+            self.touched(part.partition, output, out);
         }
     }
 

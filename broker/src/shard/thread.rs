@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, info};
 
 use crate::disk::flusher::Flusher;
-use crate::disk::{Disk, File};
+use crate::disk::{Disk, File, FlushFailure};
 use crate::metrics::Metrics;
 use crate::raft::Millis;
 use crate::shard::event::{AdminReply, AfterClose, Effect, Event, FlushTicket, RequestId};
@@ -97,7 +97,7 @@ struct Driver {
     around: Surroundings,
     inbox: Inbox,
     stopping: Receiver<()>,
-    flushed: Receiver<io::Result<()>>,
+    flushed: Receiver<Vec<FlushFailure>>,
     flushing: Flushing,
     produces: HashMap<RequestId, oneshot::Sender<Result<Receipt, WireError>>>,
     admins: HashMap<RequestId, oneshot::Sender<Result<AdminReply, WireError>>>,
@@ -107,14 +107,21 @@ struct Driver {
 
 /// Flushes of this shard: one group under way, the next one gathering.
 struct Flushing {
-    done: Sender<io::Result<()>>,
+    done: Sender<Vec<FlushFailure>>,
     under_way: Option<UnderWay>,
     waiting: Vec<(FlushTicket, Vec<Arc<dyn File>>)>,
 }
 
 struct UnderWay {
-    tickets: Vec<FlushTicket>,
+    tickets: Vec<Wanted>,
     since: Instant,
+}
+
+/// What one ticket wants of a group: passes that wrote to the same file share it.
+struct Wanted {
+    ticket: FlushTicket,
+    /// The place in the group of each of its files.
+    places: Vec<usize>,
 }
 
 impl Driver {
@@ -142,8 +149,8 @@ impl Driver {
     fn take_events(&mut self) -> u64 {
         let now = self.around.clock.now();
         let mut events = 0;
-        while let Ok(result) = self.flushed.try_recv() {
-            self.take_flushed(now, &result);
+        while let Ok(failures) = self.flushed.try_recv() {
+            self.take_flushed(now, &failures);
             events += 1;
         }
         while events < EVENTS_MAX
@@ -176,17 +183,13 @@ impl Driver {
         self.shard.step(now, event, &mut self.effects);
     }
 
-    fn take_flushed(&mut self, now: Millis, result: &io::Result<()>) {
+    fn take_flushed(&mut self, now: Millis, failures: &[FlushFailure]) {
         let UnderWay { tickets, since } =
             self.flushing.under_way.take().expect("only what is under way ends");
         self.around.metrics.flushes.record(since.elapsed());
-        for ticket in tickets {
-            // An error belongs to every pass of the group, and an `io::Error` cannot be copied.
-            let result = match result {
-                Ok(()) => Ok(()),
-                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-            };
-            self.shard.step(now, Event::Flushed(ticket, result), &mut self.effects);
+        for wanted in tickets {
+            let failures = wanted.failures(failures);
+            self.shard.step(now, Event::Flushed(wanted.ticket, failures), &mut self.effects);
         }
     }
 
@@ -288,18 +291,46 @@ impl Flushing {
         if self.under_way.is_some() || self.waiting.is_empty() {
             return;
         }
-        let mut tickets = Vec::with_capacity(self.waiting.len());
-        let mut seen = BTreeSet::new();
-        let mut files: Vec<Arc<dyn File>> = Vec::new();
-        for (ticket, wanted) in self.waiting.drain(..) {
-            tickets.push(ticket);
-            let new = |file: &Arc<dyn File>| seen.insert(Arc::as_ptr(file).cast::<()>() as usize);
-            files.extend(wanted.into_iter().filter(new));
-        }
+        let (tickets, files) = gather(&mut self.waiting);
         self.under_way = Some(UnderWay { tickets, since: Instant::now() });
         let done = self.done.clone();
         // Nobody listens after the shard was stopped.
-        flusher.flush(files, Box::new(move |result| drop(done.send(result))));
+        flusher.flush(files, Box::new(move |failures| drop(done.send(failures))));
+    }
+}
+
+/// One group out of all that waits: each file once, however many tickets want it.
+fn gather(
+    waiting: &mut Vec<(FlushTicket, Vec<Arc<dyn File>>)>,
+) -> (Vec<Wanted>, Vec<Arc<dyn File>>) {
+    let mut tickets = Vec::with_capacity(waiting.len());
+    let mut seen = HashMap::new();
+    let mut files: Vec<Arc<dyn File>> = Vec::new();
+    for (ticket, wanted) in waiting.drain(..) {
+        let mut places = Vec::with_capacity(wanted.len());
+        for file in wanted {
+            let place =
+                *seen.entry(Arc::as_ptr(&file).cast::<()>() as usize).or_insert(files.len());
+            if place == files.len() {
+                files.push(file);
+            }
+            places.push(place);
+        }
+        tickets.push(Wanted { ticket, places });
+    }
+    (tickets, files)
+}
+
+impl Wanted {
+    /// Of the files of the group that failed, those that this ticket wanted, by their places in it.
+    fn failures(&self, failures: &[FlushFailure]) -> Vec<FlushFailure> {
+        let failed = |place: &usize| failures.iter().find(|failure| failure.file == *place);
+        let own = self.places.iter().enumerate().filter_map(|(file, place)| {
+            // Several tickets may share the error, and an `io::Error` cannot be copied.
+            let error = &failed(place)?.error;
+            Some(FlushFailure { file, error: io::Error::new(error.kind(), error.to_string()) })
+        });
+        own.collect()
     }
 }
 
@@ -323,3 +354,30 @@ const EVENTS_MAX: u64 = 1024;
 const PASS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The longest sleep, should a shard have nothing due at all.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::mmap::MmapDisk;
+
+    #[test]
+    fn a_failed_file_is_told_to_every_ticket_that_wanted_it_and_to_no_other() {
+        let dir = tempfile::tempdir().expect("the test's own directory");
+        let file =
+            |name: &str| MmapDisk.create(&dir.path().join(name), 4096, 4096).expect("create");
+        let (a, b, c) = (file("a"), file("b"), file("c"));
+        let mut waiting = vec![
+            (FlushTicket(1), vec![Arc::clone(&a), Arc::clone(&b)]),
+            (FlushTicket(2), vec![Arc::clone(&c)]),
+            (FlushTicket(3), vec![c, b, a]),
+        ];
+        let (tickets, files) = gather(&mut waiting);
+        assert_eq!((files.len(), waiting.len()), (3, 0));
+        let failures = [FlushFailure { file: 1, error: io::Error::other("the device failed") }];
+        let told = tickets.iter().map(|wanted| {
+            let own = wanted.failures(&failures);
+            (wanted.ticket.0, own.iter().map(|failure| failure.file).collect())
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [(1, vec![1]), (2, vec![]), (3, vec![1])]);
+    }
+}

@@ -51,6 +51,8 @@ pub struct Shadow {
     log_start: LogIndex,
     /// Set from a crash until the log was read again.
     must_survive: Option<LogIndex>,
+    /// Whether power was lost in that crash.
+    power_lost: bool,
     /// Frames that a power cut has taken from it, by end and hash: until it is heard of again, others
     /// rightly count on what it said of them.
     lost: BTreeSet<(LogIndex, u64)>,
@@ -85,6 +87,14 @@ impl Shadow {
     pub fn frame_ending_at(&self, end: LogIndex) -> Option<&Frame> {
         let at = self.frames.partition_point(|frame| frame.end < end);
         self.frames.get(at).filter(|frame| frame.end == end)
+    }
+
+    /// It ended, and comes back with this at least; a second end before that takes nothing back.
+    fn ended(&mut self, survives: LogIndex) {
+        let survives = self.must_survive.map_or(survives, |before| before.min(survives));
+        self.must_survive = Some(survives);
+        self.commit = LogIndex::ZERO;
+        self.log_start = LogIndex::ZERO;
     }
 
     /// Whether it holds a frame now.
@@ -147,12 +157,20 @@ impl Checker {
                         shadow.agreed(&self.committed[partition]).min(shadow.flushed)
                     }
                 };
-                // A second crash before the log was read again takes nothing back.
-                let survives = shadow.must_survive.map_or(survives, |before| before.min(survives));
-                shadow.must_survive = Some(survives);
-                shadow.commit = LogIndex::ZERO;
-                shadow.log_start = LogIndex::ZERO;
+                shadow.power_lost |= match death {
+                    Death::Killed => false,
+                    Death::PowerLost | Death::AmidPass => true,
+                };
+                shadow.ended(survives);
             }
+        }
+    }
+
+    /// A replica was closed in this pass, which may have cut what was not committed.
+    pub fn closed(&mut self, node: NodeId, partition: TopicPartition) {
+        if let Some(shadow) = self.shadows.get_mut(&(node, partition)) {
+            let survives = shadow.agreed(&self.committed[&partition]);
+            shadow.ended(survives);
         }
     }
 
@@ -182,12 +200,13 @@ impl Checker {
             if held || last.end <= log.start().0 {
                 break;
             }
-            if shadow.must_survive.is_some() {
+            if shadow.power_lost {
                 shadow.lost.insert((last.end, last.hash));
             }
             shadow.frames.pop();
             cut = true;
         }
+        shadow.power_lost = false;
         let end = shadow.end();
         if let Some(survives) = shadow.must_survive.take() {
             if end < survives {

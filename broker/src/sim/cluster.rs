@@ -4,6 +4,7 @@
 //! next happening off the queue; what must hold: the same seed takes the same steps.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use highwater_protocol::native::produce::{AckMode, Receipt};
 use highwater_protocol::peer::{AppendRequest, GroupMessage, PeerBody, PeerFrame, RaftMessage};
 use uuid::Uuid;
 
-use crate::disk::File;
+use crate::disk::{File, FlushFailure};
 use crate::replica::View;
 use crate::shard::event::{Event, FlushTicket, ReplicaCommand, RequestId};
 use crate::sim::checker::{Checked, Checker, Death};
@@ -62,12 +63,14 @@ pub(super) enum Happening {
     RestartFailed(usize),
     /// Partitions heal.
     HealNetwork,
+    /// A broker is told to host a partition.
+    Open(usize, usize),
 }
 
 /// Whether a flush's files were on the device when it was asked for, or are only now.
 pub(super) enum Early {
     /// Done at once; only the answer took its time.
-    Done(std::io::Result<()>),
+    Done(Vec<FlushFailure>),
     /// To be done when the answer is due.
     Pending,
 }
@@ -192,11 +195,11 @@ impl Cluster {
             Happening::Deliver { from, to, frame } => self.deliver(from, to, frame),
             Happening::FlushDone { node, life, ticket, files, early } => {
                 if self.nodes[node].life == life && self.nodes[node].is_up() {
-                    let result = match early {
-                        Early::Done(result) => result,
-                        Early::Pending => files.iter().try_for_each(|file| file.flush()),
+                    let failures = match early {
+                        Early::Done(failures) => failures,
+                        Early::Pending => flush_each(&files),
                     };
-                    self.give(node, Event::Flushed(ticket, result));
+                    self.give(node, Event::Flushed(ticket, failures));
                     return self.bury_if_dead(node);
                 }
             }
@@ -210,6 +213,7 @@ impl Cluster {
             Happening::Restart(node) => return self.start(node),
             Happening::RestartFailed(node) => return self.restart_failed(node),
             Happening::HealNetwork => self.network.heal(),
+            Happening::Open(node, number) => self.open(node, number),
         }
         Ok(())
     }
@@ -278,6 +282,7 @@ impl Cluster {
             self.trace.note(self.now_us, format_args!("broker {node} stops: {error}"));
             return self.power_off(node, Death::AmidPass);
         }
+        self.note_services(node, &effects);
         self.observe(node)?;
         self.trace.mix(&[effects.len() as u64]);
         self.carry_out(node, effects)?;
@@ -303,7 +308,7 @@ impl Cluster {
     fn observe(&mut self, node: usize) -> Checked {
         let broker = &self.nodes[node];
         let shard = broker.shard.as_ref().expect("only a broker that is up is looked at");
-        for partition in &self.partitions {
+        for (number, partition) in self.partitions.iter().enumerate() {
             if broker.failed.contains(partition) {
                 continue;
             }
@@ -311,8 +316,8 @@ impl Cluster {
                 let view = replica.view();
                 self.trace.mix(&[view.commit.0, view.log_end.0, u64::from(view.term.0)]);
                 let observed = self.checker.observe(broker.id, *partition, &view, replica.log());
-                // What a failed disk still shows is nobody's promise.
-                if !broker.disk.has_failed() {
+                // What a replica shows whose files have failed is nobody's promise.
+                if !broker.disk.has_failed_in(&dir_of(number)) {
                     observed?;
                 }
             }
@@ -331,6 +336,17 @@ impl Cluster {
         self.next_admin += 1;
         self.give(node, Event::Admin(id, partition, command));
     }
+}
+
+/// Flushes files one by one, whatever becomes of the others.
+pub(super) fn flush_each(files: &[Arc<dyn File>]) -> Vec<FlushFailure> {
+    let flushed = files.iter().enumerate().map(|(file, flushed)| (file, flushed.flush()));
+    flushed.filter_map(|(file, done)| Some(FlushFailure { file, error: done.err()? })).collect()
+}
+
+/// Where the replica of a partition lies on every broker.
+pub(super) fn dir_of(number: usize) -> PathBuf {
+    PathBuf::from(format!("/data/topic/{number}"))
 }
 
 /// A message without its entries.

@@ -29,6 +29,10 @@ pub struct Coverage {
     pub cuts: u64,
     /// Replicas out of service after a failed flush.
     pub failed_replicas: u64,
+    /// Replicas of the same brokers that went on meanwhile.
+    pub spared_replicas: u64,
+    /// Replicas closed and opened again in one life of their broker.
+    pub reopened: u64,
     /// Replicas that came back Suspect.
     pub suspects: u64,
     /// Leader transfers, voter changes and trims carried out.
@@ -62,6 +66,8 @@ impl AddAssign<&Coverage> for Coverage {
         self.pauses += other.pauses;
         self.cuts += other.cuts;
         self.failed_replicas += other.failed_replicas;
+        self.spared_replicas += other.spared_replicas;
+        self.reopened += other.reopened;
         self.suspects += other.suspects;
         self.commands += other.commands;
         self.messages += other.messages;

@@ -12,7 +12,7 @@ use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame};
 use crate::disk::File;
 use crate::shard::event::{Effect, FlushTicket, RequestId};
 use crate::sim::checker::{Broken, Checked};
-use crate::sim::cluster::{Cluster, Early, Happening};
+use crate::sim::cluster::{Cluster, Early, Happening, dir_of, flush_each};
 use crate::sim::node::node_number;
 use crate::sim::promises::Promise;
 
@@ -28,6 +28,28 @@ impl Cluster {
             return self.kill(node);
         }
         Ok(())
+    }
+
+    /// Which replicas came and went in a pass: to be known before anything of it is judged.
+    pub(super) fn note_services(&mut self, node: usize, effects: &[Effect]) {
+        let broker = &mut self.nodes[node];
+        for effect in effects {
+            match effect {
+                Effect::Closed(partition) => self.checker.closed(broker.id, *partition),
+                Effect::Opened(partition, _) => {
+                    broker.failed.remove(partition);
+                }
+                Effect::Failed(partition, _) => {
+                    broker.failed.insert(*partition);
+                }
+                Effect::Send { .. }
+                | Effect::Flush(..)
+                | Effect::Produced(..)
+                | Effect::Answered(..)
+                | Effect::Committed(_)
+                | Effect::Leadership(_) => {}
+            }
+        }
     }
 
     fn carry_out_one(&mut self, node: usize, effect: Effect) -> Checked {
@@ -97,11 +119,8 @@ impl Cluster {
         let takes_us = self.rng.long_tailed(self.swarm.flush_us_mean * slow).min(FLUSH_US_MAX);
         let at_us = self.now_us + 20 + takes_us;
         // A flush may reach the device long before it is answered, or only just then.
-        let early = if self.rng.per_mille(500) {
-            Early::Done(files.iter().try_for_each(|file| file.flush()))
-        } else {
-            Early::Pending
-        };
+        let early =
+            if self.rng.per_mille(500) { Early::Done(flush_each(&files)) } else { Early::Pending };
         self.schedule(at_us, Happening::FlushDone { node, life, ticket, files, early });
     }
 
@@ -122,8 +141,10 @@ impl Cluster {
             let leader = self.nodes[node].id;
             let now = self.nodes[node].clock(self.now_us);
             let shard = self.nodes[node].shard.as_ref().expect("it just answered");
-            let replica = shard.replica(partition).expect("it just answered");
-            let in_sync: Vec<NodeId> = replica.raft().in_sync(now).collect();
+            // What was answered in the pass that closed it was async, and promises nothing of others.
+            let replica = shard.replica(partition);
+            let in_sync: Vec<NodeId> =
+                replica.map_or(Vec::new(), |replica| replica.raft().in_sync(now).collect());
             let promise = Promise { leader, acks: asked.acks, in_sync: &in_sync };
             self.checker.acked(partition, promise, receipt, &asked.values)?;
             self.coverage.acked[asked.partition] += 1;
@@ -134,6 +155,7 @@ impl Cluster {
     }
 
     /// A replica out of service comes back when its broker restarts; what its flush did not reach is gone.
+    /// The others of its broker go on, also those whose files were flushed beside its own.
     fn replica_failed(
         &mut self,
         node: usize,
@@ -141,13 +163,16 @@ impl Cluster {
         reason: String,
     ) -> Checked {
         self.coverage.failed_replicas += 1;
-        if !self.nodes[node].disk.has_failed() {
+        let known = self.partitions.iter().position(|known| *known == partition);
+        let number = known.expect("a shard hosts what it was told to host");
+        let broker = &self.nodes[node];
+        if !broker.disk.has_failed_in(&dir_of(number)) {
             return Err(Broken {
-                invariant: "a replica fails only when its disk does",
+                invariant: "a replica fails only when its own files do",
                 detail: format!("broker {node}, {partition}: {reason}"),
             });
         }
-        self.nodes[node].failed.insert(partition);
+        self.coverage.spared_replicas += (self.partitions.len() - broker.failed.len()) as u64;
         Ok(())
     }
 }

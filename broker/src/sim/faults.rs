@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use highwater_protocol::ids::{NodeId, Offset};
 
-use crate::shard::event::ReplicaCommand;
+use crate::shard::event::{AfterClose, Event, ReplicaCommand};
 use crate::sim::checker::{Checked, Death};
 use crate::sim::cluster::{Cluster, Happening};
 use crate::sim::network::{Cut, Weather};
@@ -39,9 +39,11 @@ pub enum FaultKind {
     Trim,
     /// The weather changes.
     Weather,
+    /// A replica is moved away and comes back.
+    Reopen,
 }
 
-const KINDS: [FaultKind; 12] = [
+const KINDS: [FaultKind; 13] = [
     FaultKind::Kill,
     FaultKind::Power,
     FaultKind::Fuse,
@@ -54,6 +56,7 @@ const KINDS: [FaultKind; 12] = [
     FaultKind::Voters,
     FaultKind::Trim,
     FaultKind::Weather,
+    FaultKind::Reopen,
 ];
 
 impl FaultRates {
@@ -71,6 +74,7 @@ impl FaultRates {
             FaultKind::Voters => self.voters,
             FaultKind::Trim => self.trim,
             FaultKind::Weather => self.weather,
+            FaultKind::Reopen => self.reopen,
         }
     }
 }
@@ -132,6 +136,7 @@ impl Cluster {
             }
             FaultKind::Transfer | FaultKind::Voters | FaultKind::Trim => self.order(kind),
             FaultKind::Weather => self.network.weather = Weather::draw(&mut self.rng),
+            FaultKind::Reopen => self.reopen(node),
         }
         Ok(())
     }
@@ -225,6 +230,23 @@ impl Cluster {
         self.network.clog(node, other, until_us);
     }
 
+    /// A replica is closed and its files stay; it is opened again at once or before long.
+    fn reopen(&mut self, node: usize) {
+        let number = self.rng.below(self.partitions.len() as u64) as usize;
+        if !self.nodes[node].is_up() || self.nodes[node].failed.contains(&self.partitions[number]) {
+            return;
+        }
+        let partition = self.partitions[number];
+        self.trace.note(self.now_us, format_args!("broker {node} closes partition {number}"));
+        self.coverage.reopened += 1;
+        self.give(node, Event::Close(partition, AfterClose::Keep));
+        let after_us = match self.rng.below(2) {
+            0 => 0,
+            _ => self.rng.long_tailed(300_000),
+        };
+        self.schedule(self.now_us + after_us, Happening::Open(node, number));
+    }
+
     /// An operator's or a controller's wish.
     fn order(&mut self, kind: FaultKind) {
         let number = self.rng.below(self.partitions.len() as u64) as usize;
@@ -257,7 +279,8 @@ impl Cluster {
             | FaultKind::Clog
             | FaultKind::SlowDisk
             | FaultKind::BadFlush
-            | FaultKind::Weather => unreachable!("not an order"),
+            | FaultKind::Weather
+            | FaultKind::Reopen => unreachable!("not an order"),
         };
         self.trace.note(self.now_us, format_args!("broker {leader} is told {command:?}"));
         self.command(leader, partition, command);

@@ -1,6 +1,5 @@
 //! How simulated brokers boot, die and lose pages.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater_protocol::ids::{NodeId, TopicPartition};
@@ -10,7 +9,7 @@ use crate::log::{self, Log};
 use crate::replica::{FlushPolicy, LastLife, ReplicaOptions};
 use crate::shard::event::{Event, Identity, OpenReplica};
 use crate::sim::checker::{Broken, Checked, Death};
-use crate::sim::cluster::{Cluster, Happening};
+use crate::sim::cluster::{Cluster, Happening, dir_of};
 use crate::sim::model;
 use crate::sim::node::{SimNode, node_id};
 
@@ -40,10 +39,14 @@ impl Cluster {
             detail: format!("broker {node}: {error}"),
         })?;
         for number in 0..self.partitions.len() {
-            let open = self.open_replica(number);
-            self.give(node, Event::Open(Box::new(open)));
+            self.open(node, number);
         }
         Ok(())
+    }
+
+    pub(super) fn open(&mut self, node: usize, number: usize) {
+        let open = self.open_replica(number);
+        self.give(node, Event::Open(Box::new(open)));
     }
 
     fn open_replica(&self, number: usize) -> OpenReplica {
@@ -55,7 +58,7 @@ impl Cluster {
         };
         OpenReplica {
             partition: self.partitions[number],
-            dir: self.dir_of(number),
+            dir: dir_of(number),
             voters: self.voters_at_start(number),
             learners: Vec::new(),
             identity: Identity::Same,
@@ -67,21 +70,13 @@ impl Cluster {
         log::Options { segment_bytes_max: self.swarm.segment_bytes_max }
     }
 
-    fn dir_of(&self, number: usize) -> PathBuf {
-        PathBuf::from(format!("/data/topic/{number}"))
-    }
-
     /// S1: a log recovered twice is the same log.
     fn check_recovery_is_idempotent(&self, node: usize) -> Checked {
         let disk: Arc<dyn Disk> = Arc::clone(&self.nodes[node].disk) as Arc<dyn Disk>;
         for (number, partition) in self.partitions.iter().enumerate() {
             let recover = || -> Result<_, String> {
-                let opened = Log::open(
-                    Arc::clone(&disk),
-                    &self.dir_of(number),
-                    *partition,
-                    self.log_options(),
-                );
+                let opened =
+                    Log::open(Arc::clone(&disk), &dir_of(number), *partition, self.log_options());
                 let (log, _) = opened.map_err(|error| error.to_string())?;
                 let start = log.start().0;
                 let mut hashes = Vec::new();

@@ -95,6 +95,7 @@ impl SimNode {
     pub fn boot(&mut self, now_us: u64) -> std::io::Result<()> {
         assert!(self.shard.is_none(), "a broker has one life at a time");
         self.life += 1;
+        self.disk.begin_process();
         let options = ShardOptions {
             me: self.id,
             incarnation: self.incarnation(),

@@ -83,6 +83,8 @@ pub struct FaultRates {
     pub trim: u64,
     /// The network's mood changes.
     pub weather: u64,
+    /// A replica is closed, and opened again before long.
+    pub reopen: u64,
 }
 
 impl FaultRates {
@@ -100,6 +102,7 @@ impl FaultRates {
         voters: 0,
         trim: 0,
         weather: 0,
+        reopen: 0,
     };
 
     /// Where entries count before they are flushed, a fuse lit while one of three may lose its pages must
@@ -131,6 +134,7 @@ impl FaultRates {
             voters: rate(8_000),
             trim: rate(15_000),
             weather: rate(6_000),
+            reopen: rate(6_000),
         }
     }
 }

@@ -80,7 +80,8 @@ struct State {
     fuse: Option<u64>,
     dead: bool,
     flush_fails: FlushFails,
-    flush_failed: bool,
+    /// Files of which a flush failed under the present process.
+    failed: BTreeSet<PathBuf>,
     bytes_max: Option<u64>,
     names: BTreeMap<PathBuf, u64>,
     names_on_medium: BTreeMap<PathBuf, u64>,
@@ -114,7 +115,7 @@ impl SimDisk {
             fuse: None,
             dead: false,
             flush_fails: FlushFails::No,
-            flush_failed: false,
+            failed: BTreeSet::new(),
             bytes_max: None,
             names: BTreeMap::new(),
             names_on_medium: BTreeMap::new(),
@@ -159,14 +160,24 @@ impl SimDisk {
         self.lock().flush_fails = FlushFails::Next;
     }
 
-    /// The next flush of this file fails.
+    /// The next flush of this file, or of one in this directory, fails.
     pub fn fail_next_flush_of(&self, path: &Path) {
         self.lock().flush_fails = FlushFails::NextOf(path.to_owned());
     }
 
-    /// Whether a flush failed in this life.
+    /// A process starts on it: what failed under the one before is history.
+    pub fn begin_process(&self) {
+        self.lock().failed.clear();
+    }
+
+    /// Whether a flush failed under the present process.
     pub fn has_failed(&self) -> bool {
-        self.lock().flush_failed
+        !self.lock().failed.is_empty()
+    }
+
+    /// The same of a file in this directory.
+    pub fn has_failed_in(&self, dir: &Path) -> bool {
+        self.lock().failed.iter().any(|file| file.starts_with(dir))
     }
 
     /// How much can be allocated in all; without a limit at first.
@@ -303,12 +314,13 @@ impl State {
         let fails = match &self.flush_fails {
             FlushFails::No => false,
             FlushFails::Next => true,
-            FlushFails::NextOf(of) => of == path,
+            FlushFails::NextOf(of) => path.starts_with(of),
         };
         if fails {
             // The kernel reports the error once and takes the pages for clean.
             self.contents(id).forget();
-            (self.flush_fails, self.flush_failed) = (FlushFails::No, true);
+            self.flush_fails = FlushFails::No;
+            self.failed.insert(path.to_owned());
             self.injected.flush_errors += 1;
             return Err(io::Error::other("the device failed"));
         }
@@ -343,7 +355,8 @@ impl State {
         self.dirs.extend(parents.map(Path::to_owned));
         self.life += 1;
         self.injected.power_cuts += 1;
-        (self.fuse, self.dead, self.flush_failed) = (None, false, false);
+        (self.fuse, self.dead) = (None, false);
+        self.failed.clear();
         self.flush_fails = FlushFails::No;
     }
 }
