@@ -54,6 +54,8 @@ mutants! {
     SuspectVotes,
     /// A Suspect replica is trusted again with the first append that joins on.
     SuspectClearedEarly,
+    /// What an earlier life knew to be lost is not handed on when a replica is opened again.
+    SuspicionForgotten,
     /// A follower takes the leader's commit for its own log beyond what provably agrees.
     CommitUnmatched,
     /// A leader changes voters before it has committed in its own term.

@@ -38,7 +38,10 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.truncations > least / 8, "{reached:#?}");
     assert!(reached.commands > least / 4, "{reached:#?}");
     assert!(reached.suspects > 0 && reached.failed_replicas > 0, "{reached:#?}");
-    assert!(reached.spared_replicas > 0 && reached.reopened > least / 2, "{reached:#?}");
+    assert!(
+        reached.spared_replicas > 0 && reached.reopened > least / 2 && reached.rotted > least / 50,
+        "{reached:#?}"
+    );
     assert!(reached.reads > 100 * least, "{reached:#?}");
 }
 

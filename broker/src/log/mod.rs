@@ -191,6 +191,14 @@ impl Log {
     }
 }
 
+#[cfg(feature = "sim")]
+impl Log {
+    /// The file that takes appends now, for the simulator to spoil.
+    pub fn growing_file(&self) -> Option<PathBuf> {
+        self.active.then(|| self.current().segment.stem.log())
+    }
+}
+
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Log")

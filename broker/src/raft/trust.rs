@@ -16,8 +16,8 @@ use highwater_protocol::ids::{NodeId, Position};
 
 use super::quorum::VOTERS_MAX;
 
-/// Why a replica starts Suspect, if it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a replica starts Suspect, if it does; the graver the later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Suspicion {
     /// It has all that it ever counted.
     None,

@@ -44,6 +44,7 @@ use producers::{Placed, Producers};
 pub use event::{
     AdminReply, Identity, Lane, Leadership, OpenReplica, ProduceEvent, ReplicaCommand, RequestId,
 };
+pub use open::Remembered;
 pub use options::{FlushPolicy, ReplicaOptions};
 pub use output::{Outgoing, Output};
 #[cfg(feature = "sim")]

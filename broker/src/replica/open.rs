@@ -10,6 +10,7 @@ use highwater_protocol::ids::{NodeId, Position, TopicPartition};
 use super::event::{Identity, OpenReplica};
 use crate::disk::Disk;
 use crate::log::{Log, Recovered};
+use crate::mutant::{self, Mutant};
 use crate::raft::{
     CommitNews, Counts, HardState, Millis, Options, Raft, Start, Suspicion, TermStart, TermStarts,
 };
@@ -20,19 +21,34 @@ use super::receive::Parsed;
 use super::watermarks::Told;
 use super::{Boot, Failure, Flush, FlushPolicy, LastLife, Replica, ReplicaOptions};
 
+/// What must not be forgotten of a replica, whatever becomes of its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    /// Its term and vote.
+    pub hard: HardState,
+    /// Whether its log may lack what it once counted; a clean restart in between heals nothing.
+    pub suspicion: Suspicion,
+}
+
 impl Replica {
-    /// Opens or makes the replica's log and starts as a follower. `hard` is what the shard's
+    /// Opens or makes the replica's log and starts as a follower. `known` is what the shard's
     /// journal holds of it.
     pub fn open(
         disk: Arc<dyn Disk>,
-        hard: Option<HardState>,
+        known: Option<Remembered>,
         open: OpenReplica,
         boot: Boot,
         now: Millis,
     ) -> io::Result<Replica> {
         let OpenReplica { partition, dir, voters, learners, identity, options } = open;
         let (log, recovered) = Log::open(disk, &dir, partition, options.log)?;
-        let suspicion = suspicion(&options, hard, identity, boot.last_life, &recovered);
+        let found = suspicion(&options, known, identity, boot.last_life, &recovered);
+        // Files that are in order again prove nothing: only a leader's word ends a suspicion.
+        let remembered = known.map_or(Suspicion::None, |known| known.suspicion);
+        let suspicion = match mutant::active(Mutant::SuspicionForgotten) {
+            true => found,
+            false => found.max(remembered),
+        };
         if suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity {
             refuse_if_alone(partition, boot.me, &voters, &recovered)?;
         }
@@ -42,7 +58,7 @@ impl Replica {
         });
         let start = Start {
             me: boot.me,
-            hard: hard.unwrap_or_default(),
+            hard: known.map(|known| known.hard).unwrap_or_default(),
             terms: shape(&log, &recovered.term_starts),
             flushed: log.durable().min(log.end()),
             made_with: VoterSet { voters, learners },
@@ -95,7 +111,7 @@ pub(super) fn raft_options(partition: TopicPartition, options: &ReplicaOptions) 
 
 fn suspicion(
     options: &ReplicaOptions,
-    hard: Option<HardState>,
+    known: Option<Remembered>,
     identity: Identity,
     last_life: LastLife,
     recovered: &Recovered,
@@ -110,7 +126,7 @@ fn suspicion(
     }
     match (options.flush, last_life) {
         // A replica without a term in the journal never acknowledged anything.
-        (FlushPolicy::Interval { .. }, LastLife::Unclean) if hard.is_some() => Suspicion::LostTail,
+        (FlushPolicy::Interval { .. }, LastLife::Unclean) if known.is_some() => Suspicion::LostTail,
         (FlushPolicy::Interval { .. }, LastLife::Unclean | LastLife::Clean)
         | (FlushPolicy::Ack, LastLife::Unclean | LastLife::Clean) => Suspicion::None,
     }
@@ -126,7 +142,8 @@ fn refuse_if_alone(
     if voters != [me] {
         return Ok(());
     }
-    let what = recovered.damage.as_ref().map_or("its files are gone", |damage| &damage.detail);
+    let gone = "its files are gone, or were damaged in an earlier life";
+    let what = recovered.damage.as_ref().map_or(gone, |damage| &damage.detail);
     Err(io::Error::new(
         io::ErrorKind::InvalidData,
         format!(

@@ -99,9 +99,10 @@ impl Trio {
             options: options(self.flush),
         };
         let boot = Boot { me: id, incarnation: Incarnation(1), seed: 5, last_life };
-        let hard = self.saved.get(&id).copied();
+        let known = self.saved.get(&id);
+        let known = known.map(|hard| Remembered { hard: *hard, suspicion: Suspicion::None });
         let disk = Arc::new(MmapDisk);
-        let replica = Replica::open(disk, hard, open, boot, self.now).expect("it opens");
+        let replica = Replica::open(disk, known, open, boot, self.now).expect("it opens");
         self.replicas.insert(id, replica);
     }
 

@@ -4,6 +4,7 @@ use highwater_protocol::ids::{LogIndex, NodeId, Term};
 
 use super::Replica;
 use crate::log::Log;
+use crate::raft::Suspicion;
 
 /// Where a replica stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct View {
     pub leads: bool,
     /// Whether it may have forgotten what it counted.
     pub suspect: bool,
+    /// Whether nothing that it once counted can be missing.
+    pub trusted: bool,
     /// What it takes for committed.
     pub commit: LogIndex,
     /// Where its log begins.
@@ -36,6 +39,7 @@ impl Replica {
             term: self.raft.term(),
             leads: self.raft.is_leader(),
             suspect: self.raft.is_suspect(),
+            trusted: self.raft.suspicion() == Suspicion::None,
             commit: self.raft.commit(),
             log_start: log.start().0,
             log_end: log.end(),

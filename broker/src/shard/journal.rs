@@ -14,9 +14,10 @@ use std::sync::Arc;
 use highwater_protocol::ids::{Incarnation, TopicPartition};
 
 use crate::disk::{Disk, File};
+use crate::replica::Remembered;
 use crate::shard::journal_codec::{self as codec, Change};
 
-pub use codec::{Memory, Remembered};
+pub use codec::Memory;
 
 /// Terms and votes, and how complete they are.
 pub struct Journal {

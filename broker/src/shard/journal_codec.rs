@@ -11,15 +11,7 @@ use highwater_protocol::ids::{NodeId, PartitionId, Term, TopicId, TopicPartition
 use uuid::Uuid;
 
 use crate::raft::{HardState, Suspicion};
-
-/// What must not be forgotten of a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Remembered {
-    /// Its term and vote.
-    pub hard: HardState,
-    /// Whether its log may lack what it once counted; a clean restart in between heals nothing.
-    pub suspicion: Suspicion,
-}
+use crate::replica::Remembered;
 
 /// What a record says of one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,8 @@ mod journal;
 mod journal_codec;
 pub mod outbox;
 mod peers;
+#[cfg(all(test, feature = "sim"))]
+mod tests;
 pub mod thread;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,14 +34,14 @@ use highwater_protocol::peer::GroupMessage;
 use crate::disk::{Disk, FlushFailure};
 use crate::log;
 use crate::mutant::{self, Mutant};
-use crate::raft::{HardState, Suspicion};
-use crate::replica::{Boot, LastLife, Output, Replica};
+use crate::raft::HardState;
+use crate::replica::{Boot, LastLife, Output, Remembered, Replica};
 
 use deadlines::Deadlines;
 use event::{AfterClose, Effect, Event, FlushTicket, Identity, Leadership, Millis, OpenReplica};
 use flushes::{Flushes, Part};
 use heartbeats::HeartbeatRound;
-use journal::{Journal, Memory, Remembered};
+use journal::{Journal, Memory};
 use peers::{Outbox, Peers};
 
 /// What a shard must know of the broker it belongs to.
@@ -219,14 +221,8 @@ impl Shard {
         }
         let known = self.journal.get(partition);
         open.identity = self.identity(known, &open);
-        // A clean restart does not give back what an unclean one before it took.
-        let boot = match known.map_or(Suspicion::None, |known| known.suspicion) {
-            Suspicion::None | Suspicion::LostIdentity | Suspicion::Damage => self.boot,
-            Suspicion::LostTail => Boot { last_life: LastLife::Unclean, ..self.boot },
-        };
         let dir = open.dir.clone();
-        let hard = known.map(|known| known.hard);
-        match Replica::open(Arc::clone(&self.disk), hard, open, boot, now) {
+        match Replica::open(Arc::clone(&self.disk), known, open, self.boot, now) {
             Ok(replica) => {
                 out.push(Effect::Opened(partition, replica.reader()));
                 self.replicas.insert(partition, Hosted { replica, dir, known });
@@ -241,10 +237,7 @@ impl Shard {
         let names = self.disk.list(&open.dir);
         let disagree = match (self.journal.memory(), known) {
             // A vote without a directory: the directory is gone.
-            (_, Some(known)) => {
-                let promised = known.hard != HardState::default();
-                (promised && names.is_err()) || known.suspicion == Suspicion::LostIdentity
-            }
+            (_, Some(known)) => known.hard != HardState::default() && names.is_err(),
             // The journal knew every vote that was ever given, and this replica gave none.
             (Memory::Whole, None) => false,
             (Memory::Lost, None) => names.is_ok_and(|names| !names.is_empty()),

@@ -1,10 +1,10 @@
 //! The invariants of `FAULTS.md`, checked on the whole cluster after every pass.
 //!
-//! The checker keeps a shadow of every replica's log, frame by frame, and the committed history of
-//! every partition. A pass costs as much as it changed. What a crash may take away is decided here
+//! The checker keeps a shadow of every replica's log (`shadow`), frame by frame, and the committed history
+//! of every partition. A pass costs as much as it changed. What a crash may take away is decided here
 //! and nowhere else: `crashed` is told how a broker died, and demands afterwards what must have survived.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use highwater_protocol::ids::{LogIndex, NodeId, Term, TopicPartition};
@@ -13,6 +13,7 @@ use highwater_protocol::peer::{Ballot, RaftMessage};
 use crate::log::Log;
 use crate::replica::{FlushPolicy, View};
 use crate::sim::model::{self, CommittedLog, Frame};
+use crate::sim::shadow::{Ended, Shadow};
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,27 +38,6 @@ pub enum Death {
     AmidPass,
 }
 
-/// What is remembered of one replica.
-#[derive(Debug, Default)]
-pub struct Shadow {
-    /// Its log.
-    pub frames: Vec<Frame>,
-    /// What of it is known to be on disk.
-    pub flushed: LogIndex,
-    /// What it knew as committed.
-    pub commit: LogIndex,
-    /// Its term.
-    pub term: Term,
-    log_start: LogIndex,
-    /// Set from a crash until the log was read again.
-    must_survive: Option<LogIndex>,
-    /// Whether power was lost in that crash.
-    power_lost: bool,
-    /// Frames that a power cut has taken from it, by end and hash: until it is heard of again, others
-    /// rightly count on what it said of them.
-    lost: BTreeSet<(LogIndex, u64)>,
-}
-
 /// What is remembered of the whole cluster.
 #[derive(Debug, Default)]
 pub struct Checker {
@@ -75,46 +55,6 @@ pub struct Checker {
 
 pub(super) fn broken(invariant: &'static str, detail: fmt::Arguments<'_>) -> Checked {
     Err(Broken { invariant, detail: detail.to_string() })
-}
-
-impl Shadow {
-    /// Where its log ends.
-    pub fn end(&self) -> LogIndex {
-        self.frames.last().map_or(LogIndex::ZERO, |frame| frame.end)
-    }
-
-    /// The frame that ends at a boundary.
-    pub fn frame_ending_at(&self, end: LogIndex) -> Option<&Frame> {
-        let at = self.frames.partition_point(|frame| frame.end < end);
-        self.frames.get(at).filter(|frame| frame.end == end)
-    }
-
-    /// It ended, and comes back with this at least; a second end before that takes nothing back.
-    fn ended(&mut self, survives: LogIndex) {
-        let survives = self.must_survive.map_or(survives, |before| before.min(survives));
-        self.must_survive = Some(survives);
-        self.commit = LogIndex::ZERO;
-        self.log_start = LogIndex::ZERO;
-    }
-
-    /// Whether it holds a frame now.
-    pub(super) fn holds(&self, frame: &Frame) -> bool {
-        self.frame_ending_at(frame.end).is_some_and(|held| held.hash == frame.hash)
-    }
-
-    /// Whether it holds a frame, or held it until a power cut took it. What a leader's cut took does not
-    /// count, whatever it said before.
-    pub(super) fn held(&self, frame: &Frame) -> bool {
-        self.holds(frame) || self.lost.contains(&(frame.end, frame.hash))
-    }
-
-    /// How much of it is what was committed.
-    fn agreed(&self, committed: &CommittedLog) -> LogIndex {
-        let same = |frame: &&Frame| {
-            committed.frame_ending_at(frame.end).is_some_and(|known| known.hash == frame.hash)
-        };
-        self.frames.iter().rev().find(same).map_or(LogIndex::ZERO, |frame| frame.end)
-    }
 }
 
 impl Checker {
@@ -157,20 +97,26 @@ impl Checker {
                         shadow.agreed(&self.committed[partition]).min(shadow.flushed)
                     }
                 };
-                shadow.power_lost |= match death {
-                    Death::Killed => false,
-                    Death::PowerLost | Death::AmidPass => true,
+                let how = match death {
+                    Death::Killed => Ended::Whole,
+                    Death::PowerLost | Death::AmidPass => Ended::Losing,
                 };
-                shadow.ended(survives);
+                shadow.ended(survives, how);
             }
         }
+    }
+
+    /// A broker that is down has lost what it had flushed of a partition from `from` on.
+    pub fn rotted(&mut self, node: NodeId, partition: TopicPartition, from: LogIndex) {
+        let shadow = self.shadows.get_mut(&(node, partition)).expect("what rots was seen before");
+        shadow.ended(from, Ended::Losing);
     }
 
     /// A replica was closed in this pass, which may have cut what was not committed.
     pub fn closed(&mut self, node: NodeId, partition: TopicPartition) {
         if let Some(shadow) = self.shadows.get_mut(&(node, partition)) {
             let survives = shadow.agreed(&self.committed[&partition]);
-            shadow.ended(survives);
+            shadow.ended(survives, Ended::Whole);
         }
     }
 
@@ -183,6 +129,7 @@ impl Checker {
         log: &Log,
     ) -> Checked {
         self.follow_log(node, partition, log)?;
+        self.check_trust(node, partition, view)?;
         self.check_watermarks(node, partition, view)?;
         self.check_commit(node, partition, view)?;
         if view.leads {
@@ -194,19 +141,11 @@ impl Checker {
     /// Brings the shadow up to date with the log.
     fn follow_log(&mut self, node: NodeId, partition: TopicPartition, log: &Log) -> Checked {
         let shadow = self.shadows.entry((node, partition)).or_default();
-        let mut cut = false;
-        while let Some(last) = shadow.frames.last() {
-            let held = last.end <= log.end() && log.term_at(last.end) == Some(last.term);
-            if held || last.end <= log.start().0 {
-                break;
-            }
-            if shadow.power_lost {
-                shadow.lost.insert((last.end, last.hash));
-            }
-            shadow.frames.pop();
-            cut = true;
-        }
-        shadow.power_lost = false;
+        let counted = match self.policies[&partition] {
+            FlushPolicy::Ack => shadow.flushed,
+            FlushPolicy::Interval { .. } => shadow.end(),
+        };
+        let cut = shadow.let_go(log, counted, &self.committed[&partition]);
         let end = shadow.end();
         if let Some(survives) = shadow.must_survive.take() {
             if end < survives {
@@ -236,14 +175,22 @@ impl Checker {
                 invariant: "S2: every record returned passes its checks",
                 detail: format!("{node}, {partition}: {detail}"),
             })?;
-            // What it has again it may be told to cut: then it is not the power cut that took it.
-            for frame in &frames {
-                shadow.lost.remove(&(frame.end, frame.hash));
-            }
-            shadow.frames.extend(frames);
+            shadow.take_in(frames);
             from = read.end;
         }
         Ok(())
+    }
+
+    /// I8: whoever lost what it once counted is Suspect until it has it again.
+    fn check_trust(&mut self, node: NodeId, partition: TopicPartition, view: &View) -> Checked {
+        let shadow = self.shadows.get_mut(&(node, partition)).expect("followed before");
+        match shadow.owes(view.log_start) {
+            Some(end) if view.trusted => broken(
+                "I8: a replica that lost what it counted is not trusted until it has it again",
+                format_args!("{node} lacks what it had of {partition} up to {end}"),
+            ),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// I5: what only ever grows.
@@ -362,7 +309,7 @@ impl Checker {
     pub(super) fn counts(&self, node: NodeId, partition: TopicPartition, frame: &Frame) -> bool {
         let Some(shadow) = self.shadows.get(&(node, partition)) else { return false };
         match self.policies[&partition] {
-            FlushPolicy::Ack => shadow.holds(frame) && shadow.flushed >= frame.end,
+            FlushPolicy::Ack => shadow.held_on_disk(frame),
             FlushPolicy::Interval { .. } => shadow.held(frame),
         }
     }

@@ -306,7 +306,7 @@ impl Cluster {
 
     /// Shows the checker every replica of a broker.
     fn observe(&mut self, node: usize) -> Checked {
-        let broker = &self.nodes[node];
+        let broker = &mut self.nodes[node];
         let shard = broker.shard.as_ref().expect("only a broker that is up is looked at");
         for (number, partition) in self.partitions.iter().enumerate() {
             if broker.failed.contains(partition) {
@@ -314,6 +314,9 @@ impl Cluster {
             }
             if let Some(replica) = shard.replica(*partition) {
                 let view = replica.view();
+                if view.trusted {
+                    broker.short.remove(partition);
+                }
                 self.trace.mix(&[view.commit.0, view.log_end.0, u64::from(view.term.0)]);
                 let observed = self.checker.observe(broker.id, *partition, &view, replica.log());
                 // What a replica shows whose files have failed is nobody's promise.

@@ -33,6 +33,8 @@ pub struct Coverage {
     pub spared_replicas: u64,
     /// Replicas closed and opened again in one life of their broker.
     pub reopened: u64,
+    /// Logs that rotted while their brokers were down.
+    pub rotted: u64,
     /// Replicas that came back Suspect.
     pub suspects: u64,
     /// Leader transfers, voter changes and trims carried out.
@@ -68,6 +70,7 @@ impl AddAssign<&Coverage> for Coverage {
         self.failed_replicas += other.failed_replicas;
         self.spared_replicas += other.spared_replicas;
         self.reopened += other.reopened;
+        self.rotted += other.rotted;
         self.suspects += other.suspects;
         self.commands += other.commands;
         self.messages += other.messages;

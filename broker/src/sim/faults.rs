@@ -2,12 +2,14 @@
 //! and the mix shifts while the run goes on; a quarter of the time is quiet.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use highwater_protocol::ids::{NodeId, Offset};
+use highwater_protocol::ids::{LogIndex, NodeId, Offset, TopicPartition};
 
+use crate::disk::Disk;
 use crate::shard::event::{AfterClose, Event, ReplicaCommand};
 use crate::sim::checker::{Checked, Death};
-use crate::sim::cluster::{Cluster, Happening};
+use crate::sim::cluster::{Cluster, Happening, dir_of};
 use crate::sim::network::{Cut, Weather};
 use crate::sim::node::node_id;
 use crate::sim::swarm::FaultRates;
@@ -41,9 +43,11 @@ pub enum FaultKind {
     Weather,
     /// A replica is moved away and comes back.
     Reopen,
+    /// A process dies, and while it is down a flushed frame rots, on a minority only.
+    Rot,
 }
 
-const KINDS: [FaultKind; 13] = [
+const KINDS: [FaultKind; 14] = [
     FaultKind::Kill,
     FaultKind::Power,
     FaultKind::Fuse,
@@ -57,6 +61,7 @@ const KINDS: [FaultKind; 13] = [
     FaultKind::Trim,
     FaultKind::Weather,
     FaultKind::Reopen,
+    FaultKind::Rot,
 ];
 
 impl FaultRates {
@@ -75,6 +80,7 @@ impl FaultRates {
             FaultKind::Trim => self.trim,
             FaultKind::Weather => self.weather,
             FaultKind::Reopen => self.reopen,
+            FaultKind::Rot => self.rot,
         }
     }
 }
@@ -137,6 +143,7 @@ impl Cluster {
             FaultKind::Transfer | FaultKind::Voters | FaultKind::Trim => self.order(kind),
             FaultKind::Weather => self.network.weather = Weather::draw(&mut self.rng),
             FaultKind::Reopen => self.reopen(node),
+            FaultKind::Rot => self.rot(node)?,
         }
         Ok(())
     }
@@ -247,6 +254,55 @@ impl Cluster {
         self.schedule(self.now_us + after_us, Happening::Open(node, number));
     }
 
+    /// A process dies, and while it is down a bit of what it had flushed turns. Only a minority is
+    /// short of anything at any time, so whatever gets lost is a bug.
+    fn rot(&mut self, node: usize) -> Checked {
+        let number = self.rng.below(self.partitions.len() as u64) as usize;
+        let partition = self.partitions[number];
+        let serves = self.nodes[node].is_up() && !self.nodes[node].failed.contains(&partition);
+        if !serves || self.nodes[node].disk.is_armed() || !self.may_fall_short(node, partition) {
+            return Ok(());
+        }
+        let Some((file, byte, from)) = self.something_flushed(node, partition) else {
+            return Ok(());
+        };
+        self.trace.note(
+            self.now_us,
+            format_args!("broker {node} dies, and its partition {number} rots from {from} on"),
+        );
+        self.kill(node)?;
+        // Only what was written back and dropped from the cache is read from the medium again.
+        self.nodes[node].disk.write_back(&dir_of(number));
+        let bit = byte * 8 + self.rng.below(8);
+        assert!(self.nodes[node].disk.flip_bit(&file, bit), "the frame was found there");
+        self.nodes[node].short.insert(partition);
+        self.checker.rotted(self.nodes[node].id, partition, from);
+        self.coverage.rotted += 1;
+        self.come_back_later(node);
+        Ok(())
+    }
+
+    /// A byte of a frame that is on disk in a segment which is not sealed yet: in which file, where, and
+    /// where the frame starts in the log.
+    fn something_flushed(
+        &mut self,
+        node: usize,
+        partition: TopicPartition,
+    ) -> Option<(PathBuf, u64, LogIndex)> {
+        let broker = &self.nodes[node];
+        let replica = broker.shard.as_ref()?.replica(partition)?;
+        let (file, view) = (replica.log().growing_file()?, replica.view());
+        let shadow = self.checker.shadow(broker.id, partition)?;
+        let flushed = shadow.frames.partition_point(|frame| frame.end <= view.flushed);
+        let back = self.rng.below(ROT_FRAMES_BACK) as usize;
+        let frame = &shadow.frames[flushed.checked_sub(back + 1)?];
+        let contents = broker.disk.open(&file, 0).ok()?;
+        let contents = contents.read(0..contents.len()).ok()?;
+        let at = contents.windows(frame.bytes.len()).position(|bytes| bytes == frame.bytes)?;
+        let byte = at as u64 + self.rng.below(frame.bytes.len() as u64);
+        Some((file, byte, frame.start))
+    }
+
     /// An operator's or a controller's wish.
     fn order(&mut self, kind: FaultKind) {
         let number = self.rng.below(self.partitions.len() as u64) as usize;
@@ -280,7 +336,8 @@ impl Cluster {
             | FaultKind::SlowDisk
             | FaultKind::BadFlush
             | FaultKind::Weather
-            | FaultKind::Reopen => unreachable!("not an order"),
+            | FaultKind::Reopen
+            | FaultKind::Rot => unreachable!("not an order"),
         };
         self.trace.note(self.now_us, format_args!("broker {leader} is told {command:?}"));
         self.command(leader, partition, command);
@@ -309,3 +366,6 @@ impl Cluster {
         (lowest > 0).then(|| Offset(self.rng.below(lowest)))
     }
 }
+
+/// How far back a frame may lie that rots.
+const ROT_FRAMES_BACK: u64 = 8;

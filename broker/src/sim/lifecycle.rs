@@ -121,6 +121,7 @@ impl Cluster {
             self.coverage.power_cuts += 1;
             self.checker.crashed(self.nodes[node].id, death);
             self.nodes[node].die(LastLife::Unclean);
+            self.nodes[node].short.extend(&self.partitions);
             self.nodes[node].disk.lose_power();
         }
         Ok(())
@@ -161,19 +162,22 @@ impl Cluster {
     /// Whether a broker may lose unflushed pages without a promise being broken: where entries count
     /// before they are flushed, only a minority may be short of what they counted at any time.
     pub fn may_lose_pages(&self, node: usize) -> bool {
-        self.partitions.iter().zip(&self.swarm.partitions).all(|(partition, policy)| {
-            if *policy == FlushPolicy::Ack {
-                return true;
-            }
-            let members = self.nodes.iter().filter(|peer| self.is_member(peer.id, *partition));
-            let (mut count, mut short) = (0, 0);
-            for member in members {
-                count += 1;
-                short +=
-                    usize::from(member.id == node_id(node) || self.is_short(member, *partition));
-            }
-            !self.is_member(node_id(node), *partition) || short * 2 < count
+        let policies = self.partitions.iter().zip(&self.swarm.partitions);
+        policies.into_iter().all(|(partition, policy)| match policy {
+            FlushPolicy::Ack => true,
+            FlushPolicy::Interval { .. } => self.may_fall_short(node, *partition),
         })
+    }
+
+    /// Whether a majority of the voters has all that it counted, also without this broker's replica.
+    pub(super) fn may_fall_short(&self, node: usize, partition: TopicPartition) -> bool {
+        let members = self.nodes.iter().filter(|peer| self.is_member(peer.id, partition));
+        let (mut count, mut short) = (0, 0);
+        for member in members {
+            count += 1;
+            short += usize::from(member.id == node_id(node) || self.is_short(member, partition));
+        }
+        !self.is_member(node_id(node), partition) || short * 2 < count
     }
 
     fn is_member(&self, node: NodeId, partition: TopicPartition) -> bool {
@@ -181,6 +185,9 @@ impl Cluster {
     }
 
     fn is_short(&self, node: &SimNode, partition: TopicPartition) -> bool {
+        if node.short.contains(&partition) {
+            return true;
+        }
         let Some(shard) = &node.shard else { return node.last_life == LastLife::Unclean };
         node.failed.contains(&partition)
             || node.disk.is_armed()

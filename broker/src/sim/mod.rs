@@ -23,6 +23,7 @@ pub mod promises;
 mod reading;
 mod requests;
 pub mod rng;
+pub mod shadow;
 pub mod swarm;
 pub mod trace;
 pub mod workload;

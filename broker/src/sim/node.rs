@@ -45,6 +45,8 @@ pub struct SimNode {
     pub leaderships: BTreeMap<TopicPartition, Leadership>,
     /// Replicas that went out of service in this life.
     pub failed: BTreeSet<TopicPartition>,
+    /// Replicas that may lack what they once counted: since a crash, until they are trusted again.
+    pub short: BTreeSet<TopicPartition>,
     clock_ppm: u64,
     clock_base_us: u64,
     seed: u64,
@@ -69,6 +71,7 @@ impl SimNode {
             readers: BTreeMap::new(),
             leaderships: BTreeMap::new(),
             failed: BTreeSet::new(),
+            short: BTreeSet::new(),
             clock_ppm,
             clock_base_us: (seed >> 40) * 1_000,
             seed,

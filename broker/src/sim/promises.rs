@@ -93,9 +93,9 @@ impl Checker {
         let mut holders = 0;
         let mut on_disk = 0;
         for (_, shadow) in self.shadows.iter().filter(|((_, of), _)| *of == partition) {
-            // A leader learns only later what a power cut has taken from a replica.
+            // A leader learns only later what a crash has taken from a replica.
             holders += u8::from(shadow.held(frame));
-            on_disk += u8::from(shadow.holds(frame) && shadow.flushed >= frame.end);
+            on_disk += u8::from(shadow.held_on_disk(frame));
         }
         if receipt.replicas > holders || receipt.flushed > on_disk {
             return broken(

@@ -85,6 +85,8 @@ pub struct FaultRates {
     pub weather: u64,
     /// A replica is closed, and opened again before long.
     pub reopen: u64,
+    /// A process dies, and a log of its rots while it is down.
+    pub rot: u64,
 }
 
 impl FaultRates {
@@ -103,11 +105,16 @@ impl FaultRates {
         trim: 0,
         weather: 0,
         reopen: 0,
+        rot: 0,
     };
 
     /// Where entries count before they are flushed, a fuse lit while one of three may lose its pages must
-    /// not burn down when that one is the only voter left.
+    /// not burn down when that one is the only voter left. And a replica whose log rotted never votes
+    /// until a leader has led it: it must not be left alone with one that cannot win without it.
     fn without_traps(mut self, partitions: &[FlushPolicy]) -> FaultRates {
+        if self.voters > 0 {
+            self.rot = 0;
+        }
         if partitions.iter().any(|policy| *policy != FlushPolicy::Ack) && self.voters > 0 {
             self.fuse = 0;
         }
@@ -135,6 +142,7 @@ impl FaultRates {
             trim: rate(15_000),
             weather: rate(6_000),
             reopen: rate(6_000),
+            rot: rate(15_000),
         }
     }
 }

@@ -194,6 +194,17 @@ impl SimDisk {
         flipped
     }
 
+    /// Brings all that lies in a directory to the medium, as a machine does that has the time; what a
+    /// failed flush took for clean stays lost.
+    pub fn write_back(&self, dir: &Path) {
+        let mut state = self.lock();
+        state.flush_dir(dir);
+        let inside = state.names.iter().filter(|(path, _)| path.starts_with(dir));
+        for id in inside.map(|(_, id)| *id).collect::<Vec<_>>() {
+            state.contents(id).flush();
+        }
+    }
+
     /// What has struck so far.
     pub fn injected(&self) -> Injected {
         self.lock().injected

@@ -1,0 +1,96 @@
+//! What a shard must remember of a replica between its lives and within one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use highwater_protocol::ids::{Incarnation, NodeId, PartitionId, Term, TopicId, TopicPartition};
+
+use super::event::{AfterClose, Effect, Event, Identity, OpenReplica};
+use super::journal::Journal;
+use super::{Shard, ShardOptions};
+use crate::disk::Disk;
+use crate::log;
+use crate::raft::{HardState, Millis, Suspicion};
+use crate::replica::{FlushPolicy, LastLife, Remembered, ReplicaOptions};
+use crate::sim::disk::SimDisk;
+
+const PARTITION: TopicPartition =
+    TopicPartition { topic: TopicId::CLUSTER, partition: PartitionId(1) };
+const DIR: &str = "/data/topic/1";
+const SHARD_DIR: &str = "/data/shard-0";
+
+fn open_event() -> Event {
+    let options = ReplicaOptions {
+        log: log::Options { segment_bytes_max: 64 << 10 },
+        flush: FlushPolicy::Ack,
+        insync_replicas_min: 1,
+        lag_ms_max: 1_000,
+    };
+    Event::Open(Box::new(OpenReplica {
+        partition: PARTITION,
+        dir: PathBuf::from(DIR),
+        voters: vec![NodeId(1), NodeId(2), NodeId(3)],
+        learners: Vec::new(),
+        identity: Identity::Same,
+        options,
+    }))
+}
+
+fn boot(disk: &Arc<SimDisk>, life: u64) -> Shard {
+    let options = ShardOptions {
+        me: NodeId(1),
+        incarnation: Incarnation(life),
+        seed: 7,
+        heartbeat_ms: 100,
+        dir: PathBuf::from(SHARD_DIR),
+        last_life: LastLife::Clean,
+    };
+    let disk = Arc::clone(disk) as Arc<dyn Disk>;
+    Shard::open(options, disk, Millis(0)).expect("a sound disk")
+}
+
+fn pass(shard: &mut Shard, events: Vec<Event>) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for event in events {
+        shard.step(Millis(1), event, &mut effects);
+    }
+    shard.finish_pass(Millis(1), &mut effects).expect("a sound disk");
+    effects
+}
+
+fn suspicion(shard: &Shard) -> Suspicion {
+    shard.replica(PARTITION).expect("it is open").suspicion()
+}
+
+/// Whatever cut, roll or clean restart lies between, files in order do not bring back what was counted.
+#[test]
+fn a_remembered_suspicion_outlives_closing_and_restarts_although_the_files_are_in_order() {
+    for why in [Suspicion::LostTail, Suspicion::Damage, Suspicion::LostIdentity] {
+        let disk = SimDisk::new(1);
+        disk.create_dir(Path::new(DIR)).expect("a sound disk");
+        let hard = HardState { term: Term(3), vote: None };
+        let as_disk = Arc::clone(&disk) as Arc<dyn Disk>;
+        let mut journal = Journal::open(as_disk, Path::new(SHARD_DIR), Incarnation(1));
+        let journal = journal.as_mut().expect("a sound disk");
+        journal.remember(PARTITION, Remembered { hard, suspicion: why });
+        journal.flush().expect("a sound disk");
+        for life in 2..4 {
+            let mut shard = boot(&disk, life);
+            pass(&mut shard, vec![open_event()]);
+            assert_eq!(suspicion(&shard), why, "life {life}");
+            let close = Event::Close(PARTITION, AfterClose::Keep);
+            pass(&mut shard, vec![close, open_event()]);
+            assert_eq!(suspicion(&shard), why, "closed and opened in life {life}");
+        }
+    }
+}
+
+#[test]
+fn a_replica_that_lost_nothing_is_trusted_again_at_once() {
+    let disk = SimDisk::new(1);
+    for life in 1..4 {
+        let mut shard = boot(&disk, life);
+        pass(&mut shard, vec![open_event()]);
+        assert_eq!(suspicion(&shard), Suspicion::None, "life {life}");
+    }
+}

@@ -1,0 +1,146 @@
+//! What the checker remembers of one replica: its log frame by frame, and what crashes took of it.
+//!
+//! Two things are told apart that look alike from outside: what a leader's cut took, which is nobody's any
+//! more, and what a crash took, on which others go on counting until they hear of the replica again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use highwater_protocol::ids::{LogIndex, Term};
+
+use crate::log::Log;
+use crate::sim::model::{CommittedLog, Frame};
+
+/// What is remembered of one replica.
+#[derive(Debug, Default)]
+pub struct Shadow {
+    /// Its log.
+    pub frames: Vec<Frame>,
+    /// What of it is known to be on disk.
+    pub flushed: LogIndex,
+    /// What it knew as committed.
+    pub commit: LogIndex,
+    /// Its term.
+    pub term: Term,
+    /// Where its log begins.
+    pub(super) log_start: LogIndex,
+    /// Set from a crash until the log was read again.
+    pub(super) must_survive: Option<LogIndex>,
+    /// Whether that crash took something that was not there to be cut.
+    losing: bool,
+    /// Frames that a crash has taken from it, by end and hash: until it is heard of again, others rightly
+    /// count on what it said of them.
+    lost: BTreeMap<(LogIndex, u64), Lost>,
+    /// Those of them that were committed because it counted them: until they are back, it is not to be
+    /// trusted.
+    owed: BTreeSet<(LogIndex, u64)>,
+}
+
+/// How a replica's life ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Only what its leader had cut may be gone.
+    Whole,
+    /// What others count on may be gone as well.
+    Losing,
+}
+
+/// What a crash took of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// It was not on disk yet.
+    Unflushed,
+    /// It was on disk, and rotted there.
+    Flushed,
+}
+
+impl Shadow {
+    /// Where its log ends.
+    pub fn end(&self) -> LogIndex {
+        self.frames.last().map_or(LogIndex::ZERO, |frame| frame.end)
+    }
+
+    /// The frame that ends at a boundary.
+    pub fn frame_ending_at(&self, end: LogIndex) -> Option<&Frame> {
+        let at = self.frames.partition_point(|frame| frame.end < end);
+        self.frames.get(at).filter(|frame| frame.end == end)
+    }
+
+    /// It ended, and comes back with this at least; a second end before that takes nothing back.
+    pub(super) fn ended(&mut self, survives: LogIndex, how: Ended) {
+        self.losing |= how == Ended::Losing;
+        let survives = self.must_survive.map_or(survives, |before| before.min(survives));
+        self.must_survive = Some(survives);
+        self.commit = LogIndex::ZERO;
+        self.log_start = LogIndex::ZERO;
+    }
+
+    /// Whether it holds a frame now.
+    fn holds(&self, frame: &Frame) -> bool {
+        self.frame_ending_at(frame.end).is_some_and(|held| held.hash == frame.hash)
+    }
+
+    /// Whether it holds a frame, or held it until a crash took it. What a leader's cut took does not
+    /// count, whatever it said before.
+    pub(super) fn held(&self, frame: &Frame) -> bool {
+        self.holds(frame) || self.lost.contains_key(&(frame.end, frame.hash))
+    }
+
+    /// Whether it has a frame on disk, or had it there until it rotted.
+    pub(super) fn held_on_disk(&self, frame: &Frame) -> bool {
+        self.holds(frame) && self.flushed >= frame.end
+            || self.lost.get(&(frame.end, frame.hash)) == Some(&Lost::Flushed)
+    }
+
+    /// How much of it is what was committed.
+    pub(super) fn agreed(&self, committed: &CommittedLog) -> LogIndex {
+        let same = |frame: &&Frame| {
+            committed.frame_ending_at(frame.end).is_some_and(|known| known.hash == frame.hash)
+        };
+        self.frames.iter().rev().find(same).map_or(LogIndex::ZERO, |frame| frame.end)
+    }
+
+    /// Lets go of the frames that its log has no more, and says whether there were any. What lies before
+    /// `counted` it once said it had.
+    pub(super) fn let_go(
+        &mut self,
+        log: &Log,
+        counted: LogIndex,
+        committed: &CommittedLog,
+    ) -> bool {
+        let before = self.frames.len();
+        while let Some(last) = self.frames.last() {
+            let held = last.end <= log.end() && log.term_at(last.end) == Some(last.term);
+            if held || last.end <= log.start().0 {
+                break;
+            }
+            let (id, flushed) = ((last.end, last.hash), last.end <= self.flushed);
+            let known = committed.frame_ending_at(last.end);
+            let committed = known.is_some_and(|known| known.hash == last.hash);
+            if self.losing {
+                self.lost.insert(id, if flushed { Lost::Flushed } else { Lost::Unflushed });
+            }
+            if self.losing && committed && last.end <= counted {
+                self.owed.insert(id);
+            }
+            self.frames.pop();
+        }
+        self.losing = false;
+        self.frames.len() < before
+    }
+
+    /// Takes in what its log has gained. What it has again it may be told to cut: then no crash took it.
+    pub(super) fn take_in(&mut self, frames: Vec<Frame>) {
+        for frame in &frames {
+            self.lost.remove(&(frame.end, frame.hash));
+            self.owed.remove(&(frame.end, frame.hash));
+        }
+        self.frames.extend(frames);
+    }
+
+    /// Up to where it lacks something committed that it once counted, if it does; what was trimmed since
+    /// is nobody's any more.
+    pub(super) fn owes(&mut self, log_start: LogIndex) -> Option<LogIndex> {
+        self.owed.retain(|(end, _)| *end > log_start);
+        self.owed.first().map(|(end, _)| *end)
+    }
+}
