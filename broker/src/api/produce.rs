@@ -2,7 +2,8 @@
 //!
 //! Everything up to the shard's queue happens when the method is called, so that a connection which
 //! calls in order is served in order; only the wait for the ack is asynchronous. The checksum is
-//! verified here, on the caller's thread, and never again on the way to the log.
+//! verified here, on the caller's thread, and never again on the way to the log; and so is it that the
+//! records are what the header says, because what is once in the log is every consumer's.
 
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ fn check_batch(route: &Route, batch: &[u8]) -> Result<(), WireError> {
     let bad = |error| errors::bad_batch(route, &error);
     let view = BatchView::parse(batch).map_err(bad)?;
     view.verify_checksum().map_err(bad)?;
+    view.verify_records().map_err(bad)?;
     let header = view.header();
     if header.compression().is_none() {
         return Err(bad(BatchError::Codec(header.attributes() & 7)));

@@ -26,6 +26,7 @@ pub mod checksum;
 mod header;
 mod mark;
 mod record;
+mod sound;
 mod view;
 
 pub use builder::{BatchBuilder, BuilderOptions};

@@ -3,6 +3,7 @@
 mod rig;
 
 use highwater_protocol::batch::{BatchView, frames};
+use highwater_protocol::batch::{HEADER_BYTES, crc32c};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{NodeId, Offset, Term, Timestamp, TopicPartition};
 use highwater_protocol::native::admin::{DeleteTopicRequest, DescribePartitionRequest};
@@ -62,6 +63,16 @@ async fn records_come_back_in_order_under_every_promise() {
     rig.stop().await;
 }
 
+/// A batch that a broken client sealed: the checksum is right, and the second record's length is not.
+fn lying() -> bytes::Bytes {
+    let mut lying = batch(&["a", "b"]).to_vec();
+    let second = HEADER_BYTES + (lying.len() - HEADER_BYTES) / 2;
+    lying[second] = 0x7e;
+    let checksum = crc32c(&lying[21..]);
+    lying[17..21].copy_from_slice(&checksum.to_be_bytes());
+    lying.into()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_produces_are_refused_with_the_reason_and_nothing_is_written() {
     let mut rig = Rig::start(1).await;
@@ -79,6 +90,7 @@ async fn bad_produces_are_refused_with_the_reason_and_nothing_is_written() {
     let cases = [
         (orders, corrupt.into(), ErrorCode::CorruptBatch, "orders-0"),
         (orders, two.into(), ErrorCode::InvalidRecord, "exactly one"),
+        (orders, lying(), ErrorCode::InvalidRecord, "record 1: ends behind its batch"),
         (orders, large, ErrorCode::BatchTooLarge, "`max.message.bytes` is 2000"),
         (orders, bytes::Bytes::new(), ErrorCode::InvalidRecord, "orders-0"),
         (partition(id, 1), batch(&["a"]), ErrorCode::UnknownTopicOrPartition, "partition 1"),
