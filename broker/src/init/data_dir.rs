@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use highwater_protocol::ids::{DirectoryId, Incarnation, NodeId};
 use rustix::fs::{FlockOperation, flock};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use crate::init::files::{Secrecy, attempt, make_dir, replace, write_new};
 use crate::replica::LastLife;
+use crate::shard::Directory;
 
 /// A data directory that this process alone uses, until it is dropped.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct DataDir {
     pub incarnation: Incarnation,
     /// Whether the last life may have left pages unwritten.
     pub last_life: LastLife,
+    /// Whether there was a life before this one.
+    pub used: Directory,
     meta: Meta,
     // Held for as long as the process lives; the kernel lets go of it whatever happens.
     _lock: File,
@@ -38,6 +42,7 @@ struct Meta {
     cluster: String,
     node: u32,
     directory: String,
+    /// Zero before the first boot.
     incarnation: u64,
     /// The machine's boot in which the directory was last in use: what a process wrote before it
     /// died is still in the page cache of that boot.
@@ -79,7 +84,8 @@ impl DataDir {
             .map_err(|error| refusal(format!("{} is damaged: {error}", file.display())))?;
         let machine_boot = machine_boot();
         let all_written = meta.clean || meta.machine_boot == machine_boot;
-        meta.incarnation += 1;
+        let used = if meta.incarnation == 0 { Directory::New } else { Directory::Used };
+        meta.incarnation = incarnation_after(meta.incarnation, unix_seconds());
         meta.machine_boot = machine_boot;
         meta.clean = false;
         replace(&file, &meta.encode(), Secrecy::Public)?;
@@ -87,6 +93,7 @@ impl DataDir {
             path: path.to_owned(),
             directory: DirectoryId(directory),
             incarnation: Incarnation(meta.incarnation),
+            used,
             last_life: if all_written { LastLife::Clean } else { LastLife::Unclean },
             meta,
             _lock: lock,
@@ -143,6 +150,18 @@ impl Meta {
         }
         Ok(())
     }
+}
+
+/// A life must be later than every one that peers may remember of this node, and they drop what an
+/// earlier one says. Counting alone would not do: a directory that was made anew after a disk was
+/// lost, or that came back from an old copy, would begin below what they have seen. The clock puts
+/// it above; where the clock was set back, at least the count goes on.
+fn incarnation_after(before: u64, unix_seconds: u64) -> u64 {
+    (before + 1).max(unix_seconds)
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn take_lock(dir: &Path) -> io::Result<File> {
@@ -207,6 +226,30 @@ mod tests {
         let second = DataDir::open(dir.path(), "c1", NODE).expect("nobody holds it");
         assert_eq!(second.directory, directory);
         assert!(second.incarnation > incarnation);
+    }
+
+    #[test]
+    fn a_directory_made_anew_begins_after_all_that_peers_remember_of_the_old_one() {
+        let open = |dir: &tempfile::TempDir| DataDir::open(dir.path(), "c1", NODE).expect("ours");
+        let old = formatted();
+        let first = open(&old);
+        assert_eq!(first.used, Directory::New);
+        drop(first);
+        let second = open(&old);
+        assert_eq!(second.used, Directory::Used);
+        let seen = second.incarnation;
+        let anew = open(&formatted());
+        assert_eq!(anew.used, Directory::New);
+        // The clock has seconds, and this test took less than one for two boots.
+        assert!(anew.incarnation.0 + 1 >= seen.0, "{} after {seen}", anew.incarnation);
+    }
+
+    #[test]
+    fn an_incarnation_rises_whatever_the_clock_says() {
+        assert_eq!(incarnation_after(0, 1_800_000_000), 1_800_000_000);
+        assert_eq!(incarnation_after(1_800_000_000, 1_800_000_000), 1_800_000_001);
+        assert_eq!(incarnation_after(1_800_000_000, 5), 1_800_000_001, "the clock was set back");
+        assert_eq!(incarnation_after(7, 1_800_000_000), 1_800_000_000, "an old copy came back");
     }
 
     #[test]

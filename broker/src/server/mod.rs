@@ -189,6 +189,7 @@ fn shard_options(config: &Config, data_dir: &DataDir, number: usize) -> ShardOpt
         heartbeat_ms: config.defaults.heartbeat_ms,
         dir: data_dir.path.join(format!("shard-{number}")),
         last_life: data_dir.last_life,
+        directory: data_dir.used,
     }
 }
 

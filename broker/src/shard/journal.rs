@@ -11,10 +11,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater_protocol::ids::{Incarnation, TopicPartition};
+use highwater_protocol::ids::TopicPartition;
 
 use crate::disk::{Disk, File};
 use crate::replica::Remembered;
+use crate::shard::Directory;
 use crate::shard::journal_codec::{self as codec, Change};
 
 pub use codec::Memory;
@@ -33,9 +34,9 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Reads both copies and repairs the worse one, or makes both. Only a broker's first life may
-    /// begin without a journal.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, life: Incarnation) -> io::Result<Journal> {
+    /// Reads both copies and repairs the worse one, or makes both. Only in a directory that is new
+    /// may there be no journal.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, directory: Directory) -> io::Result<Journal> {
         disk.create_dir(dir)?;
         let names = disk.list(dir)?;
         let mut copies = Vec::new();
@@ -46,7 +47,7 @@ impl Journal {
                 codec::Replayed::nothing()
             });
         }
-        let was_never_made = names.is_empty() && life == FIRST_LIFE;
+        let was_never_made = names.is_empty() && directory == Directory::New;
         let memory = if was_never_made { Memory::Whole } else { judge(&copies[0], &copies[1]) };
         let best = usize::from(copies[1].sequence > copies[0].sequence);
         let worse = 1 - best;
@@ -176,7 +177,6 @@ fn write_new(
     Ok(file)
 }
 
-const FIRST_LIFE: Incarnation = Incarnation(1);
 const NAMES: [&str; 2] = ["journal.a", "journal.b"];
 /// A copy this many times the size of its live content is rewritten.
 const REWRITE_WHEN_LARGER: u64 = 4;
@@ -207,7 +207,8 @@ mod tests {
 
     fn open(disk: &Arc<SimDisk>, life: u64) -> Journal {
         let disk = Arc::clone(disk) as Arc<dyn Disk>;
-        Journal::open(disk, Path::new(DIR), Incarnation(life)).expect("the journal opens")
+        let directory = if life == 1 { Directory::New } else { Directory::Used };
+        Journal::open(disk, Path::new(DIR), directory).expect("the journal opens")
     }
 
     fn spoil(disk: &Arc<SimDisk>, name: &str, at: u64) {
@@ -301,7 +302,7 @@ mod tests {
                 disk.arm(rng.between(1..=60));
                 let dir = Path::new(DIR);
                 let opened =
-                    Journal::open(Arc::clone(&disk) as Arc<dyn Disk>, dir, Incarnation(life));
+                    Journal::open(Arc::clone(&disk) as Arc<dyn Disk>, dir, Directory::Used);
                 let Ok(mut journal) = opened else {
                     disk.lose_power();
                     continue;

@@ -59,6 +59,17 @@ pub struct ShardOptions {
     pub dir: PathBuf,
     /// How the life before this one ended.
     pub last_life: LastLife,
+    /// Whether a broker has run on this data directory before.
+    pub directory: Directory,
+}
+
+/// Whether a broker has run on a data directory before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directory {
+    /// Never: there is nothing that could have been forgotten.
+    New,
+    /// It has: what should be there and is not was lost.
+    Used,
 }
 
 /// Many replicas on one thread.
@@ -103,8 +114,8 @@ impl Hosted {
 impl Shard {
     /// Reads the journal, or makes it. Replicas come by `Event::Open`.
     pub fn open(options: ShardOptions, disk: Arc<dyn Disk>, now: Millis) -> io::Result<Shard> {
-        let ShardOptions { me, incarnation, seed, heartbeat_ms, dir, last_life } = options;
-        let journal = Journal::open(Arc::clone(&disk), &dir, incarnation)?;
+        let ShardOptions { me, incarnation, seed, heartbeat_ms, dir, last_life, directory } = options;
+        let journal = Journal::open(Arc::clone(&disk), &dir, directory)?;
         Ok(Shard {
             boot: Boot { me, incarnation, seed, last_life },
             disk,

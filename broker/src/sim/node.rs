@@ -12,7 +12,7 @@ use crate::log::LogReader;
 use crate::raft::Millis;
 use crate::replica::LastLife;
 use crate::shard::event::{Event, Leadership};
-use crate::shard::{Shard, ShardOptions};
+use crate::shard::{Directory, Shard, ShardOptions};
 use crate::sim::disk::SimDisk;
 
 /// One broker.
@@ -106,6 +106,7 @@ impl SimNode {
             heartbeat_ms: 100,
             dir: PathBuf::from("/data/shard-0"),
             last_life: self.last_life,
+            directory: if self.life == 1 { Directory::New } else { Directory::Used },
         };
         let disk: Arc<dyn Disk> = Arc::clone(&self.disk) as Arc<dyn Disk>;
         self.shard = Some(Shard::open(options, disk, self.clock(now_us))?);

@@ -26,10 +26,10 @@ use crate::disk::mmap::MmapDisk;
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeOptions, NodeState, Routes};
 use crate::replica::LastLife;
-use crate::shard::ShardOptions;
 use crate::shard::event::Event;
 use crate::shard::handle::{Clock, PeerOutbox, Shards};
 use crate::shard::thread::{self, ShardThread, Surroundings};
+use crate::shard::{Directory, ShardOptions};
 
 /// One broker.
 pub struct Broker {
@@ -90,6 +90,7 @@ impl Rig {
             heartbeat_ms: 50,
             dir: dir.path().join("shard-0"),
             last_life: LastLife::Clean,
+            directory: if incarnation == Incarnation(1) { Directory::New } else { Directory::Used },
         };
         let surroundings = Surroundings {
             number: 0,
