@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Cluster, PATIENCE};
-use highwater_client::{
-    AckMode, Client, NewTopic, Offset, PartitionId, ProducerConfig, ReaderConfig, Record, StartAt,
-};
+use common::{Cluster, PATIENCE, Place, read_all};
+use highwater_client::{AckMode, Client, NewTopic, ProducerConfig, Record};
 use tokio::time::timeout;
 
 const MODES: [AckMode; 3] = [AckMode::Async, AckMode::SemiSync, AckMode::Sync];
@@ -101,8 +99,6 @@ async fn a_broker_stops_cleanly_and_comes_back_with_its_records() {
     assert_eq!(read.values().collect::<Vec<_>>(), ["one"]);
 }
 
-type Place = (PartitionId, Offset);
-
 /// A producer that sends numbered records until it is stopped, and remembers what was acknowledged.
 struct Load {
     running: Arc<AtomicBool>,
@@ -186,22 +182,6 @@ async fn leader_of(cluster: &Cluster, client: &Client, topic: &str) -> usize {
             detail.partitions[0].leader.map(|node| node.0 as usize)
         })
         .await
-}
-
-async fn read_all(client: &Client, topic: &str) -> BTreeMap<Place, String> {
-    let config = ReaderConfig::new(topic, StartAt::Start).until_end();
-    let mut reader = client.reader(config).await.expect("a reader");
-    let mut read = BTreeMap::new();
-    while let Some(batch) =
-        timeout(PATIENCE, reader.next_batch()).await.expect("in time").expect("readable")
-    {
-        for record in &batch {
-            let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
-            let before = read.insert((batch.partition, record.offset), value);
-            assert_eq!(before, None, "{} was read twice", record.offset);
-        }
-    }
-    read
 }
 
 /// Every acknowledged record lies where its receipt says, and no record lies in two places.

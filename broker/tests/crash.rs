@@ -173,7 +173,7 @@ fn partition() -> TopicPartition {
 }
 
 fn open(disk: &Arc<dyn Disk>) -> io::Result<(Log, Recovered)> {
-    let options = Options { segment_bytes_max: 24 << 10 };
+    let options = Options { segment_bytes_max: 24 << 10, keep_free_bytes: 0 };
     Log::open(Arc::clone(disk), Path::new(&dir(&**disk)), partition(), options)
 }
 

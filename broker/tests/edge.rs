@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
 
-use common::{Cluster, PATIENCE, broker};
+use common::{Cluster, PATIENCE, broker, edit};
 use highwater_broker::config::TlsFiles;
 use highwater_broker::net::tls::{Credentials, SERVER_NAME};
 use highwater_protocol::error::ErrorCode;
@@ -129,10 +129,4 @@ fn refuses(config: &Path, why: &str) {
     let said = String::from_utf8_lossy(&stderr);
     assert!(!status.success(), "it started");
     assert!(said.contains(why), "expected {why:?} in: {said}");
-}
-
-fn edit(file: &Path, from: &str, to: &str) {
-    let text = std::fs::read_to_string(file).expect("it is there");
-    assert!(text.contains(from), "{from:?} is not in {text}");
-    std::fs::write(file, text.replace(from, to)).expect("it is ours");
 }

@@ -105,7 +105,7 @@ impl Drop for Admitted {
     }
 }
 
-/// Looks at the disk once a second until the node stops.
+/// Looks at the disk again and again until the node stops.
 pub(super) async fn watch_disk(node: Node, admission: Arc<Admission>) {
     loop {
         let disk = node.disk().clone();
@@ -122,7 +122,8 @@ pub(super) async fn watch_disk(node: Node, admission: Arc<Admission>) {
     }
 }
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What can be written in this time must be well below what is kept free.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 const MIB: u64 = 1024 * 1024;
 
 #[cfg(test)]

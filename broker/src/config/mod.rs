@@ -25,6 +25,8 @@ pub struct Config {
     pub advertise: String,
     /// Where the data lies.
     pub data_dir: PathBuf,
+    /// Produces are refused while the disk under it has less than this free.
+    pub disk_reserve_bytes: u64,
     /// Which cluster it belongs to.
     pub cluster: Cluster,
     /// Every broker that this one knows from the start, itself possibly included.

@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
         node: node(&mut root),
         listen: root.required("listen", ADDRESS, socket_address),
         advertise: root.optional("advertise", HOST_PORT, host_port),
-        data_dir: data_dir(&mut root, &base),
+        data: data(&mut root, &base),
         cluster: cluster(&mut root),
         peers: peers(&mut root),
         tls: tls(&mut root, &base),
@@ -45,7 +45,7 @@ struct Draft {
     node: Option<Node>,
     listen: Option<SocketAddr>,
     advertise: Option<String>,
-    data_dir: Option<PathBuf>,
+    data: Option<(PathBuf, u64)>,
     cluster: Option<Cluster>,
     peers: Option<Vec<Peer>>,
     tls: Option<TlsFiles>,
@@ -68,11 +68,13 @@ impl Draft {
             check_controllers(root, node, cluster, peers);
         }
         let listen = self.listen?;
+        let (data_dir, disk_reserve_bytes) = self.data?;
         Some(Config {
             node: self.node?,
             listen,
             advertise: self.advertise.unwrap_or_else(|| listen.to_string()),
-            data_dir: self.data_dir?,
+            data_dir,
+            disk_reserve_bytes,
             cluster: self.cluster?,
             peers: self.peers?,
             tls: self.tls?,
@@ -100,11 +102,14 @@ fn node(root: &mut Section) -> Option<Node> {
     Some(Node { id: id?, rack })
 }
 
-fn data_dir(root: &mut Section, base: &Path) -> Option<PathBuf> {
+/// The data directory, and the bytes to keep free on its disk.
+fn data(root: &mut Section, base: &Path) -> Option<(PathBuf, u64)> {
     let mut section = root.section("data");
     let dir = section.required("dir", "the path of a directory", |value| path(value, base));
+    let reserve_mib = section
+        .optional("reserve_mib", "a number from 8 to 1048576", |value| number(value, 8, 1 << 20));
     section.finish(root);
-    dir
+    Some((dir?, reserve_mib.unwrap_or(RESERVE_MIB) << 20))
 }
 
 fn cluster(root: &mut Section) -> Option<Cluster> {
@@ -243,6 +248,8 @@ fn shards_default() -> usize {
     if cores <= 2 { 1 } else { cores.min(4) }
 }
 
+/// At 500 MB/s half a second's worth, which is longer than the broker takes to look again.
+const RESERVE_MIB: u64 = 256;
 const ADDRESS: &str = "an IP address and a port, such as \"0.0.0.0:9400\"";
 const HOST_PORT: &str = "a host and a port, such as \"broker-1.example:9400\"";
 const NODE_ID: &str = "a number from 1 to 2147483647";

@@ -120,7 +120,7 @@ impl Plan {
              listen = \"{listen}\"       # UDP, for clients and peers alike\n\
              advertise = {address:?}\n\n\
              [node]\nid = {id}\n# rack = \"a\"\n\n\
-             [data]\ndir = \"data\"\n\n\
+             [data]\ndir = \"data\"\n# reserve_mib = 256  # with less free on its disk, records are refused\n\n\
              [cluster]\nid = {cluster:?}\ncontrollers = [{controllers}]\n\n\
              [tls]\nca = \"ca.pem\"\ncert = \"node.pem\"\nkey = \"node.key\"\n\n\
              [defaults]\nreplication = {replication}\n\n",

@@ -14,9 +14,11 @@ use bytes::Bytes;
 use highwater_protocol::batch::{FrameHeader, FrameKind, HEADER_BYTES, Mark, frames, stamp};
 use highwater_protocol::ids::{LogIndex, Offset, Term};
 
-use super::index::{Entry, slot_at};
+use super::index::{ENTRY_BYTES, Entry, slot_at};
 use super::roll::Unsealed;
-use super::segment::{extent, index_bytes_max, log_bytes_max};
+use super::segment::{
+    INDEX_EXTENT_BYTES, LOG_EXTENT_BYTES, extent, index_bytes_max, log_bytes_max,
+};
 use super::{Appended, Flush, Log, PlacedMark, scan};
 use crate::disk::File;
 use crate::mutant::{self, Mutant};
@@ -126,9 +128,9 @@ impl Log {
 
         // Both files get their blocks now, so that a full disk is found before anything changed.
         let room = self.options.segment_bytes_max;
-        reserve(&*growing.log, last.position(), log_bytes_max(room))?;
+        self.reserve(&*growing.log, last.position(), log_bytes_max(room))?;
         let entries_end = slot_at(slots + batch.entries.len());
-        reserve(&*growing.index, entries_end, index_bytes_max(room))?;
+        self.reserve(&*growing.index, entries_end, index_bytes_max(room))?;
 
         if let Err(error) = growing.log.write_at(at, &batch.parts) {
             self.failed = true;
@@ -141,6 +143,58 @@ impl Log {
         self.shared.log_end.store(self.end.offset.0, Ordering::Release);
         self.current_mut().dirty = true;
         Ok(())
+    }
+
+    /// Whether so many bytes of records in so many frames can be appended: `StorageFull` where the
+    /// disk lacks the room, or has it only in the part that is kept free. Ask before anything that
+    /// cannot be undone depends on the append; marks and cuts need not ask.
+    pub fn room_for(&self, bytes: u64, frames: u64) -> io::Result<()> {
+        if self.active && self.fits_what_is_allocated(bytes, frames) {
+            return Ok(());
+        }
+        let disk = &self.shared.disk;
+        let Ok(free) = disk.free_bytes(&self.dir) else { return Ok(()) };
+        let segments = 2 + bytes / self.options.segment_bytes_max.max(1);
+        let files = segments * (LOG_EXTENT_BYTES + INDEX_EXTENT_BYTES);
+        let needed = bytes + frames * ENTRY_BYTES as u64 + files;
+        let keep = self.options.keep_free_bytes;
+        if free >= keep + needed {
+            return Ok(());
+        }
+        let (kib, keep) = (free >> 10, keep >> 10);
+        let why = format!(
+            "the disk under {} has {kib} KiB free, of which {keep} KiB are kept for the broker's own \
+             needs; delete topics, lower their retention, or make room in another way",
+            self.dir.display()
+        );
+        Err(io::Error::new(io::ErrorKind::StorageFull, why))
+    }
+
+    fn fits_what_is_allocated(&self, bytes: u64, frames: u64) -> bool {
+        let growing = self.current().segment.growing();
+        let slots = growing.entries.count();
+        let at = growing.entries.get(slots.wrapping_sub(1)).map_or(0, Entry::position);
+        let entries_end = slot_at(slots) + frames * ENTRY_BYTES as u64;
+        at + bytes <= growing.log.len().min(self.options.segment_bytes_max)
+            && entries_end <= growing.index.len()
+    }
+
+    /// Allocates a file further, generously where there is space and sparingly where there is little.
+    fn reserve(&self, file: &dyn File, needed: u64, bytes_max: u64) -> io::Result<()> {
+        let len = file.len();
+        if needed <= len {
+            return Ok(());
+        }
+        let wanted = extent(len, needed, bytes_max);
+        // What cannot be measured is found out by trying.
+        let free = self.shared.disk.free_bytes(&self.dir).unwrap_or(u64::MAX);
+        if free.saturating_sub(wanted - len) < self.options.keep_free_bytes {
+            return file.extend(needed);
+        }
+        match file.extend(wanted) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => file.extend(needed),
+            done => done,
+        }
     }
 
     pub(super) fn current(&self) -> &Unsealed {
@@ -276,17 +330,5 @@ impl<'b> Batch<'b> {
         self.entries.push(entry);
         self.parts.push(bytes);
         self.end = Some(header.base_offset.advance(u64::from(header.records())));
-    }
-}
-
-/// Allocates a file further, generously where there is space and sparingly where there is none.
-fn reserve(file: &dyn File, needed: u64, bytes_max: u64) -> io::Result<()> {
-    let len = file.len();
-    if needed <= len {
-        return Ok(());
-    }
-    match file.extend(extent(len, needed, bytes_max)) {
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => file.extend(needed),
-        done => done,
     }
 }

@@ -46,6 +46,9 @@ pub use reader::{LogReader, ReadError};
 pub struct Options {
     /// A segment is sealed before it grows past this.
     pub segment_bytes_max: u64,
+    /// Records are refused rather than leave less than this free on the disk: metadata, cuts and
+    /// changes of leaders must still find room, or nobody could delete anything any more.
+    pub keep_free_bytes: u64,
 }
 
 /// One partition's log, owned by one shard.

@@ -65,7 +65,7 @@ impl Bench {
 }
 
 fn open(disk: &Arc<SimDisk>) -> io::Result<(Log, Recovered)> {
-    let options = Options { segment_bytes_max: 28 << 10 };
+    let options = Options { segment_bytes_max: 28 << 10, keep_free_bytes: 0 };
     Log::open(disk.clone(), Path::new(DIR), partition(0), options)
 }
 
@@ -261,6 +261,30 @@ fn a_full_disk_leaves_the_log_as_it_was() {
 }
 
 #[test]
+fn what_is_kept_free_is_for_marks_and_cuts_and_not_for_records() {
+    let disk = SimDisk::new(7);
+    disk.limit_bytes(Some(1 << 20));
+    let options = Options { segment_bytes_max: 28 << 10, keep_free_bytes: 512 << 10 };
+    let mut log = Log::open(disk.clone(), Path::new(DIR), partition(0), options).expect("new").0;
+    let mut taken = 0;
+    let refusal = loop {
+        match log.room_for(4_200, 1) {
+            Ok(()) => log.append(Term(1), &batch(1, 4_000, 0)).expect("there is room"),
+            Err(error) => break error,
+        };
+        taken += 1;
+    };
+    assert_eq!(refusal.kind(), ErrorKind::StorageFull);
+    assert!(refusal.to_string().contains("512 KiB are kept"), "{refusal}");
+    assert!(taken > 10, "{taken} were taken");
+    let free = disk.free_bytes(Path::new(DIR)).expect("measurable");
+    assert!(free >= 512 << 10, "{free} free");
+    log.append_mark(Term(2), &Mark::TermStart).expect("a new leader needs its mark");
+    log.truncate(LogIndex(taken - 5)).expect("what a leader never had must go");
+    log.append_mark(Term(3), &Mark::TermStart).expect("again");
+}
+
+#[test]
 fn after_a_failed_write_the_log_refuses_everything() {
     let mut bench = Bench::new();
     bench.fill(1);
@@ -359,7 +383,7 @@ fn a_later_format_and_another_partitions_file_are_refused() {
     let mut bench = Bench::new();
     bench.fill(1);
     let path = bench.oldest(".log");
-    let options = Options { segment_bytes_max: 28 << 10 };
+    let options = Options { segment_bytes_max: 28 << 10, keep_free_bytes: 0 };
     let error =
         Log::open(bench.disk.clone(), Path::new(DIR), partition(1), options).expect_err("foreign");
     assert!(error.to_string().contains("belongs to partition"), "{error}");

@@ -190,6 +190,8 @@ impl Leading {
                     }
                 }
             }
+            // Nothing was written, and no other broker can help: people must know why.
+            Ok(Err(error)) if error.code == ErrorCode::DiskFull => Err(error),
             Ok(Err(error)) if was_not_written(error.code) => {
                 Err(WireError::new(ErrorCode::NotController, error.detail))
             }

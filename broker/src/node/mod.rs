@@ -253,7 +253,7 @@ impl Inner {
             learners: learner.into_iter().collect(),
             identity: Identity::Same,
             options: ReplicaOptions {
-                log: log::Options { segment_bytes_max: CLUSTER_SEGMENT_BYTES },
+                log: log::Options { segment_bytes_max: CLUSTER_SEGMENT_BYTES, keep_free_bytes: 0 },
                 flush: FlushPolicy::Ack,
                 insync_replicas_min: 1,
                 lag_ms_max: CLUSTER_LAG_MS_MAX,

@@ -114,7 +114,7 @@ fn open(
 fn options(topic: &Topic, replication: usize) -> ReplicaOptions {
     let config = &topic.config;
     ReplicaOptions {
-        log: log::Options { segment_bytes_max: config.segment_bytes },
+        log: log::Options { segment_bytes_max: config.segment_bytes, keep_free_bytes: 0 },
         flush: match config.flush {
             FlushMode::Ack => FlushPolicy::Ack,
             FlushMode::Interval { ms } => FlushPolicy::Interval { ms },

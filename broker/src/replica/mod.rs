@@ -87,6 +87,8 @@ pub struct Replica {
     told: watermarks::Told,
     wishes: commands::Wishes,
     failure: Failure,
+    /// Whether the last append of a leader found no room: told once, not for every message.
+    disk_is_full: bool,
     /// Kept for its allocations only.
     parsed: receive::Parsed,
 }

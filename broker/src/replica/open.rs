@@ -84,6 +84,7 @@ impl Replica {
             told: Told::default(),
             wishes: super::commands::Wishes::default(),
             failure: Failure::None,
+            disk_is_full: false,
             parsed: Parsed::default(),
         };
         for summary in recovered.producers_from {

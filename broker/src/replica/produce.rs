@@ -119,7 +119,8 @@ impl Replica {
                 }
             }
         }
-        match self.log.append(term, batch) {
+        let room = self.log.room_for(batch.len() as u64, 1);
+        match room.and_then(|()| self.log.append(term, batch)) {
             Ok(appended) => {
                 self.noted_append(now);
                 let (base_offset, end) = (appended.base_offset, appended.end);

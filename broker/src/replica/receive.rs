@@ -2,8 +2,10 @@
 //! offsets and terms must run on, and what will be stored must pass its checksum.
 //!
 //! What does not pass is dropped without an answer, as if the network had lost it: the leader asks
-//! again, and a good copy may come.
+//! again, and a good copy may come. So is what the disk has no room for, before Raft hears of it: Raft
+//! takes what it was told for stored, and a full disk is no reason to give up a replica.
 
+use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -56,6 +58,7 @@ impl Replica {
         let mut parsed = std::mem::take(&mut self.parsed);
         parsed.clear();
         match self.check_frames(&request, &mut parsed) {
+            Ok(_) if !self.has_room(&request.entries, parsed.spans.len()) => {}
             Ok(voter_sets) => {
                 let AppendRequest { term, prev, commit, entries } = request;
                 let arrival = Arrival { term, prev, commit, frames: &parsed.spans, voter_sets };
@@ -74,6 +77,30 @@ impl Replica {
             }
         }
         self.parsed = parsed;
+    }
+
+    /// Whether the disk takes these frames; says so once when it begins or ceases to.
+    fn has_room(&mut self, entries: &[Bytes], frames: usize) -> bool {
+        let bytes: usize = entries.iter().map(Bytes::len).sum();
+        if bytes == 0 {
+            return true;
+        }
+        let partition = self.partition;
+        match self.log.room_for(bytes as u64, frames as u64) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                if !std::mem::replace(&mut self.disk_is_full, true) {
+                    tracing::warn!(%partition, %error, "no room for what the leader sends");
+                }
+                false
+            }
+            // Any other trouble shows when it is stored.
+            Ok(()) | Err(_) => {
+                if std::mem::replace(&mut self.disk_is_full, false) {
+                    tracing::info!(%partition, "there is room again for what the leader sends");
+                }
+                true
+            }
+        }
     }
 
     /// Fills `parsed`, or says why the message cannot be what a leader sent.
@@ -146,7 +173,7 @@ impl Replica {
         cut: Option<LogIndex>,
         skip: usize,
         out: &mut Output,
-    ) -> std::io::Result<()> {
+    ) -> io::Result<()> {
         if let Some(cut) = cut {
             let (partition, end) = (self.partition, self.log.end());
             tracing::info!(%partition, %cut, %end, "cutting back what the leader never had");

@@ -14,8 +14,10 @@ use tempfile::TempDir;
 
 use super::*;
 use super::{AdminReply, Identity, ProduceEvent, ReplicaCommand, RequestId};
+use crate::disk::Disk;
 use crate::disk::mmap::MmapDisk;
 use crate::log;
+use crate::sim::disk::SimDisk;
 
 type Answer = Result<Receipt, ErrorCode>;
 
@@ -31,6 +33,8 @@ struct Trio {
     leaders: BTreeMap<NodeId, Option<NodeId>>,
     cut_off: Vec<NodeId>,
     slow_disks: Vec<NodeId>,
+    /// Disks that can be filled; the other replicas have real ones.
+    small_disks: BTreeMap<NodeId, Arc<SimDisk>>,
     next_id: u64,
     flush: FlushPolicy,
 }
@@ -40,7 +44,7 @@ const FIRST: NodeId = NodeId(1);
 
 fn options(flush: FlushPolicy) -> ReplicaOptions {
     ReplicaOptions {
-        log: log::Options { segment_bytes_max: 1 << 20 },
+        log: log::Options { segment_bytes_max: 1 << 20, keep_free_bytes: 0 },
         flush,
         insync_replicas_min: 2,
         lag_ms_max: 10_000,
@@ -61,6 +65,10 @@ fn stamp(epoch: u16, base_sequence: u32) -> Option<ProducerStamp> {
 
 impl Trio {
     fn new(flush: FlushPolicy) -> Trio {
+        Trio::on(flush, BTreeMap::new())
+    }
+
+    fn on(flush: FlushPolicy, small_disks: BTreeMap<NodeId, Arc<SimDisk>>) -> Trio {
         let mut trio = Trio {
             dir: TempDir::new().expect("a temporary directory"),
             now: Millis(0),
@@ -72,6 +80,7 @@ impl Trio {
             leaders: BTreeMap::new(),
             cut_off: Vec::new(),
             slow_disks: Vec::new(),
+            small_disks,
             next_id: 0,
             flush,
         };
@@ -101,7 +110,10 @@ impl Trio {
         let boot = Boot { me: id, incarnation: Incarnation(1), seed: 5, last_life };
         let known = self.saved.get(&id);
         let known = known.map(|hard| Remembered { hard: *hard, suspicion: Suspicion::None });
-        let disk = Arc::new(MmapDisk);
+        let disk: Arc<dyn Disk> = match self.small_disks.get(&id) {
+            Some(disk) => disk.clone(),
+            None => Arc::new(MmapDisk),
+        };
         let replica = Replica::open(disk, known, open, boot, self.now).expect("it opens");
         self.replicas.insert(id, replica);
     }
@@ -317,6 +329,46 @@ fn producers_are_remembered_by_the_next_leader_and_over_a_restart() {
     trio.run(50);
     assert_eq!((trio.offset(repeat), trio.offset(next)), (0, 4), "marks take no offset");
     assert_eq!(trio.answer(unknown), Some(Err(ErrorCode::ProducerFenced)));
+}
+
+#[test]
+fn a_follower_on_a_full_disk_stays_in_service_and_catches_up_when_there_is_room() {
+    let (full, disk) = (NodeId(3), SimDisk::new(1));
+    let mut trio = Trio::on(FlushPolicy::Ack, BTreeMap::from([(full, disk.clone())]));
+    trio.run(300);
+    let before = trio.produce(FIRST, AckMode::SemiSync, batch(1, None));
+    trio.run(100);
+    disk.limit_bytes(Some(0));
+    let term = trio.replicas[&FIRST].raft.term();
+    let large = |trio: &mut Trio| trio.produce(FIRST, AckMode::SemiSync, batch(9_000, None));
+    let without: Vec<RequestId> = (0..5).map(|_| large(&mut trio)).collect();
+    trio.run(3_000);
+    for id in without.into_iter().chain([before]) {
+        assert!(trio.answer(id).is_some_and(|answer| answer.is_ok()), "a majority has room");
+    }
+    assert_eq!(trio.replicas[&FIRST].raft.term(), term, "nobody stood for election");
+    assert!(trio.replicas[&full].log.end() < trio.replicas[&FIRST].log.end());
+    disk.limit_bytes(None);
+    trio.run(1_000);
+    trio.assert_alike();
+}
+
+#[test]
+fn a_leader_on_a_full_disk_refuses_and_takes_batches_again_when_there_is_room() {
+    let disk = SimDisk::new(1);
+    let mut trio = Trio::on(FlushPolicy::Ack, BTreeMap::from([(FIRST, disk.clone())]));
+    trio.run(300);
+    disk.limit_bytes(Some(0));
+    let large = |trio: &mut Trio| trio.produce(FIRST, AckMode::SemiSync, batch(9_000, None));
+    let refused = large(&mut trio);
+    assert_eq!(trio.answer(refused), Some(Err(ErrorCode::DiskFull)));
+    trio.run(1_000);
+    assert_eq!(trio.leaders[&FIRST], Some(FIRST), "a full disk is no reason to step down");
+    disk.limit_bytes(None);
+    let taken = large(&mut trio);
+    trio.run(300);
+    assert_eq!(trio.offset(taken), 0, "the refused one was not written");
+    trio.assert_alike();
 }
 
 #[test]

@@ -173,7 +173,7 @@ impl Core {
             node.clone(),
             ApiOptions {
                 produce_bytes_max: PRODUCE_BYTES_MAX,
-                disk_reserve_bytes: DISK_RESERVE_BYTES,
+                disk_reserve_bytes: config.disk_reserve_bytes,
             },
         );
         Ok(Core { shards, threads, outbox, node, api })
@@ -190,6 +190,7 @@ fn shard_options(config: &Config, data_dir: &DataDir, number: usize) -> ShardOpt
         dir: data_dir.path.join(format!("shard-{number}")),
         last_life: data_dir.last_life,
         directory: data_dir.used,
+        keep_free_bytes: config.disk_reserve_bytes / HARD_RESERVE_PART,
     }
 }
 
@@ -211,8 +212,9 @@ fn node_options(config: &Config, data_dir: &DataDir) -> NodeOptions {
 const FLUSH_THREADS: usize = 4;
 /// Bytes of produce that wait for their acks at once.
 const PRODUCE_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// Produce is refused while the disk has less than this free.
-const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+/// Of what is to stay free, this part is out of reach for records even where they come from a leader
+/// whose disk has room.
+const HARD_RESERVE_PART: u64 = 4;
 const SESSION_MS: u64 = 3_000;
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
 const PART_DEADLINE: Duration = Duration::from_secs(5);

@@ -107,8 +107,14 @@ impl Journal {
         self.sequence += 1;
         let record = codec::record_of(self.sequence, &self.changes);
         let end = self.end + record.len() as u64;
-        if end > self.files[0].len() || end > self.size_worth_rewriting() {
-            return self.rewrite();
+        let fits = end <= self.files[0].len();
+        if !fits || end > self.size_worth_rewriting() {
+            match self.rewrite() {
+                // Rewriting is worth it long before the copies are at their ends, so a disk that is
+                // full now need not stop the broker: the next time there may be room.
+                Err(error) if fits && error.kind() == io::ErrorKind::StorageFull => {}
+                done => return done,
+            }
         }
         for file in &self.files {
             file.write_at(self.end, &[&record])?;
@@ -119,11 +125,17 @@ impl Journal {
         Ok(())
     }
 
-    /// Replaces both copies, one after the other, by what is live.
+    /// Replaces both copies, one after the other, by what is live. A full disk changes nothing: both
+    /// are written aside before either takes its place.
     fn rewrite(&mut self) -> io::Result<()> {
         let snapshot = codec::file_of(self.sequence, self.memory, &self.live);
-        for (file, name) in self.files.iter_mut().zip(NAMES) {
-            *file = write_new(self.disk.as_ref(), &self.dir, name, &snapshot)?;
+        let disk = self.disk.as_ref();
+        let aside = NAMES.map(|name| write_aside(disk, &self.dir, name, &snapshot));
+        let [a, b] = aside;
+        let aside = [a?, b?];
+        for ((held, new), name) in self.files.iter_mut().zip(aside).zip(NAMES) {
+            put_in_place(disk, &self.dir, name)?;
+            *held = new;
         }
         self.end = snapshot.len() as u64;
         self.changes.clear();
@@ -132,7 +144,7 @@ impl Journal {
 
     fn size_worth_rewriting(&self) -> u64 {
         let live = codec::file_bytes(self.live.len()) as u64;
-        (live * REWRITE_WHEN_LARGER).max(FILE_BYTES_MIN)
+        (live * REWRITE_WHEN_LARGER).max(FILE_BYTES_MIN / 2)
     }
 }
 
@@ -163,7 +175,17 @@ fn write_new(
     name: &str,
     snapshot: &[u8],
 ) -> io::Result<Arc<dyn File>> {
-    let path = dir.join(name);
+    let file = write_aside(disk, dir, name, snapshot)?;
+    put_in_place(disk, dir, name)?;
+    Ok(file)
+}
+
+fn write_aside(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: &str,
+    snapshot: &[u8],
+) -> io::Result<Arc<dyn File>> {
     let new = dir.join(format!("{name}.new"));
     if disk.list(dir)?.iter().any(|present| *present == format!("{name}.new")) {
         disk.remove(&new)?;
@@ -172,9 +194,12 @@ fn write_new(
     let file = disk.create(&new, bytes, FILE_BYTES_MAX)?;
     file.write_at(0, &[snapshot])?;
     file.flush()?;
-    disk.rename(&new, &path)?;
-    disk.flush_dir(dir)?;
     Ok(file)
+}
+
+fn put_in_place(disk: &dyn Disk, dir: &Path, name: &str) -> io::Result<()> {
+    disk.rename(&dir.join(format!("{name}.new")), &dir.join(name))?;
+    disk.flush_dir(dir)
 }
 
 const NAMES: [&str; 2] = ["journal.a", "journal.b"];
@@ -278,6 +303,26 @@ mod tests {
         for number in 0..5 {
             assert_eq!(journal.get(partition(number)), Some(voted(19_995 + number)));
         }
+    }
+
+    #[test]
+    fn a_full_disk_delays_the_rewrite_and_forgets_nothing() {
+        let disk = SimDisk::new(1);
+        let mut journal = open(&disk, 1);
+        disk.limit_bytes(Some(2 * FILE_BYTES_MIN + FILE_BYTES_MIN / 2));
+        let mut term = 1;
+        while journal.end <= journal.size_worth_rewriting() + FILE_BYTES_MIN / 4 {
+            journal.remember(partition(term % 5), voted(term));
+            journal.flush().expect("the copies have room left");
+            term += 1;
+        }
+        disk.limit_bytes(None);
+        journal.remember(partition(7), voted(term));
+        journal.flush().expect("there is room");
+        assert!(journal.end <= journal.size_worth_rewriting(), "made up for");
+        let journal = open(&disk, 2);
+        assert_eq!(journal.get(partition(7)), Some(voted(term)));
+        assert_eq!(journal.get(partition((term - 1) % 5)), Some(voted(term - 1)));
     }
 
     #[test]

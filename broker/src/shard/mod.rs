@@ -61,6 +61,8 @@ pub struct ShardOptions {
     pub last_life: LastLife,
     /// Whether a broker has run on this data directory before.
     pub directory: Directory,
+    /// Records of topics are refused rather than leave less than this free on the disk.
+    pub keep_free_bytes: u64,
 }
 
 /// Whether a broker has run on a data directory before.
@@ -83,6 +85,7 @@ pub struct Shard {
     round: HeartbeatRound,
     peers: Peers,
     outbox: Outbox,
+    keep_free_bytes: u64,
     flushes: Flushes,
     /// When an event was last taken.
     awake_at: Millis,
@@ -114,8 +117,8 @@ impl Hosted {
 impl Shard {
     /// Reads the journal, or makes it. Replicas come by `Event::Open`.
     pub fn open(options: ShardOptions, disk: Arc<dyn Disk>, now: Millis) -> io::Result<Shard> {
-        let ShardOptions { me, incarnation, seed, heartbeat_ms, dir, last_life, directory } = options;
-        let journal = Journal::open(Arc::clone(&disk), &dir, directory)?;
+        let ShardOptions { me, incarnation, seed, heartbeat_ms, dir, last_life, .. } = options;
+        let journal = Journal::open(Arc::clone(&disk), &dir, options.directory)?;
         Ok(Shard {
             boot: Boot { me, incarnation, seed, last_life },
             disk,
@@ -126,6 +129,7 @@ impl Shard {
             round: HeartbeatRound::new(now, heartbeat_ms, seed),
             peers: Peers::new(incarnation),
             outbox: Outbox::default(),
+            keep_free_bytes: options.keep_free_bytes,
             flushes: Flushes::default(),
             awake_at: now,
         })
@@ -232,6 +236,10 @@ impl Shard {
         }
         let known = self.journal.get(partition);
         open.identity = self.identity(known, &open);
+        // The controller's log may use what is kept free: it brings the deletions that make room.
+        if partition != TopicPartition::CLUSTER {
+            open.options.log.keep_free_bytes = self.keep_free_bytes;
+        }
         let dir = open.dir.clone();
         match Replica::open(Arc::clone(&self.disk), known, open, self.boot, now) {
             Ok(replica) => {

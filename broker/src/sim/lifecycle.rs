@@ -67,7 +67,7 @@ impl Cluster {
     }
 
     fn log_options(&self) -> log::Options {
-        log::Options { segment_bytes_max: self.swarm.segment_bytes_max }
+        log::Options { segment_bytes_max: self.swarm.segment_bytes_max, keep_free_bytes: 0 }
     }
 
     /// S1: a log recovered twice is the same log.

@@ -107,6 +107,7 @@ impl SimNode {
             dir: PathBuf::from("/data/shard-0"),
             last_life: self.last_life,
             directory: if self.life == 1 { Directory::New } else { Directory::Used },
+            keep_free_bytes: 0,
         };
         let disk: Arc<dyn Disk> = Arc::clone(&self.disk) as Arc<dyn Disk>;
         self.shard = Some(Shard::open(options, disk, self.clock(now_us))?);

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use highwater_broker::init::{Created, Plan, PlannedNode};
-use highwater_client::{Client, Profiles};
+use highwater_client::{Client, Offset, PartitionId, Profiles, ReaderConfig, StartAt};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,6 +20,8 @@ pub struct Cluster {
     pub created: Created,
     pub addresses: Vec<SocketAddr>,
     children: Vec<Option<Child>>,
+    /// Brokers whose data lies on a file system of its own, of so many MiB.
+    small_disks_mib: BTreeMap<usize, u32>,
 }
 
 impl Cluster {
@@ -29,7 +32,32 @@ impl Cluster {
         let node = |at: &SocketAddr| PlannedNode { address: at.to_string(), http: None };
         let plan = Plan { dir: dir.path().to_owned(), nodes: addresses.iter().map(node).collect() };
         let created = plan.create().expect("an empty directory takes a cluster");
-        Cluster { dir, created, addresses, children: (0..nodes).map(|_| None).collect() }
+        let children = (0..nodes).map(|_| None).collect();
+        Cluster { dir, created, addresses, children, small_disks_mib: BTreeMap::new() }
+    }
+
+    /// When this broker is started, it finds its data on a small file system that only it sees and
+    /// that vanishes with it. Whatever becomes of the test, nothing stays mounted.
+    pub fn use_small_disk(&mut self, node: usize, mib: u32) {
+        self.small_disks_mib.insert(node, mib);
+    }
+
+    /// The data directory of a running broker as that broker sees it.
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        let seen = self.dir.path().join(format!("node-{node}/data"));
+        let within = seen.strip_prefix("/").expect("temporary directories are absolute");
+        PathBuf::from(format!("/proc/{}/root", self.pid(node))).join(within)
+    }
+
+    /// The process of a broker.
+    pub fn pid(&self, node: usize) -> u32 {
+        self.children[node - 1].as_ref().expect("it was started").id()
+    }
+
+    /// Whether a broker's process runs.
+    pub fn runs(&mut self, node: usize) -> bool {
+        let child = self.children[node - 1].as_mut().expect("it was started");
+        child.try_wait().expect("it is ours").is_none()
     }
 
     /// A cluster with every broker started.
@@ -48,7 +76,16 @@ impl Cluster {
             .append(true)
             .open(self.log(node))
             .expect("the log can be written");
-        let child = broker(&self.created.configs[node - 1])
+        let config = &self.created.configs[node - 1];
+        let mut command = match self.small_disks_mib.get(&node) {
+            None => broker(config),
+            Some(mib) => on_small_disk(
+                &self.dir.path().join(format!("node-{node}/data")),
+                *mib,
+                broker(config),
+            ),
+        };
+        let child = command
             .arg("--with-parent")
             .arg(std::process::id().to_string())
             .stdout(Stdio::null())
@@ -126,6 +163,37 @@ impl Drop for Cluster {
     }
 }
 
+/// The same command in a mount namespace of its own, where `dir` is a small file system with what
+/// was in it.
+fn on_small_disk(dir: &Path, mib: u32, command: Command) -> Command {
+    let script = format!(
+        r#"set -e
+        mkdir -p "$1.small"
+        mount -t tmpfs -o size={mib}m,mode=0755 small "$1.small"
+        cp -a "$1/." "$1.small/"
+        mount --move "$1.small" "$1"
+        shift
+        exec "$@""#
+    );
+    let mut wrapped = private_mounts();
+    wrapped.args(["sh", "-c", &script, "sh"]).arg(dir).arg(command.get_program());
+    wrapped.args(command.get_args());
+    wrapped
+}
+
+/// Runs what follows as the root of a user and mount namespace of its own.
+fn private_mounts() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount"]);
+    command
+}
+
+/// Whether this machine lets us mount in private: containers often don't.
+pub fn can_mount_in_private() -> bool {
+    let tried = private_mounts().args(["mount", "-t", "tmpfs", "small", "/mnt"]).output();
+    tried.is_ok_and(|output| output.status.success())
+}
+
 /// The command that starts a broker.
 pub fn broker(config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
@@ -137,6 +205,33 @@ pub fn broker(config: &Path) -> Command {
 pub fn free_port() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("the loopback has free ports");
     socket.local_addr().expect("it was bound")
+}
+
+/// Where a record lies.
+pub type Place = (PartitionId, Offset);
+
+/// Every record of a topic, each at one place.
+pub async fn read_all(client: &Client, topic: &str) -> BTreeMap<Place, String> {
+    let config = ReaderConfig::new(topic, StartAt::Start).until_end();
+    let mut reader = client.reader(config).await.expect("a reader");
+    let mut read = BTreeMap::new();
+    while let Some(batch) =
+        timeout(PATIENCE, reader.next_batch()).await.expect("in time").expect("readable")
+    {
+        for record in &batch {
+            let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
+            let before = read.insert((batch.partition, record.offset), value);
+            assert_eq!(before, None, "{} was read twice", record.offset);
+        }
+    }
+    read
+}
+
+/// Changes a file that must hold what is to be changed.
+pub fn edit(file: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(file).expect("it is there");
+    assert!(text.contains(from), "{from:?} is not in {text}");
+    std::fs::write(file, text.replace(from, to)).expect("it is ours");
 }
 
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -91,6 +91,7 @@ impl Rig {
             dir: dir.path().join("shard-0"),
             last_life: LastLife::Clean,
             directory: if incarnation == Incarnation(1) { Directory::New } else { Directory::Used },
+            keep_free_bytes: 0,
         };
         let surroundings = Surroundings {
             number: 0,
