@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{NodeId, PartitionId, TopicId, TopicPartition};
 use highwater_protocol::native::admin::{
     CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest, DescribePartitionRequest,
@@ -13,7 +14,7 @@ use highwater_protocol::native::metadata::{
     BrokerInfo, MetadataRequest, MetadataResponse, TopicDetail, TopicInfo,
 };
 
-use crate::client::Core;
+use crate::client::{Core, UNKNOWN_TOPIC_PATIENCE};
 use crate::connection::{Call, Deleted};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::record::TopicName;
@@ -129,13 +130,29 @@ impl Admin {
     /// # Errors
     /// `UnknownTopic`; `Unreachable` or `TimedOut` where no broker answered.
     pub async fn describe_topic(&self, name: &str) -> Result<TopicDetail, Error> {
-        let answer = self.on_any(&MetadataRequest::Topics(vec![name.to_owned()])).await?;
-        let act = format!("describe topic {name}");
-        let topic = answer.topics.into_iter().find(|topic| topic.name == name);
-        let topic = topic.ok_or_else(|| {
-            Error::new(ErrorKind::Malformed, format!("cannot {act}: the broker left it out"))
-        })?;
-        topic.result.map_err(|error| Error::refused(&act, &error))
+        let (begun, mut backoff) = (Instant::now(), Backoff::new(retry::seed()));
+        loop {
+            let answer = self.on_any(&MetadataRequest::Topics(vec![name.to_owned()])).await?;
+            let act = format!("describe topic {name}");
+            let topic = answer.topics.into_iter().find(|topic| topic.name == name);
+            let topic = topic.ok_or_else(|| {
+                Error::new(ErrorKind::Malformed, format!("cannot {act}: the broker left it out"))
+            })?;
+            let error = match topic.result {
+                Ok(detail) => return Ok(detail),
+                Err(error) => error,
+            };
+            // Whoever says that there is none may only be late; the next one asked is another broker.
+            let patience = if error.code == ErrorCode::UnknownTopicOrPartition {
+                UNKNOWN_TOPIC_PATIENCE
+            } else {
+                self.core.config.request_timeout
+            };
+            if !error.code.retriable() || begun.elapsed() >= patience {
+                return Err(Error::refused(&act, &error));
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
     }
 
     /// A partition as its leader sees it: watermarks, and every replica's place.

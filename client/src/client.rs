@@ -348,7 +348,7 @@ const METADATA_AGE_LEAST: Duration = Duration::from_secs(1);
 /// One attempt at a small question; the retries have the whole `request_timeout`.
 const CALL_PATIENCE: Duration = Duration::from_secs(2);
 /// For this long an unknown topic may only be too new for the broker that was asked.
-const UNKNOWN_TOPIC_PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const UNKNOWN_TOPIC_PATIENCE: Duration = Duration::from_millis(500);
 /// After this long one broker's word suffices, because no other answers.
 const ALONE_PATIENCE: Duration = Duration::from_secs(3);
 

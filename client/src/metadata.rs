@@ -185,8 +185,11 @@ impl Snapshot {
 
     fn is_certain(&self, topic: &Topic, refusal: &WireError) -> bool {
         let witnesses = self.brokers.len().clamp(1, 2);
-        let unknown = refusal.code == ErrorCode::UnknownTopicOrPartition;
-        !unknown || topic.refused_by.len() >= witnesses
+        if refusal.code == ErrorCode::UnknownTopicOrPartition {
+            return topic.refused_by.len() >= witnesses;
+        }
+        // What passes is only that broker's trouble, its start for example.
+        !refusal.code.retriable()
     }
 
     fn merge(&mut self, answer: &MetadataResponse) {
@@ -207,7 +210,9 @@ impl Snapshot {
                 Ok(shape) => *topic = Topic { shape: Some(shape), ..nothing() },
                 Err(refusal) => {
                     topic.refusal = Some(refusal.clone());
-                    topic.refused_by.insert(answer.node);
+                    if refusal.code == ErrorCode::UnknownTopicOrPartition {
+                        topic.refused_by.insert(answer.node);
+                    }
                 }
             }
         }

@@ -21,6 +21,14 @@ pub(super) fn unknown_topic(name: &str) -> WireError {
     WireError::new(ErrorCode::UnknownTopicOrPartition, why)
 }
 
+pub(super) fn starting(me: NodeId) -> WireError {
+    let why = format!(
+        "broker {me} has just started and has not caught up with the controller yet; ask another \
+         broker, or again after a moment"
+    );
+    WireError::new(ErrorCode::BrokerNotAvailable, why)
+}
+
 pub(super) fn not_leader(route: &Route, view: &LeaderView, me: NodeId) -> WireError {
     let (title, term) = (route.title(), view.term);
     match view.leader {

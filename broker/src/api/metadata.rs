@@ -1,4 +1,7 @@
 //! The cluster as this broker knows it: from the image, and from what is known of leaders.
+//!
+//! A broker that has not caught up with the controller since its start knows some topics from the
+//! image that it saved, and says of no other that it does not exist.
 
 use highwater_protocol::error::WireError;
 use highwater_protocol::ids::{PartitionId, TopicPartition};
@@ -9,14 +12,20 @@ use highwater_protocol::native::metadata::{
 use super::{Api, errors};
 use crate::controller::image::{Broker, Topic};
 use crate::controller::record::PlacedReplica;
-use crate::node::{LeaderView, Routes};
+use crate::node::{LeaderView, NodeState, Routes};
 
 impl Api {
     /// The cluster as this broker knows it.
     pub async fn metadata(&self, request: MetadataRequest) -> Result<MetadataResponse, WireError> {
         let image = self.node.image();
         let routes = self.node.routes();
+        let caught_up = match *self.node.state().borrow() {
+            NodeState::Starting => false,
+            NodeState::Serving | NodeState::Failed(_) => true,
+        };
+        let starting = || errors::starting(self.node.options().me);
         let topics = match request {
+            MetadataRequest::All if !caught_up => return Err(starting()),
             MetadataRequest::All => {
                 image.topics_by_name().map(|topic| topic_info(topic, routes)).collect()
             }
@@ -24,6 +33,7 @@ impl Api {
                 .into_iter()
                 .map(|name| match image.topic_named(&name) {
                     Some(topic) => topic_info(topic, routes),
+                    None if !caught_up => TopicInfo { result: Err(starting()), name },
                     None => TopicInfo { result: Err(errors::unknown_topic(&name)), name },
                 })
                 .collect(),

@@ -152,6 +152,24 @@ async fn a_restarted_broker_knows_its_topics_before_it_hears_from_anyone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_has_not_caught_up_calls_no_topic_unknown() {
+    let mut rig = Rig::start(3).await;
+    within(rig.api(1).create_topic(topic("orders", 1, 3))).await.expect("made");
+    led_topic(rig.api(1), "orders").await;
+    rig.stop().await;
+    // Alone it finds no leader of the controller, so it cannot catch up.
+    rig.boot_only(1, 2).await;
+    let named = ["orders", "nowhere"].map(str::to_owned).to_vec();
+    let answer = rig.api(1).metadata(MetadataRequest::Topics(named)).await.expect("always");
+    assert!(answer.topics[0].result.is_ok(), "from the saved image");
+    let error = answer.topics[1].result.clone().expect_err("it cannot know");
+    assert_eq!(error.code, ErrorCode::BrokerNotAvailable, "{error}");
+    let error = rig.api(1).metadata(MetadataRequest::All).await.expect_err("it cannot know all");
+    assert!(error.code.retriable() && error.detail.contains("just started"), "{error}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_are_made_led_and_deleted_through_any_broker() {
     let mut rig = Rig::start(3).await;
     let made = within(rig.api(3).create_topic(topic("orders", 6, 3))).await.expect("made");
