@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod links;
+pub mod load;
+
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, UdpSocket};
@@ -102,6 +105,16 @@ impl Cluster {
         child.wait().expect("it was killed");
     }
 
+    /// SIGKILL to all brokers before any of them is waited for.
+    pub fn kill_all(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            child.kill().expect("it is ours");
+        }
+        for mut child in self.children.iter_mut().filter_map(Option::take) {
+            child.wait().expect("it was killed");
+        }
+    }
+
     /// SIGTERM, and waits until the process has ended; says whether it ended well.
     pub fn stop(&mut self, node: usize) -> bool {
         let mut child = self.children[node - 1].take().expect("it was started");
@@ -148,7 +161,8 @@ impl Cluster {
         text
     }
 
-    fn log(&self, node: usize) -> PathBuf {
+    /// Where a broker's log is.
+    pub fn log(&self, node: usize) -> PathBuf {
         self.dir.path().join(format!("broker-{node}.log"))
     }
 }
