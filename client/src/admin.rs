@@ -105,7 +105,7 @@ impl Admin {
             configs: topic.configs,
             dry_run: topic.dry_run,
         };
-        self.on_any(&request).await
+        self.change(&request).await
     }
 
     /// Deletes a topic with all its records.
@@ -114,7 +114,7 @@ impl Admin {
     /// `UnknownTopic`; otherwise with outcome unknown where the answer was lost.
     pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
         let request = DeleteTopicRequest { name: name.to_owned() };
-        self.on_any(&request).await.map(|Deleted| ())
+        self.change(&request).await.map(|Deleted| ())
     }
 
     /// Every topic.
@@ -122,7 +122,7 @@ impl Admin {
     /// # Errors
     /// `Unreachable` or `TimedOut` where no broker answered.
     pub async fn topics(&self) -> Result<Vec<TopicInfo>, Error> {
-        Ok(self.on_any(&MetadataRequest::All).await?.topics)
+        Ok(self.ask_any(&MetadataRequest::All, None).await?.topics)
     }
 
     /// One topic's id, settings, partitions, leaders and replicas.
@@ -131,8 +131,11 @@ impl Admin {
     /// `UnknownTopic`; `Unreachable` or `TimedOut` where no broker answered.
     pub async fn describe_topic(&self, name: &str) -> Result<TopicDetail, Error> {
         let (begun, mut backoff) = (Instant::now(), Backoff::new(retry::seed()));
+        let question = MetadataRequest::Topics(vec![name.to_owned()]);
+        let mut last = None;
         loop {
-            let answer = self.on_any(&MetadataRequest::Topics(vec![name.to_owned()])).await?;
+            let answer = self.ask_any(&question, last).await?;
+            last = Some(answer.node);
             let act = format!("describe topic {name}");
             let topic = answer.topics.into_iter().find(|topic| topic.name == name);
             let topic = topic.ok_or_else(|| {
@@ -188,7 +191,7 @@ impl Admin {
     /// # Errors
     /// `Unreachable` or `TimedOut` where no broker answered.
     pub async fn cluster(&self) -> Result<ClusterInfo, Error> {
-        let answer = self.on_any(&MetadataRequest::Topics(Vec::new())).await?;
+        let answer = self.ask_any(&MetadataRequest::Topics(Vec::new()), None).await?;
         self.core.metadata.learn(&answer);
         Ok(ClusterInfo::of(answer))
     }
@@ -233,40 +236,53 @@ impl Admin {
         shape.checked_partition(&name, number)
     }
 
-    /// Carries out a request on any broker, the next one after a failure that may pass.
-    async fn on_any<C: Call>(&self, request: &C) -> Result<C::Response, Error> {
-        let begun = Instant::now();
-        let patience = self.core.config.request_timeout;
-        let mut backoff = Backoff::new(retry::seed());
-        let mut last = None;
+    /// Asks any broker, the one to `avoid` last, again and again while what fails may pass.
+    async fn ask_any(
+        &self,
+        question: &MetadataRequest,
+        avoid: Option<NodeId>,
+    ) -> Result<MetadataResponse, Error> {
+        let (begun, mut backoff) = (Instant::now(), Backoff::new(retry::seed()));
         loop {
-            for (node, address) in self.core.metadata.candidates(last) {
-                let left = patience.saturating_sub(begun.elapsed());
-                let error = match self.core.pool.get(node, &address).await {
-                    Ok(connection) => match connection.call(request, left).await {
-                        Ok(answer) => return Ok(answer),
-                        Err(error) => error,
-                    },
-                    Err(error) => error,
-                };
-                // A change that may have happened is not asked for twice: the second answer would
-                // be about the first, "exists already" for example.
-                let unsure = C::CHANGES && error.outcome() != Outcome::NotWritten;
-                if unsure || !error.retriable() || begun.elapsed() >= patience {
+            match self.core.ask_any(question, avoid).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if !error.retriable() => return Err(error),
+                Err(error) if begun.elapsed() >= self.core.config.request_timeout => {
                     return Err(error);
                 }
-                last = Some(node);
+                Err(_) => tokio::time::sleep(backoff.pause()).await,
             }
-            if begun.elapsed() >= patience {
-                let text = format!("no broker answered within {patience:?}");
-                return Err(Error::new(ErrorKind::TimedOut, text));
+        }
+    }
+
+    /// Has any broker make a change. It goes to one that has answered a question just now: a change
+    /// cannot be asked of several at once, and one that has died would be waited for in vain.
+    async fn change<C: Call>(&self, request: &C) -> Result<C::Response, Error> {
+        let (begun, mut backoff) = (Instant::now(), Backoff::new(retry::seed()));
+        let patience = self.core.config.request_timeout;
+        let mut last = None;
+        loop {
+            let alive = self.ask_any(&MetadataRequest::Topics(Vec::new()), last).await?;
+            self.core.metadata.learn(&alive);
+            let left = patience.saturating_sub(begun.elapsed());
+            let error = match self.core.pool.live(alive.node) {
+                Some(connection) => match connection.call(request, left).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                },
+                None => {
+                    let text = format!("lost the connection to node {}", alive.node);
+                    Error::new(ErrorKind::ConnectionLost, text)
+                }
+            };
+            // A change that may have happened is not asked for twice: the second answer would be
+            // about the first, "exists already" for example.
+            let unsure = error.outcome() != Outcome::NotWritten;
+            if unsure || !error.retriable() || begun.elapsed() >= patience {
+                return Err(error);
             }
+            last = Some(alive.node);
             tokio::time::sleep(backoff.pause()).await;
-            // A broker that has just started knows no brokers yet, not even itself.
-            if self.core.metadata.candidates(None).is_empty() {
-                let seen = self.core.metadata.now().generation;
-                self.core.refresh(seen, None).await?;
-            }
         }
     }
 }

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use highwater_protocol::ids::{NodeId, TopicPartition};
 use highwater_protocol::native::metadata::{MetadataRequest, MetadataResponse};
 
@@ -15,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::metadata::{Metadata, Snapshot, TopicShape};
 use crate::producer::{Producer, ProducerConfig};
 use crate::profile::Profile;
+use crate::race;
 use crate::reader::{Reader, ReaderConfig};
 use crate::record::TopicName;
 use crate::retry::{self, Backoff};
@@ -205,31 +204,15 @@ impl Core {
         let mut known = self.metadata.candidates(avoid);
         // Whoever must be dialled first may well be dead; the sort keeps the order otherwise.
         known.sort_by_key(|(node, _)| (Some(*node) == avoid, self.pool.live(*node).is_none()));
-        let known = known.into_iter().map(|(node, address)| (Some(node), address.to_string()));
-        let bootstrap = self.config.bootstrap.iter().map(|address| (None, address.clone()));
-        let mut candidates = known.chain(bootstrap);
-        let mut asking = FuturesUnordered::new();
-        let mut failure = None;
-        loop {
-            match candidates.next() {
-                Some((node, address)) => asking.push(self.ask(node, address, question)),
-                None if asking.is_empty() => {
-                    return Err(failure.expect("there is at least one bootstrap address"));
-                }
-                None => {}
-            }
-            let hedge = tokio::time::sleep(HEDGE_AFTER);
-            let more = candidates.size_hint().0 > 0;
-            tokio::select! {
-                Some(answer) = asking.next() => match answer {
-                    Ok(answer) => return Ok(answer),
-                    // Whom we don't trust matters more than who cannot be reached.
-                    Err(error) if error.kind() == ErrorKind::Identity => failure = Some(error),
-                    Err(error) => { failure.get_or_insert(error); }
-                },
-                () = hedge, if more => {}
-            }
+        let mut asking = Vec::with_capacity(known.len() + self.config.bootstrap.len());
+        for (node, address) in known {
+            asking.push(self.ask(Some(node), address.to_string(), question));
         }
+        for address in &self.config.bootstrap {
+            asking.push(self.ask(None, address.clone(), question));
+        }
+        let answer = race::staggered(asking, HEDGE_AFTER).await;
+        answer.expect("there is at least one bootstrap address")
     }
 
     async fn ask(

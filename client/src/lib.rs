@@ -49,6 +49,7 @@ mod metadata;
 mod partitioner;
 mod producer;
 mod profile;
+mod race;
 mod reader;
 mod record;
 mod retry;

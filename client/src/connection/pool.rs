@@ -14,6 +14,7 @@ use rustls_pki_types::CertificateDer;
 use super::tls::{DATAGRAM_BYTES_MAX, Identity, node_of};
 use super::{Connection, wire};
 use crate::error::{Error, ErrorKind, Outcome};
+use crate::race;
 use crate::retry::Backoff;
 
 /// All connections of a client.
@@ -136,14 +137,14 @@ impl Pool {
         };
         let addresses = tokio::net::lookup_host(address).await;
         let addresses = addresses.map_err(|error| unresolved(error.to_string()))?;
-        let mut failure = unresolved("no address".into());
+        // A name may stand for several addresses of which some lead nowhere: `localhost` where the
+        // broker listens on IPv4 alone is the commonest. Silence must not use up the time of all.
+        let mut dials = Vec::new();
         for each in addresses {
-            match self.dial_one(address, each, node).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => failure = error,
-            }
+            dials.push(self.dial_one(address, each, node));
         }
-        Err(failure)
+        let dialled = race::staggered(dials, ADDRESSES_APART).await;
+        dialled.unwrap_or_else(|| Err(unresolved("no address".into())))
     }
 
     async fn dial_one(
@@ -266,4 +267,6 @@ fn socket() -> std::io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
+/// As RFC 8305 has it, at the short end: our handshakes take a round trip or two.
+const ADDRESSES_APART: Duration = Duration::from_millis(100);
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;

@@ -32,8 +32,6 @@ pub(crate) trait Call {
     type Response: Response;
     /// Its number on the wire.
     const API: ApiKey;
-    /// Whether asking twice may differ from asking once.
-    const CHANGES: bool = false;
 
     /// Writes the body.
     fn body(&self, writer: &mut Writer);
@@ -109,11 +107,10 @@ fn begin(api: ApiKey, bytes: usize) -> Writer {
 }
 
 macro_rules! calls {
-    ($($request:ident, $api:ident, $response:ident, $changes:literal, $act:expr;)*) => {$(
+    ($($request:ident, $api:ident, $response:ident, $act:expr;)*) => {$(
         impl Call for $request {
             type Response = $response;
             const API: ApiKey = ApiKey::$api;
-            const CHANGES: bool = $changes;
 
             fn body(&self, writer: &mut Writer) {
                 self.encode(writer);
@@ -128,16 +125,16 @@ macro_rules! calls {
 }
 
 calls! {
-    HelloRequest, Hello, HelloResponse, false, |_| "say hello".into();
-    FetchRequest, Fetch, FetchResponse, false, |_| "fetch".into();
-    MetadataRequest, Metadata, MetadataResponse, false, |_| "ask for metadata".into();
-    ListOffsetsRequest, ListOffsets, ListOffsetsResponse, false,
+    HelloRequest, Hello, HelloResponse, |_| "say hello".into();
+    FetchRequest, Fetch, FetchResponse, |_| "fetch".into();
+    MetadataRequest, Metadata, MetadataResponse, |_| "ask for metadata".into();
+    ListOffsetsRequest, ListOffsets, ListOffsetsResponse,
         |request| format!("find an offset of partition {}", request.partition.partition);
-    CreateTopicRequest, CreateTopic, CreateTopicResponse, true,
+    CreateTopicRequest, CreateTopic, CreateTopicResponse,
         |request| format!("create topic {}", request.name);
-    DeleteTopicRequest, DeleteTopic, Deleted, true,
+    DeleteTopicRequest, DeleteTopic, Deleted,
         |request| format!("delete topic {}", request.name);
-    DescribePartitionRequest, DescribePartition, DescribePartitionResponse, false,
+    DescribePartitionRequest, DescribePartition, DescribePartitionResponse,
         |request| format!("describe partition {}", request.partition.partition);
 }
 
