@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Arc;
 
 use highwater_protocol::batch::{Mark, VoterSet};
-use highwater_protocol::ids::{NodeId, Position, TopicPartition};
+use highwater_protocol::ids::{LogIndex, NodeId, Position, TopicPartition};
 
 use super::event::{Identity, OpenReplica};
 use crate::disk::Disk;
-use crate::log::{Log, Recovered};
+use crate::log::{Log, PlacedMark, Recovered};
 use crate::mutant::{self, Mutant};
 use crate::raft::{
     CommitNews, Counts, HardState, Millis, Options, Raft, Start, Suspicion, TermStart, TermStarts,
@@ -52,17 +52,13 @@ impl Replica {
         if suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity {
             refuse_if_alone(partition, boot.me, &voters, &recovered)?;
         }
-        let sets = recovered.marks.into_iter().filter_map(|placed| match placed.mark {
-            Mark::TermStart => None,
-            Mark::Voters(set) => Some((placed.end, set)),
-        });
         let start = Start {
             me: boot.me,
             hard: known.map(|known| known.hard).unwrap_or_default(),
             terms: shape(&log, &recovered.term_starts),
             flushed: log.durable().min(log.end()),
             made_with: VoterSet { voters, learners },
-            changes: sets.collect(),
+            changes: recovered.marks.into_iter().filter_map(voter_set).collect(),
             suspicion,
             seed: seed(boot, partition),
         };
@@ -93,6 +89,14 @@ impl Replica {
             replica.producers.appended(summary.producer, summary.records, placed);
         }
         Ok(replica)
+    }
+}
+
+/// The change of voters that a mark is, with its end.
+fn voter_set(placed: PlacedMark) -> Option<(LogIndex, VoterSet)> {
+    match placed.mark {
+        Mark::TermStart => None,
+        Mark::Voters(set) => Some((placed.end, set)),
     }
 }
 

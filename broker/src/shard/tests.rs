@@ -7,7 +7,7 @@ use highwater_protocol::ids::{Incarnation, NodeId, PartitionId, Term, TopicId, T
 
 use super::event::{AfterClose, Effect, Event, Identity, OpenReplica};
 use super::journal::Journal;
-use super::{Shard, ShardOptions};
+use super::{Directory, Shard, ShardOptions};
 use crate::disk::Disk;
 use crate::log;
 use crate::raft::{HardState, Millis, Suspicion};
@@ -21,7 +21,7 @@ const SHARD_DIR: &str = "/data/shard-0";
 
 fn open_event() -> Event {
     let options = ReplicaOptions {
-        log: log::Options { segment_bytes_max: 64 << 10 },
+        log: log::Options { segment_bytes_max: 64 << 10, keep_free_bytes: 0 },
         flush: FlushPolicy::Ack,
         insync_replicas_min: 1,
         lag_ms_max: 1_000,
@@ -44,6 +44,8 @@ fn boot(disk: &Arc<SimDisk>, life: u64) -> Shard {
         heartbeat_ms: 100,
         dir: PathBuf::from(SHARD_DIR),
         last_life: LastLife::Clean,
+        directory: if life == 1 { Directory::New } else { Directory::Used },
+        keep_free_bytes: 0,
     };
     let disk = Arc::clone(disk) as Arc<dyn Disk>;
     Shard::open(options, disk, Millis(0)).expect("a sound disk")
@@ -70,7 +72,7 @@ fn a_remembered_suspicion_outlives_closing_and_restarts_although_the_files_are_i
         disk.create_dir(Path::new(DIR)).expect("a sound disk");
         let hard = HardState { term: Term(3), vote: None };
         let as_disk = Arc::clone(&disk) as Arc<dyn Disk>;
-        let mut journal = Journal::open(as_disk, Path::new(SHARD_DIR), Incarnation(1));
+        let mut journal = Journal::open(as_disk, Path::new(SHARD_DIR), Directory::New);
         let journal = journal.as_mut().expect("a sound disk");
         journal.remember(PARTITION, Remembered { hard, suspicion: why });
         journal.flush().expect("a sound disk");
