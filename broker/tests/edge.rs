@@ -2,13 +2,15 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 
-use common::{Cluster, PATIENCE, broker, edit};
+use common::{Cluster, PATIENCE, broker, edit, read_all};
 use highwater_broker::config::TlsFiles;
 use highwater_broker::net::tls::{Credentials, SERVER_NAME};
+use highwater_client::{NewTopic, NodeId, PartitionId, ProducerConfig, Record};
+use highwater_protocol::batch::crc32c;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native;
 use highwater_protocol::native::frame::{AnswerHeader, CorrelationId, RequestHeader, error_detail};
@@ -80,11 +82,74 @@ fn a_broker_says_why_it_does_not_start() {
 }
 
 #[test]
+fn every_mistake_in_a_configuration_is_reported_at_once() {
+    let cluster = Cluster::made(1);
+    let config = &cluster.created.configs[0];
+    edit(config, "\nid = 1\n", "\nid = \"one\"\n");
+    edit(config, "listen =", "lisen =");
+    edit(config, "\"data\"", "7");
+    edit(config, "controllers = [1]", "controllers = [1, 2]");
+    edit(config, "\"node.key\"", "\"lost.key\"");
+    for wrong in ["7 mistakes", "node.id", "lisen", "listen", "data.dir", "controllers", "tls.key"]
+    {
+        refuses(config, wrong);
+    }
+}
+
+#[tokio::test]
+async fn a_data_directory_in_use_names_its_user_and_nothing_happens_to_it() {
+    let cluster = Cluster::started(1);
+    let client = cluster.client().await;
+    let second = cluster.created.configs[0].with_file_name("second.toml");
+    std::fs::copy(&cluster.created.configs[0], &second).expect("writable");
+    edit(&second, &cluster.addresses[0].to_string(), &common::free_port().to_string());
+    refuses(&second, &format!("is in use by process {}", cluster.pid(1)));
+    client.admin().cluster().await.expect("the first one goes on");
+}
+
+#[test]
 fn a_newer_data_directory_is_refused() {
     let cluster = Cluster::made(1);
     let meta = cluster.dir.path().join("node-1/data/meta.json");
     edit(&meta, "\"format\": 1", "\"format\": 2");
     refuses(&cluster.created.configs[0], "format 2");
+}
+
+#[tokio::test]
+async fn a_log_of_a_newer_build_is_left_alone_and_the_rest_is_served() {
+    let mut cluster = Cluster::started(1);
+    let client = cluster.client().await;
+    for topic in ["newer", "known"] {
+        let topic = NewTopic::new(topic, 1).replication(1);
+        client.admin().create_topic(topic).await.expect("created");
+    }
+    let producer = client.producer(ProducerConfig::default());
+    for topic in ["newer", "known"] {
+        producer.send_and_wait(Record::to(topic).value("v")).await.expect("written");
+    }
+    let id = client.admin().describe_topic("newer").await.expect("made").id;
+    client.close().await;
+    assert!(cluster.stop(1));
+    let segment = first_segment(&cluster.dir.path().join("node-1/data/topics"), "newer-0.");
+    let mut bytes = std::fs::read(&segment).expect("readable");
+    // The version lies in the first page, whose checksum covers it; see FORMAT.md.
+    bytes[12..16].copy_from_slice(&2_u32.to_le_bytes());
+    let checksum = crc32c(&bytes[12..PAGE_BYTES]);
+    bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+    std::fs::write(&segment, &bytes).expect("writable");
+
+    cluster.start(1);
+    let client = cluster.client().await;
+    let asked = client.admin().describe_partition_on(NodeId(1), id, PartitionId(0)).await;
+    let error = asked.expect_err("it is out of service").to_string();
+    let name = segment.file_name().expect("a file").to_string_lossy().into_owned();
+    for word in ["newer-0", &name, "format version is 2", "start a newer build"] {
+        assert!(error.contains(word), "{word:?} is not in {error}");
+    }
+    assert_eq!(read_all(&client, "known").await.len(), 1, "another topic is served");
+    client.close().await;
+    cluster.stop(1);
+    assert!(std::fs::read(&segment).expect("readable") == bytes, "it was left as it is");
 }
 
 /// Connects to one cluster's broker with another's client certificate and authority.
@@ -127,6 +192,20 @@ async fn ask(connection: &Connection, header: RequestHeader, body: &[u8]) -> (Er
 fn refuses(config: &Path, why: &str) {
     let Output { status, stderr, .. } = broker(config).output().expect("it runs");
     let said = String::from_utf8_lossy(&stderr);
-    assert!(!status.success(), "it started");
+    assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains(why), "expected {why:?} in: {said}");
 }
+
+/// The first `.log` file in the directory below `topics` whose name begins so.
+fn first_segment(topics: &Path, name: &str) -> PathBuf {
+    let named = |dir: &Path, wanted: &dyn Fn(&str) -> bool| {
+        let entries = std::fs::read_dir(dir).expect("it is there").map(|it| it.expect("readable"));
+        let found = entries
+            .map(|it| it.path())
+            .filter(|path| path.file_name().is_some_and(|name| wanted(&name.to_string_lossy())));
+        found.min().expect("there is one")
+    };
+    named(&named(topics, &|it| it.starts_with(name)), &|it| it.ends_with(".log"))
+}
+
+const PAGE_BYTES: usize = 4096;
