@@ -87,6 +87,25 @@ async fn hw_gives_back_the_lines_it_took_in_order_per_key_at_every_ack_mode() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hw_writes_headers_and_tombstones_and_shows_them() {
+    let cluster = Cluster::started(1);
+    cluster.client().await.close().await;
+    let hw = built("hw");
+    succeed(&cluster, &hw, &["topic", "create", "marked", "-r", "1"], b"");
+    let written = ["produce", "marked", "-k", ":", "-Z", "-H", "a=1", "-H", "a=2", "-H", "flag"];
+    succeed(&cluster, &hw, &written, b"gone:\nkept:v\n");
+    let read = succeed(&cluster, &hw, &["consume", "marked", "-e", "-o", "jsonl"], b"");
+    let read = String::from_utf8(read).expect("JSON is text");
+    let lines: Vec<&str> = read.lines().collect();
+    assert_eq!(lines.len(), 2, "{read}");
+    assert!(lines[0].contains(r#""key":"gone","value":null"#), "{read}");
+    assert!(lines[1].contains(r#""key":"kept","value":"v""#), "{read}");
+    let headers =
+        r#"[{"name":"a","value":"1"},{"name":"a","value":"2"},{"name":"flag","value":null}]"#;
+    assert!(lines.iter().all(|line| line.contains(headers)), "{read}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hw_names_what_is_wrong_and_ends_with_the_code_for_it() {
     let cluster = Cluster::started(3);
     cluster.client().await.close().await;

@@ -255,8 +255,11 @@ impl TopicShape {
         if number.0 < self.partitions {
             return Ok(self.partition(number));
         }
-        let last = self.partitions - 1;
-        let text = format!("topic {topic} has partitions 0 to {last}, and no partition {number}");
+        let has = match self.partitions {
+            1 => "only partition 0".to_owned(),
+            count => format!("partitions 0 to {}", count - 1),
+        };
+        let text = format!("topic {topic} has {has}, and no partition {number}");
         Err(Error::new(ErrorKind::UnknownTopic, text))
     }
 

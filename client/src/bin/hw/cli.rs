@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::output::ReadOutput;
 use crate::record::args::{ConsumeArgs, ProduceArgs};
+use crate::watch::Watch;
 
 /// Work with a Highwater cluster: topics, records, partitions, health.
 #[derive(Debug, Parser)]
@@ -118,6 +119,8 @@ pub enum TopicVerb {
         /// The topic's name
         name: String,
         #[command(flatten)]
+        watch: Watch,
+        #[command(flatten)]
         output: ReadOutput,
     },
     /// Delete topics and everything in them
@@ -170,6 +173,8 @@ pub enum PartitionVerb {
         /// Only those with this problem
         #[arg(long, value_name = "PROBLEM")]
         problem: Option<Problem>,
+        #[command(flatten)]
+        watch: Watch,
         /// How to print it.
         #[command(flatten)]
         output: ReadOutput,
@@ -221,7 +226,7 @@ pub enum ClusterVerb {
 #[derive(Debug, Args)]
 pub struct HealthArgs {
     /// Wait until the cluster is healthy
-    #[arg(long)]
+    #[arg(long, conflicts_with = "every")]
     pub wait: bool,
     /// How long to wait
     #[arg(long, value_name = "TIME", default_value = "60s", requires = "wait")]
@@ -230,6 +235,8 @@ pub struct HealthArgs {
     /// Healthy means at least this many brokers are up
     #[arg(long, value_name = "N")]
     pub brokers_min: Option<usize>,
+    #[command(flatten)]
+    pub watch: Watch,
     /// How to print it.
     #[command(flatten)]
     pub output: ReadOutput,
@@ -337,7 +344,8 @@ Examples:
 const TOPIC_DESCRIBE_EXAMPLES: &str = "\
 Examples:
   hw topic describe orders
-  hw topic describe orders -o json";
+  hw topic describe orders -o json
+  hw topic describe orders --watch";
 const TOPIC_DELETE_EXAMPLES: &str = "\
 Examples:
   hw topic delete orders
@@ -349,10 +357,13 @@ Examples:
   hw produce orders lines.txt --key-sep : --acks sync
   tail -F app.log | hw produce logs --acks async
   hw produce orders lines.txt -o jsonl > receipts.jsonl
+  hw produce orders -H source=shop -H attempt=1 < lines.txt
+  echo 'customer-7:' | hw produce customers --key-sep : --tombstone
 
 Every line is one record, byte for byte, without its newline; empty lines are records, and so is
 a last line without a newline. With --key-sep, what stands before the first separator is the key;
-a line without the separator has no key.";
+a line without the separator has no key. With --tombstone an empty value is no value at all, which
+marks its key as deleted.";
 const CONSUME_EXAMPLES: &str = "\
 Examples:
   hw consume orders                            new records, until Ctrl-C
@@ -370,7 +381,8 @@ const PARTITION_LIST_EXAMPLES: &str = "\
 Examples:
   hw partition list
   hw partition list orders -o wide
-  hw partition list --problem leaderless -o name";
+  hw partition list --problem leaderless -o name
+  hw partition list --problem under-replicated -w=500ms";
 const PARTITION_DESCRIBE_EXAMPLES: &str = "\
 Examples:
   hw partition describe orders/3
@@ -380,6 +392,7 @@ Examples:
   hw cluster health
   hw cluster health --wait --timeout 30s --brokers-min 3 && ./deploy
   hw cluster health -o json
+  hw cluster health --watch
 
 Exits with 0 when healthy, 10 when not, and 6 when waiting took too long.";
 const CLUSTER_BROKERS_EXAMPLES: &str = "\

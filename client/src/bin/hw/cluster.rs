@@ -18,6 +18,7 @@ use crate::topic::is_under_replicated;
 /// Carries out a verb.
 pub async fn run(verb: ClusterVerb, settings: &Settings) -> Result<Exit, Failure> {
     match verb {
+        ClusterVerb::Health(args) if args.watch.every.is_some() => watch(args, settings).await,
         ClusterVerb::Health(args) => health(args, settings).await,
         ClusterVerb::Brokers { output } => brokers(settings, output.format).await,
     }
@@ -29,7 +30,7 @@ const BROKER_COLUMNS: &[Column] = &[
     Column::words("RACK"),
     Column::words("STATE"),
     Column::words("CONTROLLER"),
-    Column::number("BOOTS").wide(),
+    Column::number("INCARNATION").wide(),
     Column::words("DIRECTORY").wide(),
 ];
 
@@ -110,6 +111,16 @@ async fn health(args: HealthArgs, settings: &Settings) -> Result<Exit, Failure> 
     }
 }
 
+async fn watch(args: HealthArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let mut client = None;
+    let look = async || {
+        let seen = look(&mut client, settings, &args).await?;
+        let exit = if seen.troubles.is_empty() { Exit::Fine } else { Exit::Unhealthy };
+        Ok((page(&seen), exit))
+    };
+    args.watch.show(args.output.format, look).await
+}
+
 async fn look(
     client: &mut Option<Client>,
     settings: &Settings,
@@ -120,7 +131,11 @@ async fn look(
         None => client.insert(settings.connect().await?).admin(),
     };
     let info = admin.cluster().await?;
-    let topics = admin.topics().await?;
+    // Without a controller nobody is sure which topics there are, and nobody need wait to hear it.
+    let topics = match info.controller {
+        Some(_) => admin.topics().await?,
+        None => Vec::new(),
+    };
     let mut troubles = cluster_troubles(&info, args.brokers_min.unwrap_or(1));
     troubles.extend(silent_brokers(&admin, &info).await);
     troubles.extend(topics.iter().flat_map(topic_troubles));

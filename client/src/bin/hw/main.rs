@@ -16,6 +16,7 @@ mod partition;
 mod profile;
 mod record;
 mod topic;
+mod watch;
 mod yaml;
 
 use std::process::ExitCode;

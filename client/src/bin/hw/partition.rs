@@ -2,7 +2,7 @@
 
 use anstream::eprintln;
 use highwater_client::{
-    DescribePartitionResponse, PartitionId, PartitionInfo, ReplicaRole, ReplicaStatus,
+    Admin, DescribePartitionResponse, PartitionId, PartitionInfo, ReplicaRole, ReplicaStatus,
 };
 use serde_json::json;
 
@@ -10,14 +10,15 @@ use crate::cli::{PartitionName, PartitionVerb, Problem};
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::human;
-use crate::output::{Column, Format, Page, Row, Rows, ids, or_dash};
+use crate::output::{Column, Page, Row, Rows, ids, or_dash};
 use crate::topic::{is_under_replicated, partition_value};
 
 /// Carries out a verb.
 pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failure> {
     match verb {
-        PartitionVerb::List { topic, problem, output } => {
-            list(settings, topic, problem, output.format).await
+        PartitionVerb::List { topic, problem, watch, output } => {
+            let admin = settings.connect().await?.admin();
+            watch.show(output.format, async || list(&admin, topic.as_deref(), problem).await).await
         }
         PartitionVerb::Describe { partition, output } => {
             let admin = settings.connect().await?.admin();
@@ -40,18 +41,16 @@ const LIST_COLUMNS: &[Column] = &[
 ];
 
 async fn list(
-    settings: &Settings,
-    topic: Option<String>,
+    admin: &Admin,
+    topic: Option<&str>,
     problem: Option<Problem>,
-    format: Format,
-) -> Result<Exit, Failure> {
-    let admin = settings.connect().await?.admin();
+) -> Result<(Page, Exit), Failure> {
     let mut exit = Exit::Fine;
     let mut topics = Vec::new();
     match topic {
         Some(name) => {
-            let detail = admin.describe_topic(&name).await?;
-            topics.push((name, detail));
+            let detail = admin.describe_topic(name).await?;
+            topics.push((name.to_owned(), detail));
         }
         None => {
             for topic in admin.topics().await? {
@@ -74,8 +73,7 @@ async fn list(
         detail.partitions.iter().filter(wanted).map(move |found| list_row(name, &id, found))
     });
     let rows = Rows { field: "partitions", columns: LIST_COLUMNS, rows: rows.collect() };
-    Page::list("hw.partition.list/1", rows).print(format)?;
-    Ok(exit)
+    Ok((Page::list("hw.partition.list/1", rows), exit))
 }
 
 fn problems(partition: &PartitionInfo) -> Vec<Problem> {

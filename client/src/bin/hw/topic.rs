@@ -19,10 +19,13 @@ pub async fn run(verb: TopicVerb, settings: &Settings) -> Result<Exit, Failure> 
     match verb {
         TopicVerb::Create(args) => create(args, settings).await,
         TopicVerb::List { output } => list(settings, output.format).await,
-        TopicVerb::Describe { name, output } => {
-            let detail = settings.connect().await?.admin().describe_topic(&name).await?;
-            description(&name, &detail).print(output.format)?;
-            Ok(Exit::Fine)
+        TopicVerb::Describe { name, watch, output } => {
+            let admin = settings.connect().await?.admin();
+            let look = async || {
+                let detail = admin.describe_topic(&name).await?;
+                Ok((description(&name, &detail), Exit::Fine))
+            };
+            watch.show(output.format, look).await
         }
         TopicVerb::Delete(args) => delete(args, settings).await,
     }
@@ -45,6 +48,9 @@ async fn create(args: TopicCreateArgs, settings: &Settings) -> Result<Exit, Fail
 const PLACEMENT_COLUMNS: &[Column] =
     &[Column::number("PARTITION"), Column::words("PREFERRED"), Column::words("REPLICAS")];
 
+/// Whoever makes a thousand partitions does not want to read a thousand lines.
+const PLACEMENTS_SHOWN_MAX: usize = 12;
+
 fn creation(name: &str, created: &CreateTopicResponse, dry_run: DryRun) -> Page {
     let mut page = Page::describe("hw.topic.create/1", name);
     let (title, done) = match dry_run {
@@ -65,6 +71,8 @@ fn creation(name: &str, created: &CreateTopicResponse, dry_run: DryRun) -> Page 
     });
     page.rows =
         Some(Rows { field: "partitions", columns: PLACEMENT_COLUMNS, rows: rows.collect() });
+    page.fact("Partitions", created.replicas.len().to_string());
+    page.table_rows_max = PLACEMENTS_SHOWN_MAX;
     page
 }
 
@@ -275,6 +283,24 @@ mod tests {
             replicas: nodes(&[1, 2, 3]),
             in_sync: nodes(in_sync),
         }
+    }
+
+    #[test]
+    fn a_creation_shows_a_few_placements_and_programs_get_all() {
+        let replicas = vec![vec![NodeId(1), NodeId(2)]; 1_000];
+        let created = CreateTopicResponse { id: TopicId::CLUSTER, replicas };
+        let page = creation("orders", &created, DryRun::No);
+        let lines = |format| {
+            let mut out = Vec::new();
+            page.write(format, &mut out).expect("a vector");
+            String::from_utf8(out).expect("text")
+        };
+        let table = lines(Format::Table);
+        assert!(table.lines().count() < 20, "{table}");
+        assert!(table.contains("Partitions  1000\n"), "{table}");
+        assert!(table.contains("... and 988 more; -o wide shows all"), "{table}");
+        assert!(lines(Format::Wide).lines().count() > 1_000);
+        assert_eq!(page.document()["partitions"].as_array().map(Vec::len), Some(1_000));
     }
 
     #[test]

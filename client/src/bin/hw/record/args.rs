@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use highwater_protocol::native::produce::AckMode;
 
@@ -20,6 +21,12 @@ pub struct ProduceArgs {
     /// What must have happened before a record counts as written
     #[arg(long, value_name = "MODE", default_value = "semi-sync")]
     pub acks: Acks,
+    /// Give every record this header; may be repeated, names too. Without `=` the header has no value
+    #[arg(long = "header", short = 'H', value_name = "NAME=VALUE", value_parser = parse_header)]
+    pub headers: Vec<HeaderArg>,
+    /// Write an empty value as no value at all: a tombstone
+    #[arg(long, short = 'Z')]
+    pub tombstone: bool,
     /// Write to this partition, whatever the key
     #[arg(long, short = 'p', value_name = "P")]
     pub partition: Option<u32>,
@@ -71,6 +78,15 @@ pub struct ConsumeArgs {
 /// What stands between a key and a value; at least one byte, and no newline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Separator(pub Vec<u8>);
+
+/// A header as typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderArg {
+    /// Its name.
+    pub name: Bytes,
+    /// Its value, if it has one.
+    pub value: Option<Bytes>,
+}
 
 /// The ack modes by the names that people type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -137,9 +153,34 @@ pub fn parse_separator(text: &str) -> Result<Separator, String> {
     Ok(Separator(bytes))
 }
 
+fn parse_header(text: &str) -> Result<HeaderArg, String> {
+    let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(bytes(value))),
+        None => (text, None),
+    };
+    if name.is_empty() {
+        return Err("a header needs a name: NAME=VALUE".to_owned());
+    }
+    Ok(HeaderArg { name: bytes(name), value })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_is_split_at_the_first_equals_sign() {
+        let check = |text, name: &'static str, value: Option<&'static str>| {
+            let (name, value) = (Bytes::from(name), value.map(Bytes::from));
+            assert_eq!(parse_header(text), Ok(HeaderArg { name, value }));
+        };
+        check("a=b", "a", Some("b"));
+        check("a=b=c", "a", Some("b=c"));
+        check("a=", "a", Some(""));
+        check("a", "a", None);
+        assert!(parse_header("=b").is_err());
+    }
 
     #[test]
     fn a_separator_is_literal_but_for_escapes() {

@@ -102,6 +102,7 @@ struct Feed {
     producer: Producer,
     template: Record,
     separator: Option<Vec<u8>>,
+    empty_is_null: bool,
     pace: Option<Pace>,
     settler: mpsc::Sender<Vec<Sent>>,
     pending: Vec<Sent>,
@@ -121,10 +122,13 @@ impl Feed {
         if let Some(partition) = args.partition {
             template = template.partition(partition);
         }
+        let headers = args.headers.iter().map(|it| (it.name.clone(), it.value.clone()));
+        template.headers.extend(headers);
         Feed {
             producer,
             template,
             separator: args.key_sep.as_ref().map(|separator| separator.0.clone()),
+            empty_is_null: args.tombstone,
             pace: args.rate.map(Pace::new),
             settler,
             pending: Vec::with_capacity(HAND_OVER_RECORDS),
@@ -165,7 +169,8 @@ impl Feed {
             None => (None, bytes.clone()),
         };
         let mut record = self.template.clone();
-        (record.key, record.value) = (key, Some(value));
+        let value = Some(value).filter(|value| !(self.empty_is_null && value.is_empty()));
+        (record.key, record.value) = (key, value);
         let sent = self.producer.send(record).await;
         let delivery = sent.map_err(|error| FailedLine { line, error })?;
         self.progress.sent(bytes.len() + 1);
@@ -320,8 +325,14 @@ fn failure_of(args: &ProduceArgs, first: &FailedLine, tally: &Tally) -> Failure 
     // Only what was written without a gap, and surely not beyond, can be gone on from.
     let resumable =
         error.outcome() == Outcome::NotWritten && tally.unknown == 0 && tally.last_written < *line;
+    let topic = &args.topic;
+    if resumable && !error.retriable() {
+        let next = line + 1;
+        return failure.way_out(format!(
+            "correct line {line} or leave it out: `tail -n +{next} {file} | hw produce {topic}` goes on behind it"
+        ));
+    }
     if resumable {
-        let topic = &args.topic;
         return failure
             .way_out(format!("`tail -n +{line} {file} | hw produce {topic}` goes on there"));
     }
