@@ -90,6 +90,20 @@ mutants! {
     ReceiptOverclaims,
     /// A commit goes back to what an older message says.
     CommitGoesBack,
+    /// A replica gives up records when the decision is appended, not when it is committed.
+    TrimAtAppend,
+    /// The new start of a log is not flushed before its segments are removed.
+    StartNotFlushed,
+    /// A log that is opened again starts where its oldest segment does.
+    StartGoesBack,
+    /// A replica that starts where its leader does takes the index there for the offset.
+    StartAtIndex,
+    /// A replica that starts where its leader does is not told who votes.
+    StartForgetsVoters,
+    /// What producers sent before a log's start is forgotten with it.
+    StartForgetsProducers,
+    /// A replica that lost its log's beginning starts where its leader does and keeps its waiters.
+    StartKeepsWaiters,
 }
 
 #[cfg(feature = "mutants")]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use highwater_broker::disk::Disk;
 use highwater_broker::disk::mmap::MmapDisk;
-use highwater_broker::log::{Appended, Log, Options, Recovered};
+use highwater_broker::log::{Appended, Log, Options, Recovered, StartPoint};
 use highwater_broker::sim::disk::{Fate, SimDisk};
 use highwater_protocol::batch::{BatchBuilder, BuilderOptions, Mark, VoterSet, frames, stamp};
 use highwater_protocol::ids::{
@@ -34,17 +34,21 @@ enum Act {
     Truncate(usize),
     /// Gives up all but the last so many frames.
     Trim(usize),
+    /// Gives up everything and starts where another log starts, further on.
+    Anew,
     /// Stops and starts, cleanly.
     Reopen,
 }
 
-use Act::{Append, Flush, NewTerm, Reopen, Trim, Truncate, Voters};
+use Act::{Anew, Append, Flush, NewTerm, Reopen, Trim, Truncate, Voters};
 
 /// What a log should hold.
 #[derive(Debug, Clone, Default)]
 struct Model {
-    /// All frames since the log was made, trimmed ones too, and where they end.
+    /// All frames since the log was made or started anew, trimmed ones too, and where they end.
     frames: Vec<(Bytes, LogIndex, Offset)>,
+    /// Where they begin.
+    base: (LogIndex, Offset),
     term: u32,
     start: LogIndex,
     durable: LogIndex,
@@ -52,15 +56,13 @@ struct Model {
 
 impl Model {
     fn end(&self) -> LogIndex {
-        self.frames.last().map_or(LogIndex::ZERO, |frame| frame.1)
+        self.frames.last().map_or(self.base.0, |frame| frame.1)
     }
 
     /// The place before the last `count` frames.
     fn place_before_last(&self, count: usize) -> (LogIndex, Offset) {
         let kept = self.frames.len().saturating_sub(count);
-        kept.checked_sub(1).map_or((LogIndex::ZERO, Offset::ZERO), |last| {
-            (self.frames[last].1, self.frames[last].2)
-        })
+        kept.checked_sub(1).map_or(self.base, |last| (self.frames[last].1, self.frames[last].2))
     }
 
     fn cut(&mut self, to: LogIndex) {
@@ -121,7 +123,18 @@ impl Run {
                 if let Some(last) = given_up.last().filter(|last| last.2 > log.start().1) {
                     model.start = last.1;
                 }
-                log.trim_before(offset)?;
+                if let Some((to, _)) = log.batch_start(offset)? {
+                    log.trim_to(to, Vec::new())?;
+                }
+            }
+            Anew => {
+                let point = start_further_on(log, Term(model.term));
+                let base = (point.position().index, Offset(log.end_offset().0 + 5));
+                model.frames.clear();
+                (model.base, model.start) = (base, base.0);
+                log.start_at(&point)?;
+                model.durable = base.0;
+                assert_eq!((log.start(), log.end()), (base, base.0));
             }
             Reopen => {
                 log.close()?;
@@ -158,6 +171,24 @@ impl Model {
         assert_eq!(append(log, Term(self.term))?.end, end);
         Ok(())
     }
+}
+
+/// Where another log starts, five records behind this one's end.
+fn start_further_on(log: &Log, term: Term) -> StartPoint {
+    let disk: Arc<dyn Disk> = SimDisk::new(99);
+    let options = Options { segment_bytes_max: 1 << 20, keep_free_bytes: 0 };
+    let (mut other, _) =
+        Log::open(disk, Path::new("/data/other"), partition(), options).expect("a new log");
+    let voters = VoterSet { voters: vec![NodeId(7)], learners: vec![] };
+    other.append_mark(term, &Mark::Voters(voters)).expect("append");
+    let records = u32::try_from(log.end_offset().0 + 5).expect("few");
+    other.append(term, &batch(records, 10, 5)).expect("append");
+    while other.end() <= log.end() {
+        other.append_mark(term, &Mark::TermStart).expect("append");
+    }
+    other.publish(other.end_offset());
+    other.trim_to(other.end(), Vec::new()).expect("trim");
+    StartPoint::parse(&other.start_point()).expect("its own")
 }
 
 /// What the log makes of a batch.
@@ -466,6 +497,13 @@ fn trims_survive_a_cut_at_every_operation() {
 }
 
 #[test]
+fn starting_anew_survives_a_cut_at_every_operation() {
+    let big = Append(2, 5_000);
+    check_history(&[NewTerm, big, big, Flush, big, Anew, big, big, Flush, Trim(1), Reopen, big]);
+    check_history(&[Anew, NewTerm, big, Truncate(1), big, Flush, Anew, Anew, big, big]);
+}
+
+#[test]
 fn clean_stops_survive_a_cut_at_every_operation() {
     let small = Append(1, 300);
     check_history(&[
@@ -503,6 +541,7 @@ fn random_histories_survive_a_cut_at_every_operation() {
                 7 => NewTerm,
                 8 => Voters(draw(9) as u32),
                 9 => Truncate(draw(4) as usize),
+                10 if draw(3) == 0 => Anew,
                 10 => Trim(draw(4) as usize),
                 _ => Reopen,
             })
@@ -545,6 +584,11 @@ fn on_a_real_disk_a_killed_process_loses_nothing() {
         Truncate(1),
         Reopen,
         small,
+        Anew,
+        small,
+        big,
+        Reopen,
+        Anew,
     ];
     for act in history {
         run.perform(act).expect("a real disk with space");

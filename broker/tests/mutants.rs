@@ -1,19 +1,25 @@
 //! The test of the tests: every planted bug is found by the simulator within a bounded number of seeds.
 //!
-//! What each breaks, and which invariant found it when, is listed in `MUTANTS.md`. Four need a coincidence
+//! What each breaks, and which invariant found it when, is listed in `MUTANTS.md`. Five need a coincidence
 //! that chance does not bring about in thousands of seeds: for them there is a script.
 
 use std::panic;
+use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 
+use highwater_broker::log::{self, Log, StartPoint};
 use highwater_broker::mutant::{self, Mutant};
 use highwater_broker::raft::{
     Arrival, FrameSpan, HardState, Millis, Options, Raft, Start, Suspicion, TermStart, TermStarts,
 };
+use highwater_broker::sim::disk::SimDisk;
 use highwater_broker::sim::{self, RunOptions, Verbose};
-use highwater_protocol::batch::VoterSet;
-use highwater_protocol::ids::{LogIndex, NodeId, Position, Term};
+use highwater_protocol::batch::{BatchBuilder, BuilderOptions, ProducerStamp, VoterSet};
+use highwater_protocol::ids::{
+    LogIndex, NodeId, PartitionId, Position, ProducerEpoch, ProducerId, Term, Timestamp, TopicId,
+    TopicPartition,
+};
 use highwater_protocol::peer::{AppendAnswer, AppendOutcome, Ballot, VoteAnswer};
 
 const RUN: RunOptions = RunOptions { fault_ms: 20_000, verbose: Verbose::No };
@@ -24,6 +30,7 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::ChangeVotersEarly,
     Mutant::SuspectClearedEarly,
     Mutant::TrustOldLife,
+    Mutant::StartForgetsProducers,
 ];
 
 #[test]
@@ -76,6 +83,33 @@ fn a_leader_that_believes_what_it_knew_of_an_earlier_life_is_found_by_a_script()
         raft.peer_restarted(NodeId(2));
         raft.holders(LogIndex(6)).appended == 1
     });
+}
+
+#[test]
+fn a_replica_that_starts_anew_without_the_producers_is_found_by_a_script() {
+    check_script(Mutant::StartForgetsProducers, || {
+        let producer =
+            ProducerStamp { id: ProducerId(9), epoch: ProducerEpoch(1), base_sequence: 0 };
+        let mut builder =
+            BatchBuilder::new(BuilderOptions { producer: Some(producer), ..Default::default() });
+        builder.push(Timestamp(1), None, Some(b"once"), &[]);
+        let mut leader = empty_log(1);
+        leader.append(Term(1), &builder.finish()).expect("append");
+        leader.publish(leader.end_offset());
+        let sent = leader.recent_producers().expect("readable");
+        leader.trim_to(leader.end(), sent.clone()).expect("trim");
+        let mut follower = empty_log(2);
+        let point = StartPoint::parse(&leader.start_point()).expect("its own");
+        follower.start_at(&point).expect("it starts there");
+        // What it does not know it would append again.
+        sent.len() == 1 && follower.recent_producers().expect("readable") == sent
+    });
+}
+
+fn empty_log(seed: u64) -> Log {
+    let partition = TopicPartition::new(TopicId::CLUSTER, PartitionId(1));
+    let options = log::Options { segment_bytes_max: 1 << 20, keep_free_bytes: 0 };
+    Log::open(SimDisk::new(seed), Path::new("/data"), partition, options).expect("a new log").0
 }
 
 /// A script holds for the sound code and does not for the mutant.

@@ -7,12 +7,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use highwater_broker::replica::FlushPolicy;
+use highwater_broker::shard::event::ReplicaCommand;
 use highwater_broker::sim::checker::{Checked, Death};
 use highwater_broker::sim::cluster::Cluster;
 use highwater_broker::sim::coverage::Coverage;
 use highwater_broker::sim::network::Cut;
 use highwater_broker::sim::swarm::Swarm;
 use highwater_broker::sim::{self, RunOptions, Verbose};
+use highwater_protocol::ids::LogIndex;
 
 const QUICK: RunOptions = RunOptions { fault_ms: 20_000, verbose: Verbose::No };
 
@@ -36,6 +38,7 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.kills + reached.power_cuts > 2 * least, "{reached:#?}");
     assert!(reached.pauses > least / 2 && reached.cuts > least / 2, "{reached:#?}");
     assert!(reached.truncations > least / 8, "{reached:#?}");
+    assert!(reached.trims > least && reached.starts_anew > least / 20, "{reached:#?}");
     assert!(reached.commands > least / 4, "{reached:#?}");
     assert!(reached.suspects > 0 && reached.failed_replicas > 0, "{reached:#?}");
     assert!(
@@ -170,6 +173,34 @@ fn a_file_that_cannot_be_flushed_takes_its_own_replica_out_of_service_and_no_oth
         });
         let outcome = sim::conclude(seed, cluster, verdict);
         assert!(outcome.failure.is_none(), "{}", outcome.failure.expect("checked"));
+    }
+}
+
+#[test]
+fn a_follower_that_was_away_while_the_log_moved_on_starts_where_its_leader_does() {
+    for policy in [FlushPolicy::Ack, FlushPolicy::Interval { ms: 200 }] {
+        scenario(3, policy, |cluster| {
+            let partition = cluster.partitions[0];
+            for death in [Death::Killed, Death::PowerLost] {
+                let (leader, _) = cluster.leader_view(partition).expect("there is a leader");
+                let away = (leader + 1) % 3;
+                match death {
+                    Death::Killed => cluster.kill(away)?,
+                    Death::PowerLost | Death::AmidPass => cluster.power_off(away, death)?,
+                }
+                cluster.run_for_ms(2_000)?;
+                let end = cluster.checker.committed(partition).end_offset();
+                cluster.command(leader, partition, ReplicaCommand::TrimBefore(end));
+                cluster.run_for_ms(1_000)?;
+                cluster.start(away)?;
+                cluster.run_for_ms(2_000)?;
+                let start = |node| cluster.view(node, partition).expect("it is up").log_start;
+                assert!(start(leader) > LogIndex::ZERO, "the trim is carried out");
+                assert_eq!(start(away), start(leader));
+            }
+            assert_eq!(cluster.checker.starts_anew, 2, "both times");
+            Ok(())
+        });
     }
 }
 

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use highwater_protocol::batch::{
-    BatchBuilder, BatchView, BuilderOptions, FrameHeader, Header, Mark, VoterSet, frames,
+    BatchBuilder, BatchView, BuilderOptions, FrameHeader, Header, LogStart, Mark, TrimReason,
+    VoterSet, frames,
 };
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::*;
@@ -81,9 +82,9 @@ fn raft_message() -> impl Strategy<Value = RaftMessage> {
         (term(), ballot(), any::<bool>()).prop_map(|(term, ballot, granted)| {
             RaftMessage::VoteAnswer(VoteAnswer { term, ballot, granted })
         }),
-        (term(), position(), index(), vec(payload(), 0..4)).prop_map(
-            |(term, prev, commit, entries)| {
-                RaftMessage::Append(AppendRequest { term, prev, commit, entries })
+        (term(), position(), index(), option::of(payload()), vec(payload(), 0..4)).prop_map(
+            |(term, prev, commit, start, entries)| {
+                RaftMessage::Append(AppendRequest { term, prev, commit, start, entries })
             }
         ),
         (term(), index(), index()).prop_map(|(term, appended, flushed)| {
@@ -176,8 +177,12 @@ fn valid_encodings(body: PeerBody, fetched: Vec<FetchedPartition>) -> Vec<Vec<u8
         let replicas = vec![vec![NodeId(1), NodeId(2)], vec![NodeId(2)]];
         CreateTopicResponse { id: partition.topic, replicas }.encode(writer)
     });
-    let marks =
-        [Mark::TermStart, Mark::Voters(VoterSet { voters: vec![NodeId(1)], learners: vec![] })];
+    let reason = TrimReason::Age;
+    let marks = [
+        Mark::TermStart,
+        Mark::Voters(VoterSet { voters: vec![NodeId(1)], learners: vec![] }),
+        Mark::LogStart(LogStart { index: LogIndex(9), offset: Offset(7), reason }),
+    ];
     encodings.extend(marks.iter().map(|mark| mark.encode(Offset(1), Term(1)).to_vec()));
     encodings
 }
@@ -428,7 +433,7 @@ fn batches_and_entries_are_slices_of_the_frame_they_came_in() {
     assert!(lies_within(&read.batch, &body));
 
     let (term, prev, commit) = (Term(1), Position::default(), LogIndex::ZERO);
-    let append = AppendRequest { term, prev, commit, entries: vec![batch.clone()] };
+    let append = AppendRequest { term, prev, commit, start: None, entries: vec![batch.clone()] };
     let message = GroupMessage { group: partition, message: RaftMessage::Append(append) };
     let frame = PeerFrame { from: Incarnation(1), to: None, body: PeerBody::Raft(vec![message]) };
     let chunks = frame.encode_chunks();

@@ -51,7 +51,7 @@ impl Api {
         match timeout(DESCRIBE_MAX, reply).await {
             Ok(Ok(Ok(AdminReply::Description(description)))) => Ok(description),
             Ok(Ok(Err(error))) => Err(error),
-            Ok(Ok(Ok(AdminReply::Done(_)))) => {
+            Ok(Ok(Ok(AdminReply::Done(_) | AdminReply::Trimmed(_)))) => {
                 let why =
                     format!("{}: the replica gave another answer than asked for", route.title());
                 Err(WireError::new(ErrorCode::Internal, why))

@@ -15,6 +15,8 @@ pub struct TopicConfig {
     pub flush: FlushMode,
     /// A segment is sealed before it grows past this.
     pub segment_bytes: u64,
+    /// A segment whose oldest record is older than this is sealed, full or not.
+    pub segment_ms: u64,
     /// Records older than this may be deleted; `None` keeps them.
     pub retention_ms: Option<u64>,
     /// The oldest segments may be deleted while a partition is larger than this; `None` keeps them.
@@ -51,7 +53,7 @@ pub struct ConfigKey {
 }
 
 /// Every setting, sorted by name.
-pub const KEYS: [ConfigKey; 7] = [
+pub const KEYS: [ConfigKey; 8] = [
     ConfigKey {
         name: "flush",
         default: "ack",
@@ -81,19 +83,26 @@ pub const KEYS: [ConfigKey; 7] = [
         name: "retention.bytes",
         default: "-1",
         values: "-1 (without limit), or 1048576 and up",
-        description: "The oldest segments of a partition may be deleted while it is larger than this.",
+        description: "The oldest segments of a partition are deleted while the others are at least this large.",
     },
     ConfigKey {
         name: "retention.ms",
         default: "604800000",
         values: "-1 (without limit), or 1000 and up",
-        description: "Segments whose newest record is older than this may be deleted.",
+        description: "Segments whose newest record is older than this are deleted.",
     },
     ConfigKey {
         name: "segment.bytes",
         default: "268435456",
         values: "1048576..=2147483648, and at least max.message.bytes",
         description: "A segment of the log is sealed before it grows past this.",
+    },
+    ConfigKey {
+        name: "segment.ms",
+        default: "604800000",
+        values: "1000 and up",
+        description: "A segment of the log is sealed once its oldest record is older than this, so \
+                      that it can be deleted when its time comes.",
     },
 ];
 
@@ -103,6 +112,7 @@ impl Default for TopicConfig {
             insync_replicas_min: None,
             flush: FlushMode::Ack,
             segment_bytes: 256 * 1024 * 1024,
+            segment_ms: 7 * 24 * 3600 * 1000,
             retention_ms: Some(7 * 24 * 3600 * 1000),
             retention_bytes: None,
             message_bytes_max: 1_048_588,
@@ -158,6 +168,7 @@ impl TopicConfig {
             "retention.bytes" => self.retention_bytes = limit(name, value, 1024 * 1024)?,
             "retention.ms" => self.retention_ms = limit(name, value, 1000)?,
             "segment.bytes" => self.segment_bytes = number(name, value, 1024 * 1024, 2 << 30)?,
+            "segment.ms" => self.segment_ms = number(name, value, 1000, i64::MAX as u64)?,
             unknown => return Err(unknown_key(unknown)),
         }
         Ok(())

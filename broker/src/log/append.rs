@@ -47,7 +47,7 @@ impl Log {
     /// Voters outlive a trim, so the log keeps the few marks that name them.
     fn remember(&mut self, term: Term, mark: &Mark) {
         match mark {
-            Mark::TermStart => {}
+            Mark::TermStart | Mark::LogStart(_) => {}
             Mark::Voters(_) => {
                 self.voters.push(PlacedMark { end: self.end.index, term, mark: mark.clone() });
             }

@@ -11,11 +11,12 @@ use std::path::Path;
 use highwater_protocol::ids::{LogIndex, TopicPartition};
 
 use super::Place;
-use super::header::{BadBlock, FORMAT_VERSION, HEADER_PAGE_BYTES, Header, Origin, Start};
-use super::roll::START;
+use super::header::{BadBlock, FORMAT_VERSION, HEADER_PAGE_BYTES, Header, Origin};
 use super::scan::{last_witness, read_slots};
 use super::segment::Stem;
+use super::start::{START, StartPoint};
 use crate::disk::{Disk, explain};
+use crate::mutant::{self, Mutant};
 
 /// A segment that may belong to the log.
 pub(super) struct Candidate {
@@ -122,7 +123,7 @@ pub(super) fn resolve(candidates: Vec<Candidate>) -> (Vec<Candidate>, Vec<Stem>)
 }
 
 /// How many of the oldest segments a trim had yet to remove, or to remove the rest of.
-pub(super) fn trimmed(live: &[Candidate], start: &Start) -> usize {
+pub(super) fn trimmed(live: &[Candidate], start: &StartPoint) -> usize {
     let before = |pair: &&[Candidate]| LogIndex(pair[1].stem.base) <= start.place.index;
     live.windows(2).take_while(before).count()
 }
@@ -132,13 +133,14 @@ pub(super) fn read_start(
     disk: &dyn Disk,
     dir: &Path,
     names: &[String],
-) -> io::Result<Option<Start>> {
+) -> io::Result<Option<StartPoint>> {
     if !names.iter().any(|name| name == START) {
-        return Ok(Some(Start::default()));
+        return Ok(Some(StartPoint::default()));
     }
     let path = dir.join(START);
     let file = disk.open(&path, 0)?;
-    match Start::decode(&file.read(0..file.len())?) {
+    match StartPoint::decode(&file.read(0..file.len())?) {
+        Ok(_) if mutant::active(Mutant::StartGoesBack) => Ok(None),
         Ok(start) => Ok(Some(start)),
         Err(BadBlock::Blank | BadBlock::Damaged) => Ok(None),
         Err(BadBlock::Newer { version }) => {

@@ -1,5 +1,5 @@
-//! The pages that say what a file is: a segment's header page, the seal in its index, and the
-//! place where the log starts.
+//! The pages that say what a file is: a segment's header page and the seal in its index. The file
+//! `start` is made alike, see there.
 //!
 //! Every one carries its own checksum, so that what a crash tore is told apart from what a medium
 //! damaged only by where it lies, never by guessing. The first sixteen bytes (magic,
@@ -8,11 +8,11 @@
 //!
 //! Integers are little-endian, and there is no `usize` among them.
 
-use highwater_protocol::batch::{FrameHeader, Mark, crc32c};
+use highwater_protocol::batch::crc32c;
 use highwater_protocol::ids::{LogIndex, Offset, PartitionId, Term, TopicId, TopicPartition};
 use uuid::Uuid;
 
-use super::{Place, PlacedMark};
+use super::Place;
 
 /// A segment's first page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,14 +45,6 @@ pub(super) enum BadBlock {
     Damaged,
     /// A later build wrote it.
     Newer { version: u32 },
-}
-
-/// Where a trimmed log starts; the contents of the file `start`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Start {
-    pub place: Place,
-    /// The voters that held there: the mark that named them may be trimmed away.
-    pub voters: Option<PlacedMark>,
 }
 
 /// What is true of a sealed segment; lies in its index file.
@@ -152,43 +144,14 @@ pub(super) fn decode_index_header(block: &[u8]) -> Result<u64, BadBlock> {
     Ok(u64_at(block, 16))
 }
 
-impl Start {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let voters = self.voters.as_ref();
-        let mark = voters.map(|voters| voters.mark.encode(self.place.offset, voters.term));
-        let mark = mark.unwrap_or_default();
-        let bytes = (52 + mark.len()).next_multiple_of(BLOCK_BYTES as usize);
-        let mut block = vec![0; bytes];
-        put_place(&mut block, 16, &self.place);
-        put_u64(&mut block, 40, voters.map_or(0, |voters| voters.end.0));
-        put_u32(&mut block, 48, u32::try_from(mark.len()).expect("a mark is small"));
-        block[52..52 + mark.len()].copy_from_slice(&mark);
-        finish(&mut block, START_MAGIC);
-        block
-    }
-
-    pub(super) fn decode(block: &[u8]) -> Result<Start, BadBlock> {
-        open(block, START_MAGIC)?;
-        let place = place_at(block, 16);
-        let (end, bytes) = (LogIndex(u64_at(block, 40)), u32_at(block, 48) as usize);
-        let frame = block.get(52..52 + bytes).ok_or(BadBlock::Damaged)?;
-        if frame.is_empty() {
-            return Ok(Start { place, voters: None });
-        }
-        let header = FrameHeader::parse(frame).map_err(|_| BadBlock::Damaged)?;
-        let mark = Mark::parse(frame).map_err(|_| BadBlock::Damaged)?;
-        Ok(Start { place, voters: Some(PlacedMark { end, term: header.term, mark }) })
-    }
-}
-
-fn finish(block: &mut [u8], magic: &[u8; 8]) {
+pub(super) fn finish(block: &mut [u8], magic: &[u8; 8]) {
     block[..8].copy_from_slice(magic);
     put_u32(block, 12, FORMAT_VERSION);
     let checksum = crc32c(&block[12..]);
     put_u32(block, 8, checksum);
 }
 
-fn open(block: &[u8], magic: &[u8; 8]) -> Result<(), BadBlock> {
+pub(super) fn open(block: &[u8], magic: &[u8; 8]) -> Result<(), BadBlock> {
     if block.iter().all(|byte| *byte == 0) {
         // An empty block is blank, too.
         return Err(BadBlock::Blank);
@@ -205,13 +168,13 @@ fn open(block: &[u8], magic: &[u8; 8]) -> Result<(), BadBlock> {
     }
 }
 
-fn put_place(block: &mut [u8], at: usize, place: &Place) {
+pub(super) fn put_place(block: &mut [u8], at: usize, place: &Place) {
     put_u64(block, at, place.index.0);
     put_u64(block, at + 8, place.offset.0);
     put_u32(block, at + 16, place.term.0);
 }
 
-fn place_at(block: &[u8], at: usize) -> Place {
+pub(super) fn place_at(block: &[u8], at: usize) -> Place {
     Place {
         index: LogIndex(u64_at(block, at)),
         offset: Offset(u64_at(block, at + 8)),
@@ -247,13 +210,10 @@ pub(super) const SEAL_AT: u64 = BLOCK_BYTES;
 const SEGMENT_MAGIC: &[u8; 8] = b"HWSEGMNT";
 const INDEX_MAGIC: &[u8; 8] = b"HWINDEX\0";
 const SEAL_MAGIC: &[u8; 8] = b"HWSEAL\0\0";
-const START_MAGIC: &[u8; 8] = b"HWSTART\0";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater_protocol::batch::VoterSet;
-    use highwater_protocol::ids::NodeId;
 
     fn header() -> Header {
         Header {
@@ -283,12 +243,6 @@ mod tests {
         };
         assert_eq!(Seal::decode(&seal.encode()), Ok(seal));
         assert_eq!(decode_index_header(&encode_index_header(12)), Ok(12));
-        let voters = VoterSet { voters: vec![NodeId(1), NodeId(2)], learners: vec![NodeId(9)] };
-        let voters = PlacedMark { end: LogIndex(50), term: Term(3), mark: Mark::Voters(voters) };
-        for voters in [None, Some(voters)] {
-            let start = Start { place: header().base, voters };
-            assert_eq!(Start::decode(&start.encode()), Ok(start));
-        }
     }
 
     #[test]

@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 
 use highwater_protocol::ids::{LogIndex, Offset, Term};
 
-use super::header::HEADER_PAGE_BYTES;
 use super::reader::LogReader;
-use super::segment::Body;
 use super::{FrameSummary, FramesRead, Log, Place};
 
 impl Log {
@@ -84,10 +82,10 @@ impl Log {
         Ok(read)
     }
 
-    /// What the index knows of the producers' batches in the newest segments, oldest first. Counted in
+    /// What the file `start` and the index know of the producers' batches in the newest segments, oldest first. Counted in
     /// frames, because truncations leave segments behind that hold next to nothing.
     pub fn recent_producers(&self) -> io::Result<Vec<FrameSummary>> {
-        let mut found = Vec::new();
+        let mut found = self.start_producers.clone();
         let pieces = self.shared.pieces.load();
         let (mut first, mut frames) = (pieces.len(), 0);
         while first > 0 && frames < PRODUCER_FRAMES_MIN {
@@ -100,6 +98,10 @@ impl Log {
             for slot in 0..view.slots() {
                 let entry = view.entry(slot)?;
                 let end = entry.end(piece.base());
+                if end.index <= self.start.index {
+                    before = end;
+                    continue;
+                }
                 let records = end.offset.since(before.offset) as u32;
                 found.extend(entry.producer().map(|producer| FrameSummary {
                     base_offset: before.offset,
@@ -117,15 +119,7 @@ impl Log {
     /// Bytes of frames that the log holds, in whole segments.
     pub fn bytes(&self) -> u64 {
         let pieces = self.shared.pieces.load();
-        let ends = pieces.iter().map(|piece| match &piece.segment.body {
-            Body::Sealed(sealed) if piece.slots() == sealed.slots => Ok(sealed.position),
-            Body::Sealed(_) | Body::Growing(_) => {
-                let view = self.shared.view(piece)?;
-                Ok(view.before(view.slots())?.position())
-            }
-        });
-        // Where an index cannot be read its segment is not counted; reads report the error.
-        ends.map(|end: io::Result<u64>| end.unwrap_or(HEADER_PAGE_BYTES) - HEADER_PAGE_BYTES).sum()
+        pieces.iter().map(|piece| self.piece_bytes(piece)).sum()
     }
 
     /// A reader for other threads; it sees what `publish` lets it see.

@@ -10,8 +10,8 @@
 //! no clock, and never decides by itself to delete a record. `broker/FORMAT.md` has every byte.
 //!
 //! Read in this order: `header` and `index` (what lies on disk), `segment` (one pair of files),
-//! `reader` (what any thread may do), this file (appends and flushes), `roll` (how segments come
-//! and go), `lookup`, and for opening `chain`, `scan` and `recovery`.
+//! `reader` (what any thread may do), this file (appends and flushes), `roll` and `start` (how
+//! segments come and go), `lookup`, and for opening `chain`, `scan` and `recovery`.
 
 mod append;
 mod chain;
@@ -23,6 +23,7 @@ mod recovery;
 mod roll;
 mod scan;
 mod segment;
+mod start;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
 
@@ -40,6 +41,7 @@ use roll::Unsealed;
 use segment::Stem;
 
 pub use reader::{LogReader, ReadError};
+pub use start::{Dropped, SegmentFacts, StartPoint};
 
 /// How a partition's log is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,10 @@ pub struct Log {
     options: Options,
     shared: Arc<reader::Shared>,
     start: Place,
+    /// Segments up to this number belong to a log that was given up as a whole.
+    start_void: u64,
+    /// Batches before the start that their producers may send again.
+    start_producers: Vec<FrameSummary>,
     end: Place,
     /// The last piece takes appends; without it, the next append makes a new segment.
     active: bool,

@@ -56,14 +56,17 @@ impl LogReader {
     /// Whole batches from the one that holds `from` on, all below the high watermark: at most
     /// `bytes_max`, but one at least. Nothing at the high watermark itself, where one waits.
     pub fn read(&self, from: Offset, bytes_max: u32) -> Result<Vec<Bytes>, ReadError> {
-        let (start, end) = (self.log_start(), self.high_watermark());
+        // In this order: a list of segments that lacks what a trim took comes with a start that says
+        // so, and one that is older than the high watermark never comes at all.
+        let end = self.high_watermark();
+        let pieces = self.shared.pieces.load_full();
+        let start = self.log_start();
         if from < start || from > end {
             return Err(ReadError::OutOfRange { start, end });
         }
         if from == end {
             return Ok(Vec::new());
         }
-        let pieces = self.shared.pieces.load_full();
         let first = pieces.partition_point(|piece| piece.base().offset <= from);
         let mut reading = Reading { from, end, left: bytes_max as usize, slices: Vec::new() };
         for piece in &pieces[first.saturating_sub(1)..] {

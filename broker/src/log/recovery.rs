@@ -20,15 +20,16 @@ use highwater_protocol::batch::Mark;
 use highwater_protocol::ids::{LogIndex, TopicPartition};
 
 use super::chain::{Candidate, candidates, read_start, resolve, trimmed, witnessed_until};
-use super::header::{HEADER_PAGE_BYTES, Header, Origin, Start};
+use super::header::{HEADER_PAGE_BYTES, Header, Origin};
 use super::index::slot_at;
 use super::reader::Shared;
-use super::roll::{START_NEW, Unsealed, discard, make_index};
+use super::roll::{Unsealed, discard, make_index};
 use super::scan::{Scanned, Stop, read_slots, scan};
 use super::segment::{
     Body, Growing, Piece, SealedIndex, Segment, Stem, View, index_bytes_max, log_bytes_max,
     notable, read_seal,
 };
+use super::start::{START_NEW, StartPoint};
 use super::{Damage, Log, Options, Place, PlacedMark, Recovered, TermStart};
 use crate::disk::{Disk, File};
 
@@ -37,7 +38,7 @@ struct Recovery<'a> {
     disk: &'a Arc<dyn Disk>,
     dir: &'a Path,
     options: Options,
-    start: Start,
+    start: StartPoint,
     /// Otherwise the oldest segment says it, if less exactly.
     start_known: bool,
     end: Place,
@@ -64,16 +65,19 @@ pub(super) fn open(
     if names.iter().any(|name| name == START_NEW) {
         disk.remove(&dir.join(START_NEW))?;
     }
+    let start = read_start(&*disk, dir, &names)?;
+    let void = start.as_ref().map_or(0, |start| start.void);
     let (candidates, unfinished) = candidates(&*disk, dir, &names, partition)?;
+    let (void_ones, candidates): (Vec<_>, Vec<_>) =
+        candidates.into_iter().partition(|candidate| candidate.stem.sequence <= void);
     let sequence_last = names.iter().filter_map(|name| Stem::parse(dir, name));
-    let sequence_last = sequence_last.map(|(stem, _)| stem.sequence).max().unwrap_or(0);
+    let sequence_last = sequence_last.map(|(stem, _)| stem.sequence).max().unwrap_or(0).max(void);
     let owed = candidates.iter().rev().find_map(|candidate| candidate.header.as_ref().ok());
     let owed = owed.and_then(|header| header.owed);
     let (mut live, dead) = resolve(candidates);
-    let start = read_start(&*disk, dir, &names)?;
     let trimmed = start.as_ref().map_or(0, |start| trimmed(&live, start));
-    let done_with: Vec<Stem> =
-        live.drain(..trimmed).map(|candidate| candidate.stem).chain(unfinished).collect();
+    let done_with = live.drain(..trimmed).chain(void_ones).map(|candidate| candidate.stem);
+    let done_with: Vec<Stem> = done_with.chain(unfinished).collect();
 
     let mut recovery = Recovery::new(&disk, dir, options, start);
     recovery.walk(&live)?;
@@ -99,7 +103,12 @@ fn rewrite_unproven(growing: &Growing, witnessed: usize) -> io::Result<()> {
 }
 
 impl<'a> Recovery<'a> {
-    fn new(disk: &'a Arc<dyn Disk>, dir: &'a Path, options: Options, start: Option<Start>) -> Self {
+    fn new(
+        disk: &'a Arc<dyn Disk>,
+        dir: &'a Path,
+        options: Options,
+        start: Option<StartPoint>,
+    ) -> Self {
         let start_known = start.is_some();
         let start = start.unwrap_or_default();
         Recovery {
@@ -399,6 +408,8 @@ impl<'a> Recovery<'a> {
             options: self.options,
             shared,
             start: self.start.place,
+            start_void: self.start.void,
+            start_producers: self.start.producers,
             end: self.end,
             active: self.active,
             unsealed: self.unsealed,

@@ -1,9 +1,8 @@
-//! How segments come and go: roll, truncate, trim, start anew, seal.
+//! How segments come and go: roll, truncate, seal. `start` has the trim and the start anew.
 //!
-//! All of them but the trim are one atomic step, the making of a segment: once its header page and
+//! A roll and a truncation are one atomic step, the making of a segment: once its header page and
 //! its name are durable it overrules everything from its base on, in this life and in the next.
-//! What it overrules is removed only afterwards. A trim is one atomic step as well, the renaming of
-//! the file `start`. Nothing else removes records.
+//! What it overrules is removed only afterwards.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use highwater_protocol::ids::{LogIndex, Offset};
 
-use super::header::{self, Header, Origin, Start};
+use super::header::{self, Header, Origin};
 use super::segment::{
     Body, Growing, INDEX_EXTENT_BYTES, LOG_EXTENT_BYTES, Piece, Segment, Stem, index_bytes_max,
     log_bytes_max,
@@ -78,25 +77,6 @@ impl Log {
             flush.proves = flush.proves.min(to);
         }
         Ok(())
-    }
-
-    /// Gives up the batches before the one that holds `offset`, as far as they are committed; the
-    /// space of whole segments is freed.
-    pub fn trim_before(&mut self, offset: Offset) -> io::Result<()> {
-        self.usable()?;
-        let offset = offset.min(Offset(self.shared.high_watermark.load(Ordering::Relaxed)));
-        let Some(start) = self.place_before_offset(offset)? else { return Ok(()) };
-        if start.offset <= self.start.offset {
-            return Ok(());
-        }
-        let voters = self.voters.iter().rev().find(|placed| placed.end <= start.index).cloned();
-        write_start(&*self.shared.disk, &self.dir, &Start { place: start, voters })?;
-        self.start = start;
-        self.shared.log_start.fetch_max(start.offset.0, Ordering::AcqRel);
-        let pieces = self.shared.pieces.load_full();
-        let gone = pieces.windows(2).take_while(|pair| pair[1].base().index <= start.index).count();
-        self.shared.pieces.store(Arc::new(pieces[gone..].to_vec()));
-        self.remove_pieces(&pieces[..gone])
     }
 
     /// A new segment at the log's end.
@@ -204,7 +184,7 @@ impl Log {
         }
     }
 
-    fn remove_pieces(&mut self, gone: &[Piece]) -> io::Result<()> {
+    pub(super) fn remove_pieces(&mut self, gone: &[Piece]) -> io::Result<()> {
         for piece in gone {
             self.unsealed.retain(|held| !Arc::ptr_eq(&held.segment, &piece.segment));
             self.shared.forget(&piece.segment);
@@ -283,26 +263,9 @@ pub(super) fn discard(
     disk.flush_dir(dir)
 }
 
-/// Replaces the file `start`, atomically.
-fn write_start(disk: &dyn Disk, dir: &Path, start: &Start) -> io::Result<()> {
-    let (new, name) = (dir.join(START_NEW), dir.join(START));
-    absent_is_fine(disk.remove(&new))?;
-    let contents = start.encode();
-    let file = disk.create(&new, contents.len() as u64, contents.len() as u64)?;
-    file.write_at(0, &[&contents])?;
-    file.flush()?;
-    disk.rename(&new, &name)?;
-    disk.flush_dir(dir)
-}
-
-fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+pub(super) fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
 }
-
-/// The file that says where a trimmed log starts.
-pub(super) const START: &str = "start";
-/// The same while it is made.
-pub(super) const START_NEW: &str = "start.new";

@@ -406,11 +406,14 @@ fn a_trim_frees_whole_segments_and_keeps_the_last_voters() {
     let voters = VoterSet { voters: vec![NodeId(1), NodeId(2)], learners: vec![] };
     bench.log.append_mark(Term(1), &Mark::Voters(voters.clone())).expect("append");
     bench.fill(9);
-    bench.log.trim_before(Offset(13)).expect("nothing is committed yet");
-    assert_eq!(bench.log.start(), (LogIndex(0), Offset(0)));
     let before = bench.log.bytes();
     bench.log.publish(Offset(18));
-    bench.log.trim_before(Offset(13)).expect("trim");
+    let (to, _) = bench.log.batch_start(Offset(13)).expect("readable").expect("in the log");
+    let dropped = bench.log.trim_to(to, Vec::new()).expect("trim");
+    let held = bench.files();
+    let gone = |dropped: &Dropped| !held.iter().any(|name| dropped.segment.ends_with(name));
+    assert!(!dropped.is_empty() && dropped.iter().all(gone), "{dropped:?} of {held:?}");
+    assert!(dropped.iter().all(|dropped| dropped.end_offset <= Offset(12)), "{dropped:?}");
     assert_eq!(bench.log.start(), (LogIndex(13), Offset(12)));
     assert!(bench.log.bytes() * 2 < before);
     let reader = bench.log.reader();

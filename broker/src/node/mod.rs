@@ -7,7 +7,7 @@
 //!
 //! Read in this order: `routes` (what is known of each partition), `reconcile` (what an image means
 //! for us), `follow` (from the log to the image), `ask` (how commands reach the controller),
-//! `controller_task` (deciding), then `register`, `leaders`, `snapshot`, `strays`.
+//! `controller_task` (deciding), then `register`, `leaders`, `retention`, `snapshot`, `strays`.
 
 mod ask;
 mod controller_task;
@@ -15,6 +15,7 @@ mod follow;
 mod leaders;
 pub mod reconcile;
 mod register;
+mod retention;
 pub mod routes;
 pub mod snapshot;
 mod strays;
@@ -37,7 +38,7 @@ use crate::controller::record::BrokerRegistration;
 use crate::controller::{ClusterImage, Command, CommandReply};
 use crate::disk::Disk;
 use crate::log;
-use crate::replica::{FlushPolicy, ReplicaOptions};
+use crate::replica::{FlushPolicy, ReplicaOptions, Retention};
 use crate::shard::event::{Event, Identity, OpenReplica};
 use crate::shard::handle::{PeerOutbox, Shards};
 
@@ -141,6 +142,7 @@ impl Node {
         inner.spawn(&mut tasks, "decides for the cluster", controller);
         let register = register::run(inner.clone(), line.clone());
         inner.spawn(&mut tasks, "registers this broker", register);
+        inner.spawn(&mut tasks, "looks for what need not be kept", retention::run(inner.clone()));
         inner.spawn(&mut tasks, "tells who leads", leaders::run(inner.clone()));
         Ok(Node { inner, line, tasks: Arc::new(Mutex::new(tasks)) })
     }
@@ -257,6 +259,7 @@ impl Inner {
                 flush: FlushPolicy::Ack,
                 insync_replicas_min: 1,
                 lag_ms_max: CLUSTER_LAG_MS_MAX,
+                retention: Retention::FOREVER,
             },
         })
     }

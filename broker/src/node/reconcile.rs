@@ -14,7 +14,7 @@ use crate::controller::config::FlushMode;
 use crate::controller::image::{ClusterImage, Topic};
 use crate::controller::record::PlacedReplica;
 use crate::log;
-use crate::replica::{FlushPolicy, ReplicaOptions};
+use crate::replica::{FlushPolicy, ReplicaOptions, Retention};
 use crate::shard::event::{AfterClose, Identity, OpenReplica};
 
 /// Whose view is taken.
@@ -121,6 +121,11 @@ fn options(topic: &Topic, replication: usize) -> ReplicaOptions {
         },
         insync_replicas_min: config.insync_replicas_min(replication),
         lag_ms_max: config.lag_ms_max,
+        retention: Retention {
+            ms: config.retention_ms,
+            bytes: config.retention_bytes,
+            segment_ms: config.segment_ms,
+        },
     }
 }
 

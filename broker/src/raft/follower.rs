@@ -11,7 +11,7 @@ use highwater_protocol::peer::{
     AppendAnswer, AppendOutcome, Heartbeat, HeartbeatAnswer, RaftMessage,
 };
 
-use super::{Millis, Raft, Role, Trust};
+use super::{Millis, Raft, Role, TermStarts, Trust};
 
 /// A frame of an append, as far as Raft cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,31 @@ impl Raft {
         prev.index <= self.commit
             || self.terms.term_at(prev.index) == Some(prev.term)
             || mutant::active(Mutant::JoinAnywhere) && self.terms.term_at(prev.index).is_some()
+    }
+
+    /// Whether an append that joins on where the leader's log starts finds nothing to join here: then
+    /// this log is given up and starts there, too (Raft paper, section 7). What it holds beyond is
+    /// no committed entry, for all of those come behind that place, in every log that has them.
+    pub fn must_start_anew(&self, term: Term, prev: Position) -> bool {
+        term >= self.hard.term && !self.joins_on(prev)
+    }
+
+    /// The log was given up and starts at `at`, where these voters hold. What lies before is committed.
+    pub fn started_anew(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        term: Term,
+        at: Position,
+        voters: Option<(LogIndex, VoterSet)>,
+    ) {
+        self.follow(now, from, term);
+        assert!(self.commit < at.index, "a committed record would be lost");
+        self.terms = TermStarts::new(at, Vec::new(), at.index);
+        self.membership.start_anew(voters);
+        self.flushed = at.index;
+        self.agreed = (term, at.index);
+        self.raise_commit(at.index);
     }
 
     /// A leader's sign of life.

@@ -154,8 +154,8 @@ impl Raft {
         leader.started?;
         leader.peers.iter_mut().find_map(|(to, peer)| {
             let (from, bytes_max) = peer.allowance(now, end, &self.options)?;
-            // What was trimmed cannot be sent; such a peer has to be made anew.
-            (from >= base).then_some(SendPlan { to: *to, from, bytes_max })
+            // What was given up cannot be sent: such a peer starts where this log does.
+            Some(SendPlan { to: *to, from: from.max(base), bytes_max })
         })
     }
 

@@ -38,6 +38,11 @@ impl Membership {
         self.changes.push((end, set));
     }
 
+    /// The log starts anew at a place where this set holds, or the one that the group was made with.
+    pub(super) fn start_anew(&mut self, set: Option<(LogIndex, VoterSet)>) {
+        self.changes = set.into_iter().collect();
+    }
+
     /// The log was cut: sets behind the cut never were.
     pub(super) fn truncate(&mut self, to: LogIndex) {
         self.changes.retain(|(end, _)| *end <= to);

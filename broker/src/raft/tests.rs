@@ -4,3 +4,4 @@
 mod group;
 mod paper;
 mod storm;
+mod start;

@@ -1,8 +1,10 @@
 //! Wishes of the operator and the controller: describe, hand over, change voters, trim.
 
+use std::collections::VecDeque;
+
 use highwater_protocol::batch::VoterSet;
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{NodeId, Offset};
+use highwater_protocol::ids::{LogIndex, NodeId};
 
 use super::event::{AdminReply, ReplicaCommand, RequestId};
 use crate::raft::{Millis, TransferRefused, check_target};
@@ -15,6 +17,8 @@ use super::{Failure, Replica};
 pub(super) struct Wishes {
     transfer: Option<(RequestId, NodeId)>,
     voters: Option<(RequestId, VoterSet)>,
+    /// Who waits for the log to start there, or later.
+    pub(super) trims: VecDeque<(RequestId, LogIndex)>,
 }
 
 impl Replica {
@@ -41,27 +45,7 @@ impl Replica {
             ReplicaCommand::ChangeVoters { voters, learners } => {
                 self.start_change(id, VoterSet { voters, learners }, out);
             }
-            ReplicaCommand::TrimBefore(offset) => {
-                if let Err(error) = self.log.trim_before(self.trimmable(offset)) {
-                    self.fail(&error, out);
-                    let error = WireError::new(ErrorCode::StorageFailed, error.to_string());
-                    out.answered.push((id, Err(error)));
-                    return;
-                }
-                let (start, _) = self.log.start();
-                self.raft.trimmed(start);
-                out.answered.push((id, Ok(AdminReply::Done(self.raft.last()))));
-            }
-        }
-    }
-
-    /// How far the log may be trimmed for a wish. While marks behind the last committed record are
-    /// not committed, that record stays: the log's start must not pass the commit.
-    fn trimmable(&self, wished: Offset) -> Offset {
-        let readable = self.log.reader().high_watermark();
-        match self.raft.commit() < self.raft.last().index {
-            true => wished.min(Offset(readable.0.saturating_sub(1))),
-            false => wished.min(readable),
+            ReplicaCommand::TrimBefore(offset) => self.start_trim(now, id, offset, out),
         }
     }
 
@@ -87,6 +71,15 @@ impl Replica {
                 out.answered.push((id, result));
             }
         }
+        while let Some((id, start)) = self.wishes.trims.front().copied() {
+            let result = match (self.log.start().0 >= start, leads) {
+                (true, true) => Ok(AdminReply::Trimmed(self.log.reader().log_start())),
+                (false, true) => break,
+                (_, false) => Err(self.not_leader()),
+            };
+            self.wishes.trims.pop_front();
+            out.answered.push((id, result));
+        }
         let Some((id, target)) = &self.wishes.voters else { return };
         let reached = is_same(self.raft.voter_set(), target) && self.raft.voter_set_is_committed();
         let result = match (reached, leads) {
@@ -104,7 +97,9 @@ impl Replica {
     pub(super) fn drop_wishes(&mut self, error: &WireError, out: &mut Output) {
         let transfer = self.wishes.transfer.take().map(|(id, _)| id);
         let voters = self.wishes.voters.take().map(|(id, _)| id);
-        out.answered.extend(transfer.into_iter().chain(voters).map(|id| (id, Err(error.clone()))));
+        let trims = self.wishes.trims.drain(..).map(|(id, _)| id);
+        let dropped = transfer.into_iter().chain(voters).chain(trims);
+        out.answered.extend(dropped.map(|id| (id, Err(error.clone()))));
     }
 
     fn start_transfer(&mut self, now: Millis, id: RequestId, to: Option<NodeId>, out: &mut Output) {

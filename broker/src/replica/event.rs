@@ -74,7 +74,8 @@ pub enum ReplicaCommand {
         /// The learners wanted.
         learners: Vec<NodeId>,
     },
-    /// Give up everything before this offset.
+    /// Give up everything before the batch that holds this offset, or before the end of what is
+    /// committed. Only a leader can; the answer comes when the decision is committed.
     TrimBefore(Offset),
 }
 
@@ -85,6 +86,8 @@ pub enum AdminReply {
     Description(DescribePartitionResponse),
     /// Done, and the log stood here.
     Done(Position),
+    /// To `TrimBefore`: where the log starts now.
+    Trimmed(Offset),
 }
 
 /// Who leads a partition, as one of its replicas knows.

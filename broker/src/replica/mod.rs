@@ -6,7 +6,8 @@
 //! everything with `StorageFailed`, speaks to no peer, and harms no other replica of its shard.
 //!
 //! Read in this order: `open`, `produce` with `producers` and `acks` (the way in), `receive` (what
-//! a leader sends), `watermarks` (what the broker learns), `commands` with `describe`.
+//! a leader sends), `watermarks` (what the broker learns), `retention` (what is given up), `commands`
+//! with `describe`.
 
 mod acks;
 mod commands;
@@ -18,6 +19,7 @@ mod output;
 mod produce;
 mod producers;
 mod receive;
+mod retention;
 #[cfg(feature = "sim")]
 mod view;
 mod watermarks;
@@ -45,8 +47,9 @@ pub use event::{
     AdminReply, Identity, Lane, Leadership, OpenReplica, ProduceEvent, ReplicaCommand, RequestId,
 };
 pub use open::Remembered;
-pub use options::{FlushPolicy, ReplicaOptions};
+pub use options::{FlushPolicy, ReplicaOptions, Retention};
 pub use output::{Outgoing, Output};
+pub use retention::ByAge;
 #[cfg(feature = "sim")]
 pub use view::View;
 
@@ -86,6 +89,7 @@ pub struct Replica {
     flush: Flush,
     told: watermarks::Told,
     wishes: commands::Wishes,
+    starts: retention::Starts,
     failure: Failure,
     /// Whether the last append of a leader found no room: told once, not for every message.
     disk_is_full: bool,
@@ -174,7 +178,10 @@ impl Replica {
         }
         match self.failure {
             Failure::None => {
+                self.give_up_decided(now, out);
                 self.publish(now, out);
+                self.keep_within_size(now, out);
+                self.plan_giving_up(now);
                 self.answer_wishes(out);
                 self.pass_messages(out);
             }
@@ -204,6 +211,7 @@ impl Replica {
         match self.failure {
             Failure::None => {
                 let waits = self.waiters.next_deadline().into_iter().chain(self.flush_deadline());
+                let waits = waits.chain(self.starts.due());
                 waits.fold(self.raft.next_deadline(), Millis::min)
             }
             Failure::Final(_) => Millis(u64::MAX),
@@ -281,10 +289,12 @@ impl Replica {
         while let Some(SendPlan { to, from, bytes_max }) = self.raft.next_send(now) {
             let prev = self.log.boundary_at_or_before(from);
             let read = self.log.read_frames(prev, bytes_max)?;
+            let prev_is_start = prev == self.log.start().0 && prev > LogIndex::ZERO;
             let message = RaftMessage::Append(AppendRequest {
                 term: self.raft.term(),
                 prev: self.raft.prev(prev),
                 commit: self.raft.commit(),
+                start: prev_is_start.then(|| self.log.start_point()),
                 entries: read.frames,
             });
             self.raft.sent(now, to, prev, read.end, read.bytes);

@@ -18,6 +18,7 @@ use crate::raft::{
 use super::acks::Waiters;
 use super::producers::{Placed, Producers};
 use super::receive::Parsed;
+use super::retention::Starts;
 use super::watermarks::Told;
 use super::{Boot, Failure, Flush, FlushPolicy, LastLife, Replica, ReplicaOptions};
 
@@ -52,6 +53,7 @@ impl Replica {
         if suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity {
             refuse_if_alone(partition, boot.me, &voters, &recovered)?;
         }
+        let starts = Starts::recovered(&log, &recovered.marks);
         let start = Start {
             me: boot.me,
             hard: known.map(|known| known.hard).unwrap_or_default(),
@@ -79,6 +81,7 @@ impl Replica {
             flush: Flush { under_way: None, oldest_unflushed: unflushed.then_some(now) },
             told: Told::default(),
             wishes: super::commands::Wishes::default(),
+            starts,
             failure: Failure::None,
             disk_is_full: false,
             parsed: Parsed::default(),
@@ -95,7 +98,7 @@ impl Replica {
 /// The change of voters that a mark is, with its end.
 fn voter_set(placed: PlacedMark) -> Option<(LogIndex, VoterSet)> {
     match placed.mark {
-        Mark::TermStart => None,
+        Mark::TermStart | Mark::LogStart(_) => None,
         Mark::Voters(set) => Some((placed.end, set)),
     }
 }

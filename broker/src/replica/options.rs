@@ -13,6 +13,24 @@ pub struct ReplicaOptions {
     pub insync_replicas_min: u8,
     /// A voter that has not caught up for this long is no longer in sync.
     pub lag_ms_max: u64,
+    /// What is given up without anybody asking.
+    pub retention: Retention,
+}
+
+/// How long records are kept, in whole segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Segments whose newest record is older than this are given up; `None` keeps them.
+    pub ms: Option<u64>,
+    /// The oldest segments are given up while the others are at least this large; `None` keeps them.
+    pub bytes: Option<u64>,
+    /// A segment whose oldest record is older than this is ended, full or not.
+    pub segment_ms: u64,
+}
+
+impl Retention {
+    /// Everything is kept.
+    pub const FOREVER: Retention = Retention { ms: None, bytes: None, segment_ms: u64::MAX };
 }
 
 /// When a replica counts an entry as held.

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::log::FrameSummary;
 use crate::mutant::{self, Mutant};
 use highwater_protocol::batch::ProducerStamp;
 use highwater_protocol::ids::{LogIndex, Offset, ProducerEpoch, ProducerId, Term};
@@ -108,6 +109,28 @@ impl Producers {
         producer.batches.push_back(Batch { base_sequence, records, placed });
     }
 
+    /// The batches that end before a log's new start, oldest first: the log keeps them beside it. The
+    /// newest of them, where there are many.
+    pub(super) fn before(&self, start: LogIndex) -> Vec<FrameSummary> {
+        let of = |id: ProducerId, producer: &Producer| {
+            let epoch = producer.epoch;
+            let behind = |batch: &&Batch| batch.placed.end <= start;
+            let kept = producer.batches.iter().filter(behind).map(move |batch| FrameSummary {
+                base_offset: batch.placed.base_offset,
+                end: batch.placed.end,
+                records: batch.records,
+                term: batch.placed.term,
+                producer: ProducerStamp { id, epoch, base_sequence: batch.base_sequence },
+            });
+            kept.collect::<Vec<_>>()
+        };
+        let mut found: Vec<FrameSummary> =
+            self.known.iter().flat_map(|(id, producer)| of(*id, producer)).collect();
+        found.sort_unstable_by_key(|batch| batch.end);
+        let surplus = found.len().saturating_sub(KEPT_BEFORE_START_MAX);
+        found.split_off(surplus)
+    }
+
     /// Forgets everything, to be folded anew.
     pub(super) fn clear(&mut self) {
         self.known.clear();
@@ -142,6 +165,8 @@ impl Producer {
 /// How many batches a producer may have in flight; Kafka's number.
 const BATCHES_KEPT: usize = 5;
 const SEQUENCE_MASK: u32 = 0x7fff_ffff;
+/// Batches remembered beside the start of a log: 160 KiB of the file `start`.
+const KEPT_BEFORE_START_MAX: usize = 4_096;
 /// Producers remembered in a partition; beyond, the longest silent ones must start anew.
 const PRODUCERS_MAX: usize = 10_000;
 

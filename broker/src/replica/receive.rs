@@ -9,14 +9,18 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use highwater_protocol::batch::{FrameHeader, FrameKind, Mark, VoterSet, frames};
+use highwater_protocol::batch::{FrameHeader, FrameKind, LogStart, Mark, VoterSet, frames};
+use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{LogIndex, NodeId};
 use highwater_protocol::peer::{AppendRequest, RaftMessage};
 
+use crate::log::StartPoint;
+use crate::mutant::{self, Mutant};
 use crate::raft::{Arrival, FrameSpan, Intake, Millis};
 
 use super::output::Output;
 use super::producers::Placed;
+use super::retention::{Starts, report_deleted};
 use super::{Failure, Replica};
 
 /// The frames of an append, side by side with what Raft wants to know of them.
@@ -26,6 +30,8 @@ pub(super) struct Parsed {
     spans: Vec<FrameSpan>,
     /// Of each frame: which slice of the message holds it, and where.
     places: Vec<(usize, Range<usize>)>,
+    /// Decisions on where the log starts, with the ends of their marks.
+    starts: Vec<(LogIndex, LogStart)>,
 }
 
 impl Replica {
@@ -60,7 +66,12 @@ impl Replica {
         match self.check_frames(&request, &mut parsed) {
             Ok(_) if !self.has_room(&request.entries, parsed.spans.len()) => {}
             Ok(voter_sets) => {
-                let AppendRequest { term, prev, commit, entries } = request;
+                if let Err(error) = self.start_anew_if_behind(now, from, &request, out) {
+                    self.parsed = parsed;
+                    self.fail(&error, out);
+                    return;
+                }
+                let AppendRequest { term, prev, commit, start: _, entries } = request;
                 let arrival = Arrival { term, prev, commit, frames: &parsed.spans, voter_sets };
                 match self.raft.receive_append(now, from, arrival) {
                     Intake::Nothing => {}
@@ -103,6 +114,43 @@ impl Replica {
         }
     }
 
+    /// Where the leader gave up what this log lacks, this log starts where the leader's does.
+    fn start_anew_if_behind(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        request: &AppendRequest,
+        out: &mut Output,
+    ) -> io::Result<()> {
+        let AppendRequest { term, prev, start: Some(block), .. } = request else { return Ok(()) };
+        if !self.raft.must_start_anew(*term, *prev) {
+            return Ok(());
+        }
+        let point = match StartPoint::parse(block) {
+            Ok(point) if point.position() == *prev => point,
+            // As if the network had lost it: the leader asks again.
+            Ok(_) | Err(_) => return Ok(()),
+        };
+        let (partition, end) = (self.partition, self.log.end());
+        tracing::info!(%partition, %end, start = %prev, "starting anew where the leader's log starts");
+        match self.log.start_at(&point) {
+            Ok(dropped) => report_deleted(partition, "the leader gave it up", &dropped),
+            // A full disk changed nothing.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        self.raft.started_anew(now, from, *term, *prev, point.voters());
+        self.starts = Starts::default();
+        self.refold_producers()?;
+        if !mutant::active(Mutant::StartKeepsWaiters) {
+            // They may lie before the new start, committed, or have been replaced.
+            let detail = format!("{partition} starts anew at another leader's place");
+            let open = WireError::new(ErrorCode::RequestTimedOut, detail);
+            self.waiters.fail_all(&open, out);
+        }
+        Ok(())
+    }
+
     /// Fills `parsed`, or says why the message cannot be what a leader sent.
     fn check_frames(
         &self,
@@ -140,6 +188,7 @@ impl Replica {
                     match Mark::parse(frame).map_err(|_| "a mark is malformed")? {
                         Mark::TermStart => {}
                         Mark::Voters(set) => voter_sets.push((end, set)),
+                        Mark::LogStart(decided) => parsed.starts.push((end, decided)),
                     }
                 }
                 parsed.headers.push(header);
@@ -180,7 +229,9 @@ impl Replica {
             self.log.truncate(cut)?;
             self.refold_producers()?;
             self.waiters.truncated(cut, out);
+            self.starts.truncate(cut);
         }
+        let before = self.log.end();
         let appended = match parsed.places.get(skip).filter(|_| skip > 0) {
             None => self.log.append_frames(entries)?,
             Some((slice, place)) => {
@@ -191,6 +242,9 @@ impl Replica {
         };
         let expected = parsed.spans.last().map(|span| span.end);
         assert_eq!(Some(appended.end), expected, "the log and Raft count alike");
+        for (end, decided) in parsed.starts.iter().filter(|(end, _)| *end > before) {
+            self.starts.appended(*end, *decided);
+        }
         for (header, span) in parsed.headers.iter().zip(&parsed.spans).skip(skip) {
             if let Some(stamp) = header.producer() {
                 let (base_offset, end, term) = (header.base_offset, span.end, span.term);
@@ -208,5 +262,6 @@ impl Parsed {
         self.headers.clear();
         self.spans.clear();
         self.places.clear();
+        self.starts.clear();
     }
 }

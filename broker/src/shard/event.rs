@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use highwater_protocol::error::WireError;
-use highwater_protocol::ids::{Incarnation, NodeId, TopicPartition};
+use highwater_protocol::ids::{Incarnation, NodeId, Timestamp, TopicPartition};
 use highwater_protocol::native::produce::Receipt;
 use highwater_protocol::peer::GroupMessage;
 
@@ -47,6 +47,8 @@ pub enum Event {
     Flushed(FlushTicket, Vec<FlushFailure>),
     /// A request of the operator or the controller about one replica.
     Admin(RequestId, TopicPartition, ReplicaCommand),
+    /// What the wall clock shows, once a second or so: time to look for what need not be kept.
+    Retain(Timestamp),
     /// Time has passed.
     Tick,
 }

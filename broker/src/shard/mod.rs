@@ -18,6 +18,7 @@ mod journal;
 mod journal_codec;
 pub mod outbox;
 mod peers;
+mod retention;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
 pub mod thread;
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{Incarnation, NodeId, TopicPartition};
+use highwater_protocol::ids::{Incarnation, NodeId, Timestamp, TopicPartition};
 use highwater_protocol::peer::GroupMessage;
 
 use crate::disk::{Disk, FlushFailure};
@@ -83,6 +84,7 @@ pub struct Shard {
     dirty: BTreeSet<TopicPartition>,
     deadlines: Deadlines,
     round: HeartbeatRound,
+    retention: retention::Rounds,
     peers: Peers,
     outbox: Outbox,
     keep_free_bytes: u64,
@@ -127,6 +129,7 @@ impl Shard {
             dirty: BTreeSet::new(),
             deadlines: Deadlines::default(),
             round: HeartbeatRound::new(now, heartbeat_ms, seed),
+            retention: retention::Rounds::default(),
             peers: Peers::new(incarnation),
             outbox: Outbox::default(),
             keep_free_bytes: options.keep_free_bytes,
@@ -165,6 +168,7 @@ impl Shard {
                 hosted.replica.command(now, id, command, &mut output);
                 self.touched(partition, output, out);
             }
+            Event::Retain(wall) => self.retain(now, wall, out),
             Event::Tick => self.tick(now, out),
         }
     }
@@ -342,6 +346,16 @@ impl Shard {
             let mut output = Output::default();
             hosted.replica.flushed(now, part.result(failures), &mut output);
             self.touched(part.partition, output, out);
+        }
+    }
+
+    fn retain(&mut self, now: Millis, wall: Timestamp, out: &mut Vec<Effect>) {
+        let (due, by_age) = self.retention.next(now, wall, &self.replicas);
+        for partition in due {
+            let hosted = self.replicas.get_mut(&partition).expect("it was listed just now");
+            let mut output = Output::default();
+            hosted.replica.retain(now, wall, by_age, &mut output);
+            self.touched(partition, output, out);
         }
     }
 

@@ -168,6 +168,7 @@ mod tests {
             term: Term(1),
             prev: Position::default(),
             commit: LogIndex(0),
+            start: None,
             entries,
         };
         Outgoing { to: PEER, lane: Lane::Append, message: RaftMessage::Append(append) }

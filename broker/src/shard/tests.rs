@@ -11,7 +11,7 @@ use super::{Directory, Shard, ShardOptions};
 use crate::disk::Disk;
 use crate::log;
 use crate::raft::{HardState, Millis, Suspicion};
-use crate::replica::{FlushPolicy, LastLife, Remembered, ReplicaOptions};
+use crate::replica::{FlushPolicy, LastLife, Remembered, ReplicaOptions, Retention};
 use crate::sim::disk::SimDisk;
 
 const PARTITION: TopicPartition =
@@ -25,6 +25,7 @@ fn open_event() -> Event {
         flush: FlushPolicy::Ack,
         insync_replicas_min: 1,
         lag_ms_max: 1_000,
+        retention: Retention::FOREVER,
     };
     Event::Open(Box::new(OpenReplica {
         partition: PARTITION,

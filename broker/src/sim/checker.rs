@@ -4,7 +4,7 @@
 //! of every partition. A pass costs as much as it changed. What a crash may take away is decided here
 //! and nowhere else: `crashed` is told how a broker died, and demands afterwards what must have survived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use highwater_protocol::ids::{LogIndex, NodeId, Term, TopicPartition};
@@ -47,10 +47,16 @@ pub struct Checker {
     votes: BTreeMap<(TopicPartition, NodeId, Term), NodeId>,
     voters: BTreeMap<TopicPartition, Vec<NodeId>>,
     policies: BTreeMap<TopicPartition, FlushPolicy>,
+    /// Where committed decisions let logs start.
+    starts: BTreeSet<(TopicPartition, LogIndex)>,
     /// How many terms had a leader.
     pub elections: u64,
     /// How often a log was cut.
     pub truncations: u64,
+    /// How often a log started later.
+    pub trims: u64,
+    /// How often a log was given up for its leader's start.
+    pub starts_anew: u64,
 }
 
 pub(super) fn broken(invariant: &'static str, detail: fmt::Arguments<'_>) -> Checked {
@@ -132,6 +138,7 @@ impl Checker {
         self.check_trust(node, partition, view)?;
         self.check_watermarks(node, partition, view)?;
         self.check_commit(node, partition, view)?;
+        self.check_start(node, partition, view)?;
         if view.leads {
             self.check_leader(node, partition, view)?;
         }
@@ -141,6 +148,9 @@ impl Checker {
     /// Brings the shadow up to date with the log.
     fn follow_log(&mut self, node: NodeId, partition: TopicPartition, log: &Log) -> Checked {
         let shadow = self.shadows.entry((node, partition)).or_default();
+        if shadow.starts_anew(log) {
+            self.starts_anew += 1;
+        }
         let counted = match self.policies[&partition] {
             FlushPolicy::Ack => shadow.flushed,
             FlushPolicy::Interval { .. } => shadow.end(),
@@ -165,7 +175,7 @@ impl Checker {
                 );
             }
         }
-        let mut from = shadow.end().max(log.start().0);
+        let mut from = shadow.end();
         while from < log.end() {
             let read = log.read_frames(from, READ_BYTES).map_err(|error| Broken {
                 invariant: "S2: every record returned passes its checks",
@@ -229,9 +239,33 @@ impl Checker {
                 ),
             );
         }
-        (shadow.term, shadow.log_start) = (view.term, view.log_start);
+        shadow.term = view.term;
         // After a restart a replica may not know what of its log is on disk; it is there all the same.
         shadow.flushed = shadow.flushed.max(view.flushed);
+        Ok(())
+    }
+
+    /// S3: a log starts where a committed decision says, and its records before that are given up.
+    fn check_start(&mut self, node: NodeId, partition: TopicPartition, view: &View) -> Checked {
+        let shadow = self.shadows.get_mut(&(node, partition)).expect("followed before");
+        let start = view.log_start;
+        if start > LogIndex::ZERO && !self.starts.contains(&(partition, start)) {
+            return broken(
+                "S3: nothing is given up without a committed decision that names it",
+                format_args!("{node}, {partition}: the log starts at {start}"),
+            );
+        }
+        if view.commit < start {
+            return broken(
+                "I7: nothing is truncated below the commit point",
+                format_args!("{node}, {partition}: start {start}, committed {}", view.commit),
+            );
+        }
+        if start > shadow.log_start {
+            self.trims += 1;
+            shadow.log_start = start;
+            shadow.frames.drain(..shadow.frames.partition_point(|frame| frame.end <= start));
+        }
         Ok(())
     }
 
@@ -272,6 +306,7 @@ impl Checker {
         for frame in fresh {
             self.check_counted(node, partition, &frame)?;
             self.check_voters(partition, &frame)?;
+            self.starts.extend(frame.log_start().map(|start| (partition, start)));
         }
         Ok(())
     }
@@ -353,7 +388,7 @@ impl Checker {
         let must_have =
             self.committed[&partition].frames().iter().rev().find(|(_, term)| *term < view.term);
         let Some((frame, term)) = must_have else { return Ok(()) };
-        if shadow.frame_ending_at(frame.end).is_none_or(|held| held.hash != frame.hash) {
+        if !shadow.holds(frame) {
             return broken(
                 "I3: a leader has all that was committed before its term",
                 format_args!(

@@ -53,6 +53,8 @@ pub(super) enum Happening {
     Producer(usize),
     /// Somebody reads.
     Probe,
+    /// A broker looks for what need not be kept.
+    Retain(usize),
     /// A fault strikes, perhaps.
     Fault(FaultKind),
     /// The mix of faults shifts.
@@ -148,6 +150,9 @@ impl Cluster {
             cluster.schedule(300_000 + producer as u64 * 7_000, Happening::Producer(producer));
         }
         cluster.schedule(500_000, Happening::Probe);
+        for number in 0..cluster.nodes.len() {
+            cluster.schedule(1_000_000 + number as u64 * 30_000, Happening::Retain(number));
+        }
         cluster
     }
 
@@ -208,6 +213,7 @@ impl Cluster {
             Happening::Timeout(request) => self.workload.timed_out(request),
             Happening::Producer(producer) => self.produce(producer),
             Happening::Probe => return self.probe(),
+            Happening::Retain(node) => self.look_at_retention(node),
             Happening::Fault(kind) => return self.strike(kind),
             Happening::Phase => self.shift_phase(),
             Happening::Restart(node) => return self.start(node),
@@ -355,9 +361,10 @@ pub(super) fn dir_of(number: usize) -> PathBuf {
 /// A message without its entries.
 fn brief(message: &RaftMessage) -> String {
     match message {
-        RaftMessage::Append(AppendRequest { term, prev, commit, entries }) => {
+        RaftMessage::Append(AppendRequest { term, prev, commit, start, entries }) => {
             let bytes: usize = entries.iter().map(Bytes::len).sum();
-            format!("Append in term {term} behind {prev}, commit {commit}, {bytes} bytes")
+            let start = if start.is_some() { ", the log's start" } else { "" };
+            format!("Append in term {term} behind {prev}, commit {commit}, {bytes} bytes{start}")
         }
         RaftMessage::Vote(_)
         | RaftMessage::VoteAnswer(_)

@@ -37,6 +37,10 @@ pub struct Coverage {
     pub rotted: u64,
     /// Replicas that came back Suspect.
     pub suspects: u64,
+    /// Logs that started later.
+    pub trims: u64,
+    /// Logs given up to start where their leader's does.
+    pub starts_anew: u64,
     /// Leader transfers, voter changes and trims carried out.
     pub commands: u64,
     /// Messages between replicas.
@@ -72,6 +76,8 @@ impl AddAssign<&Coverage> for Coverage {
         self.reopened += other.reopened;
         self.rotted += other.rotted;
         self.suspects += other.suspects;
+        self.trims += other.trims;
+        self.starts_anew += other.starts_anew;
         self.commands += other.commands;
         self.messages += other.messages;
         self.lost_or_repeated += other.lost_or_repeated;

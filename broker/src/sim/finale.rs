@@ -121,6 +121,12 @@ impl Cluster {
             if view.suspect {
                 return Some(format!("{member} is still Suspect"));
             }
+            if view.log_start != leader.log_start {
+                return Some(format!(
+                    "{member} starts at {view:?}, the leader at {}",
+                    leader.log_start
+                ));
+            }
             if (view.log_end, view.commit) != (committed.end(), committed.end()) {
                 return Some(format!("{member} is at {view:?}, committed {}", committed.end()));
             }

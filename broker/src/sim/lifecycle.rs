@@ -55,6 +55,7 @@ impl Cluster {
             flush: self.swarm.partitions[number],
             insync_replicas_min: self.swarm.insync_replicas_min,
             lag_ms_max: self.swarm.lag_ms_max,
+            retention: self.swarm.retention,
         };
         OpenReplica {
             partition: self.partitions[number],

@@ -121,6 +121,8 @@ pub fn conclude(seed: u64, cluster: Cluster, verdict: Checked) -> Outcome {
     let mut coverage = cluster.coverage.clone();
     coverage.elections = cluster.checker.elections;
     coverage.truncations = cluster.checker.truncations;
+    coverage.trims = cluster.checker.trims;
+    coverage.starts_anew = cluster.checker.starts_anew;
     coverage.acked_by_mode = cluster.workload.acked;
     coverage.retries = cluster.workload.retries;
     coverage.lost_or_repeated = cluster.network.lost + cluster.network.repeated;

@@ -76,7 +76,15 @@ impl Frame {
     pub fn voters(&self) -> Option<Vec<highwater_protocol::ids::NodeId>> {
         match Mark::parse(&self.bytes) {
             Ok(Mark::Voters(set)) => Some(set.voters),
-            Ok(Mark::TermStart) | Err(_) => None,
+            Ok(Mark::TermStart | Mark::LogStart(_)) | Err(_) => None,
+        }
+    }
+
+    /// Where it decides that the log starts, if it is such a mark.
+    pub fn log_start(&self) -> Option<LogIndex> {
+        match Mark::parse(&self.bytes) {
+            Ok(Mark::LogStart(decided)) => Some(decided.index),
+            Ok(Mark::TermStart | Mark::Voters(_)) | Err(_) => None,
         }
     }
 

@@ -34,6 +34,14 @@ impl Checker {
             .iter()
             .rev()
             .find(|frame| (frame.base, frame.base_end) == (receipt.base_offset, end));
+        // What is committed may be given up before the reply leaves.
+        let given_up = || {
+            let committed = self.committed(partition).frames().iter().map(|(frame, _)| frame);
+            committed
+                .take_while(|frame| frame.end <= shadow.log_start)
+                .find(|frame| (frame.base, frame.base_end) == (receipt.base_offset, end))
+        };
+        let held = held.or_else(given_up);
         let Some(frame) = held.filter(|frame| frame.values() == values) else {
             // A newer leader may have cut it in the pass that took it.
             if acks == AckMode::Async {

@@ -1,8 +1,9 @@
 //! The way of clients' requests and reads to a simulated broker.
 
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{Timestamp, TopicPartition};
 
 use crate::raft::Millis;
+use crate::replica::Retention;
 use crate::shard::event::{Event, ProduceEvent, RequestId};
 use crate::sim::checker::Checked;
 use crate::sim::cluster::{Asked, Cluster, Happening};
@@ -68,6 +69,15 @@ impl Cluster {
         newest.leader.map(node_number)
     }
 
+    /// The workload's timestamps lie in the first minute of the epoch, and by then it is over.
+    pub(super) fn look_at_retention(&mut self, node: usize) {
+        self.schedule(self.now_us + RETAIN_EVERY_US, Happening::Retain(node));
+        if self.swarm.retention != Retention::FOREVER {
+            let wall = Timestamp(60_000 + self.now_ms() as i64);
+            self.give(node, Event::Retain(wall));
+        }
+    }
+
     /// Reads from a replica at random, as a consumer would.
     pub(super) fn probe(&mut self) -> Checked {
         let next_us = self.now_us + self.rng.between(10_000..=80_000);
@@ -79,10 +89,15 @@ impl Cluster {
         }
         let Some(reader) = self.nodes[node].readers.get(&partition) else { return Ok(()) };
         let end = reader.high_watermark().0;
-        let from = end.saturating_sub(self.rng.below(20));
+        let from = match self.rng.below(8) {
+            0 => reader.log_start().0,
+            _ => end.saturating_sub(self.rng.below(20)),
+        };
         let bytes_max = *self.rng.pick(&[1, 1_000, 100_000]);
         self.coverage.reads +=
             reading::check_read(&self.checker, node_id(node), partition, reader, from, bytes_max)?;
         Ok(())
     }
 }
+
+const RETAIN_EVERY_US: u64 = 200_000;

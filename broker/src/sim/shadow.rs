@@ -21,7 +21,7 @@ pub struct Shadow {
     pub commit: LogIndex,
     /// Its term.
     pub term: Term,
-    /// Where its log begins.
+    /// Where it starts: what was before is given up.
     pub(super) log_start: LogIndex,
     /// Set from a crash until the log was read again.
     pub(super) must_survive: Option<LogIndex>,
@@ -56,7 +56,7 @@ enum Lost {
 impl Shadow {
     /// Where its log ends.
     pub fn end(&self) -> LogIndex {
-        self.frames.last().map_or(LogIndex::ZERO, |frame| frame.end)
+        self.frames.last().map_or(self.log_start, |frame| frame.end)
     }
 
     /// The frame that ends at a boundary.
@@ -71,12 +71,12 @@ impl Shadow {
         let survives = self.must_survive.map_or(survives, |before| before.min(survives));
         self.must_survive = Some(survives);
         self.commit = LogIndex::ZERO;
-        self.log_start = LogIndex::ZERO;
     }
 
-    /// Whether it holds a frame now.
-    fn holds(&self, frame: &Frame) -> bool {
-        self.frame_ending_at(frame.end).is_some_and(|held| held.hash == frame.hash)
+    /// Whether it holds a frame now, or held it before a decision gave it up.
+    pub(super) fn holds(&self, frame: &Frame) -> bool {
+        frame.end <= self.log_start
+            || self.frame_ending_at(frame.end).is_some_and(|held| held.hash == frame.hash)
     }
 
     /// Whether it holds a frame, or held it until a crash took it. What a leader's cut took does not
@@ -96,7 +96,20 @@ impl Shadow {
         let same = |frame: &&Frame| {
             committed.frame_ending_at(frame.end).is_some_and(|known| known.hash == frame.hash)
         };
-        self.frames.iter().rev().find(same).map_or(LogIndex::ZERO, |frame| frame.end)
+        self.frames.iter().rev().find(same).map_or(self.log_start, |frame| frame.end)
+    }
+
+    /// Whether its log was given up for its leader's start. Then nothing of it may be compared any
+    /// more: it may have been another leader's.
+    pub(super) fn starts_anew(&mut self, log: &Log) -> bool {
+        let start = log.start().0;
+        let same = |held: &Frame| log.term_at(start) == Some(held.term);
+        let anew = start > self.log_start && !self.frame_ending_at(start).is_some_and(same);
+        if anew {
+            self.frames.clear();
+            self.log_start = start;
+        }
+        anew
     }
 
     /// Lets go of the frames that its log has no more, and says whether there were any. What lies before

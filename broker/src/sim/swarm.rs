@@ -4,7 +4,7 @@
 //! Uniform fault mixes hide bugs that need one fault often and the others never, so each seed leaves
 //! some kinds out and exaggerates others (swarm testing).
 
-use crate::replica::FlushPolicy;
+use crate::replica::{FlushPolicy, Retention};
 use crate::sim::network::Weather;
 use crate::sim::rng::Rng;
 
@@ -19,6 +19,8 @@ pub struct Swarm {
     pub partitions: Vec<FlushPolicy>,
     /// Segments are small, so that rolls and cuts are many.
     pub segment_bytes_max: u64,
+    /// What is given up without anybody asking.
+    pub retention: Retention,
     /// The fewest in-sync voters for `sync`.
     pub insync_replicas_min: u8,
     /// When a slow voter is out of sync.
@@ -206,6 +208,7 @@ impl Swarm {
             nodes,
             replication,
             segment_bytes_max: *rng.pick(&[16 << 10, 32 << 10, 128 << 10, 1 << 20]),
+            retention: Swarm::draw_retention(seed),
             insync_replicas_min: rng.between(1..=2) as u8,
             lag_ms_max: *rng.pick(&[500, 2_000, 10_000]),
             weather: if rng.per_mille(400) { Weather::FAIR } else { Weather::draw(&mut rng) },
@@ -225,6 +228,7 @@ impl Swarm {
             replication: nodes,
             partitions,
             segment_bytes_max: 64 << 10,
+            retention: Retention::FOREVER,
             insync_replicas_min: 1,
             lag_ms_max: 2_000,
             weather: Weather::FAIR,
@@ -241,6 +245,19 @@ impl Swarm {
                 timeout_ms: 2_000,
             },
             faults: FaultRates::NONE,
+        }
+    }
+
+    /// Half of the runs keep everything, the others next to nothing.
+    fn draw_retention(seed: u64) -> Retention {
+        let mut rng = Rng::new(seed, "retention");
+        if rng.per_mille(500) {
+            return Retention::FOREVER;
+        }
+        Retention {
+            ms: *rng.pick(&[None, None, Some(1_000), Some(20_000)]),
+            bytes: *rng.pick(&[None, Some(1), Some(20 << 10), Some(100 << 10)]),
+            segment_ms: *rng.pick(&[500, 5_000, u64::MAX]),
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::batch::header::{LENGTH_END, MAGIC, MARK_ATTRIBUTES};
 use crate::batch::{BatchError, FrameHeader, FrameKind, HEADER_BYTES, crc32c};
-use crate::ids::{NodeId, Offset, Term};
+use crate::ids::{LogIndex, NodeId, Offset, Term};
 use crate::wire::Reader;
 
 /// What a mark says.
@@ -14,6 +14,30 @@ pub enum Mark {
     TermStart,
     /// From here on these are the members.
     Voters(VoterSet),
+    /// Once this is committed, the log starts there.
+    LogStart(LogStart),
+}
+
+/// A decision that everything before a place is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogStart {
+    /// The boundary of a frame, before this mark.
+    pub index: LogIndex,
+    /// The offset of the first record behind it.
+    pub offset: Offset,
+    /// Why.
+    pub reason: TrimReason,
+}
+
+/// Why records are given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrimReason {
+    /// Somebody asked for it.
+    Asked,
+    /// They are older than `retention.ms`.
+    Age,
+    /// The partition is larger than `retention.bytes`.
+    Size,
 }
 
 /// Who votes and who only follows.
@@ -27,7 +51,9 @@ pub struct VoterSet {
 
 const KIND_TERM_START: u8 = 1;
 const KIND_VOTERS: u8 = 2;
+const KIND_LOG_START: u8 = 3;
 const VOTERS_VERSION: u8 = 0;
+const LOG_START_VERSION: u8 = 0;
 const MEMBERS_MAX: usize = 1024;
 
 impl Mark {
@@ -55,6 +81,13 @@ impl Mark {
                 put_nodes(&mut frame, &set.voters);
                 put_nodes(&mut frame, &set.learners);
             }
+            Mark::LogStart(start) => {
+                frame.put_u8(KIND_LOG_START);
+                frame.put_u8(LOG_START_VERSION);
+                frame.put_u64(start.index.0);
+                frame.put_u64(start.offset.0);
+                frame.put_u8(start.reason.number());
+            }
         }
         let length =
             u32::try_from(frame.len() - LENGTH_END).expect("a mark is a few hundred bytes");
@@ -79,6 +112,10 @@ impl Mark {
             [KIND_VOTERS, ..] => {
                 Err(BatchError::Mark("voters of a version that this build does not know"))
             }
+            [KIND_LOG_START, LOG_START_VERSION, rest @ ..] => parse_log_start(rest),
+            [KIND_LOG_START, ..] => {
+                Err(BatchError::Mark("a log start of a version that this build does not know"))
+            }
             _ => Err(BatchError::Mark("of a kind that this build does not know")),
         }
     }
@@ -99,6 +136,36 @@ fn parse_voters(body: &[u8]) -> Result<Mark, BatchError> {
     Ok(Mark::Voters(set))
 }
 
+fn parse_log_start(body: &[u8]) -> Result<Mark, BatchError> {
+    let mut reader = Reader::new(body);
+    let short = |_| BatchError::Mark("ends within its place");
+    let (index, offset) = (reader.u64().map_err(short)?, reader.u64().map_err(short)?);
+    let reason = TrimReason::from_number(reader.u8().map_err(short)?);
+    let reason = reason.ok_or(BatchError::Mark("a reason that this build does not know"))?;
+    reader.end().map_err(|_| BatchError::Mark("bytes behind the place"))?;
+    if index >= 1 << 63 || offset > index {
+        return Err(BatchError::Mark("an offset above its index"));
+    }
+    Ok(Mark::LogStart(LogStart { index: LogIndex(index), offset: Offset(offset), reason }))
+}
+
+impl TrimReason {
+    /// What stands for it on disk and on the wire.
+    pub fn number(self) -> u8 {
+        match self {
+            TrimReason::Asked => 0,
+            TrimReason::Age => 1,
+            TrimReason::Size => 2,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<TrimReason> {
+        [TrimReason::Asked, TrimReason::Age, TrimReason::Size]
+            .into_iter()
+            .find(|reason| reason.number() == number)
+    }
+}
+
 fn take_nodes(reader: &mut Reader<'_>) -> Result<Vec<NodeId>, BatchError> {
     let short = |_| BatchError::Mark("ends within its members");
     let count = reader.u16().map_err(short)?;
@@ -113,7 +180,9 @@ mod tests {
     #[test]
     fn marks_come_back_as_they_were() {
         let set = VoterSet { voters: vec![NodeId(1), NodeId(2)], learners: vec![NodeId(9)] };
-        for mark in [Mark::TermStart, Mark::Voters(set), Mark::Voters(VoterSet::default())] {
+        let start = LogStart { index: LogIndex(9), offset: Offset(5), reason: TrimReason::Size };
+        let voters = [Mark::Voters(set), Mark::Voters(VoterSet::default())];
+        for mark in voters.into_iter().chain([Mark::TermStart, Mark::LogStart(start)]) {
             let frame = mark.encode(Offset(7), Term(3));
             let header = FrameHeader::parse(&frame).expect("our own mark");
             header.verify_checksum(&frame).expect("our own checksum");
@@ -146,9 +215,12 @@ mod tests {
     #[test]
     fn a_mark_cut_anywhere_is_refused() {
         let set = VoterSet { voters: vec![NodeId(1), NodeId(2)], learners: vec![] };
-        let frame = Mark::Voters(set).encode(Offset(0), Term(1));
-        for end in 0..frame.len() {
-            assert!(Mark::parse(&frame[..end]).is_err());
+        let start = LogStart { index: LogIndex(9), offset: Offset(5), reason: TrimReason::Asked };
+        for mark in [Mark::Voters(set), Mark::LogStart(start)] {
+            let frame = mark.encode(Offset(0), Term(1));
+            for end in 0..frame.len() {
+                assert!(Mark::parse(&frame[..end]).is_err());
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ mod view;
 pub use builder::{BatchBuilder, BuilderOptions};
 pub use checksum::{crc32c, crc32c_of_parts};
 pub use header::{FrameHeader, FrameKind, HEADER_BYTES, ProducerStamp, stamp};
-pub use mark::{Mark, VoterSet};
+pub use mark::{LogStart, Mark, TrimReason, VoterSet};
 pub use record::{Header, Headers, Record, Records};
 pub use view::{BatchView, frames};
 

@@ -140,6 +140,7 @@ fn encode_message(writer: &mut Writer, one: &GroupMessage, entries: &mut Vec<Byt
             writer.u32(append.term.0);
             put_position(writer, append.prev);
             writer.uvarint(append.commit.0);
+            writer.optional(append.start.as_ref(), |writer, start| writer.blob(start));
             writer.list(&append.entries, |writer, slice| writer.uvarint(slice.len() as u64));
             entries.extend(append.entries.iter().cloned());
         }
@@ -203,10 +204,13 @@ fn decode_message(
         }
         APPEND => {
             let (prev, commit) = (position(reader)?, coding::short_log_index(reader)?);
+            let start = reader.optional("a log start", |reader| {
+                Ok(Bytes::copy_from_slice(reader.blob("a log start")?))
+            })?;
             entry_bytes.push(reader.list("sizes of entries", 1, |reader| {
                 usize::try_from(reader.uvarint()?).map_err(|_| DecodeError::Short("entries"))
             })?);
-            RaftMessage::Append(AppendRequest { term, prev, commit, entries: Vec::new() })
+            RaftMessage::Append(AppendRequest { term, prev, commit, start, entries: Vec::new() })
         }
         APPEND_ACCEPTED => RaftMessage::AppendAnswer(AppendAnswer {
             term,

@@ -134,6 +134,9 @@ pub struct AppendRequest {
     pub prev: Position,
     /// Everything before this is committed.
     pub commit: LogIndex,
+    /// Where the leader's log starts, as its file `start` says it, if that is `prev`: whoever has
+    /// less can start there, too, for everything before is committed and given up.
+    pub start: Option<Bytes>,
     /// Batches and marks as they lie in the leader's log; empty to probe.
     pub entries: Vec<Bytes>,
 }
