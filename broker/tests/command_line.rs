@@ -129,6 +129,36 @@ async fn hw_names_what_is_wrong_and_ends_with_the_code_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hw_trims_what_its_plan_said_and_asks_first() {
+    let cluster = Cluster::started(3);
+    cluster.client().await.close().await;
+    let hw = built("hw");
+    succeed(&cluster, &hw, &["topic", "create", "short", "--partitions", "2"], b"");
+    succeed(&cluster, &hw, &["produce", "short", "--acks", "sync"], b"one\ntwo\nthree\n");
+    let count = || {
+        let back = succeed(&cluster, &hw, &["consume", "short", "--until-end"], b"");
+        String::from_utf8_lossy(&back).lines().count()
+    };
+    let trim = |more: &[&str]| {
+        let arguments = [&["topic", "trim", "short", "--before", "end"], more].concat();
+        let output = run(&cluster, &hw, &arguments, b"");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (planned, plan) = trim(&["--dry-run"]);
+    assert!(planned && plan.contains("would delete up to 3 records"), "{plan}");
+    let (asked, why) = trim(&[]);
+    assert!(!asked && why.contains("-y"), "nobody is there to ask: {why}");
+    assert_eq!(count(), 3);
+    let (done, said) = trim(&["-y"]);
+    assert!(done, "{said}");
+    assert_eq!(count(), 0);
+    let (again, said) = trim(&["-y"]);
+    assert!(again && said.contains("nothing to delete"), "{said}");
+    let too_far = run(&cluster, &hw, &["topic", "trim", "short/0", "--before", "99", "-y"], b"");
+    assert!(!too_far.status.success(), "there are not so many");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_examples_of_the_client_run() {
     let cluster = Cluster::started(3);
     cluster.client().await.close().await;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{NodeId, PartitionId, TopicId, TopicPartition};
+use highwater_protocol::ids::{NodeId, Offset, PartitionId, TopicId, TopicPartition};
 use highwater_protocol::native::admin::{
     CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest, DescribePartitionRequest,
-    DescribePartitionResponse, DryRun,
+    DescribePartitionResponse, DryRun, TrimPartitionRequest,
 };
 use highwater_protocol::native::fetch::{ListOffsetsRequest, ListOffsetsResponse, OffsetAt};
 use highwater_protocol::native::metadata::{
@@ -169,6 +169,23 @@ impl Admin {
     ) -> Result<DescribePartitionResponse, Error> {
         let partition = self.partition(topic, partition).await?;
         self.core.on_leader(partition, &DescribePartitionRequest { partition }).await
+    }
+
+    /// Gives up everything before the batch that holds `before`; returns where the partition starts
+    /// now. It cannot be undone, and nothing happens where the partition starts later already.
+    ///
+    /// # Errors
+    /// `Refused` with `OffsetOutOfRange` above the end; `UnknownTopic`; `TimedOut`, and then it may
+    /// still happen.
+    pub async fn trim_partition(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        before: Offset,
+    ) -> Result<Offset, Error> {
+        let partition = self.partition(topic, partition).await?;
+        let request = TrimPartitionRequest { partition, before };
+        Ok(self.core.on_leader(partition, &request).await?.log_start)
     }
 
     /// A partition as one broker's own replica sees it, whoever leads.

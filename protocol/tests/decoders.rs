@@ -342,6 +342,9 @@ proptest! {
         comes_back!(CreateTopicResponse { id: TopicId(Uuid::from_u128(id)), replicas }, CreateTopicResponse);
         comes_back!(DeleteTopicRequest { name: name.clone() }, DeleteTopicRequest);
         comes_back!(DescribePartitionRequest { partition }, DescribePartitionRequest);
+        let (before, log_start) = (Offset(5), Offset(4));
+        comes_back!(TrimPartitionRequest { partition, before }, TrimPartitionRequest);
+        comes_back!(TrimPartitionResponse { log_start }, TrimPartitionResponse);
         let replicas = [ReplicaRole::Leader, ReplicaRole::Follower, ReplicaRole::Learner].map(|role| {
             let (appended, flushed) = (LogIndex(9), LogIndex(8));
             ReplicaStatus { node: NodeId(1), role, appended, flushed, heard_ms, in_sync }
@@ -462,6 +465,8 @@ fn decode_everything(bytes: Bytes) {
     let _ = CreateTopicResponse::decode(&mut Reader::new(&bytes));
     let _ = DeleteTopicRequest::decode(&mut Reader::new(&bytes));
     let _ = DescribePartitionRequest::decode(&mut Reader::new(&bytes));
+    let _ = TrimPartitionRequest::decode(&mut Reader::new(&bytes));
+    let _ = TrimPartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = DescribePartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = HelloRequest::decode(&mut Reader::new(&bytes));
     let _ = HelloResponse::decode(&mut Reader::new(&bytes));

@@ -1,9 +1,13 @@
-//! Questions about single partitions: where an offset lies, and where the replicas stand.
+//! Single partitions: where an offset lies, where the replicas stand, and giving up records.
 
 use std::time::Duration;
 
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::native::admin::{DescribePartitionRequest, DescribePartitionResponse};
+use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::native::admin::{
+    DescribePartitionRequest, DescribePartitionResponse, TrimPartitionRequest,
+    TrimPartitionResponse,
+};
 use highwater_protocol::native::fetch::{ListOffsetsRequest, ListOffsetsResponse, OffsetAt};
 use tokio::time::timeout;
 
@@ -39,23 +43,44 @@ impl Api {
         &self,
         request: DescribePartitionRequest,
     ) -> Result<DescribePartitionResponse, WireError> {
-        let route = self.route(request.partition)?;
+        match self.ask_replica(request.partition, ReplicaCommand::Describe).await? {
+            AdminReply::Description(description) => Ok(description),
+            AdminReply::Done(_) | AdminReply::Trimmed(_) => Err(not_the_answer()),
+        }
+    }
+
+    /// Gives up the oldest records of a partition that this broker leads.
+    pub async fn trim_partition(
+        &self,
+        request: TrimPartitionRequest,
+    ) -> Result<TrimPartitionResponse, WireError> {
+        if request.partition == TopicPartition::CLUSTER {
+            let why = "the controller's log is the cluster's own and is not trimmed by request";
+            return Err(WireError::new(ErrorCode::InvalidRequest, why));
+        }
+        self.led_here(request.partition, None)?;
+        let command = ReplicaCommand::TrimBefore(request.before);
+        match self.ask_replica(request.partition, command).await? {
+            AdminReply::Trimmed(log_start) => Ok(TrimPartitionResponse { log_start }),
+            AdminReply::Description(_) | AdminReply::Done(_) => Err(not_the_answer()),
+        }
+    }
+
+    async fn ask_replica(
+        &self,
+        partition: TopicPartition,
+        command: ReplicaCommand,
+    ) -> Result<AdminReply, WireError> {
+        let route = self.route(partition)?;
         if let Some(reason) = route.failed() {
             return Err(errors::failed(&route, &reason));
         }
         if route.reader().is_none() {
             return Err(errors::not_leader(&route, &route.leader(), self.node.options().me));
         }
-        let shard = self.node.shards().of(request.partition);
-        let reply = shard.admin(request.partition, ReplicaCommand::Describe)?;
-        match timeout(DESCRIBE_MAX, reply).await {
-            Ok(Ok(Ok(AdminReply::Description(description)))) => Ok(description),
-            Ok(Ok(Err(error))) => Err(error),
-            Ok(Ok(Ok(AdminReply::Done(_) | AdminReply::Trimmed(_)))) => {
-                let why =
-                    format!("{}: the replica gave another answer than asked for", route.title());
-                Err(WireError::new(ErrorCode::Internal, why))
-            }
+        let reply = self.node.shards().of(partition).admin(partition, command)?;
+        match timeout(REPLICA_MAX, reply).await {
+            Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(errors::stopping()),
             Err(_) => {
                 let why = format!("{}: the replica did not answer within 5 s", route.title());
@@ -65,4 +90,8 @@ impl Api {
     }
 }
 
-const DESCRIBE_MAX: Duration = Duration::from_secs(5);
+fn not_the_answer() -> WireError {
+    WireError::new(ErrorCode::Internal, "the replica gave another answer than asked for")
+}
+
+const REPLICA_MAX: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::native::admin::{
-    CreateTopicRequest, DeleteTopicRequest, DescribePartitionRequest,
+    CreateTopicRequest, DeleteTopicRequest, DescribePartitionRequest, TrimPartitionRequest,
 };
 use highwater_protocol::native::fetch::{FetchRequest, FetchResponse, ListOffsetsRequest};
 use highwater_protocol::native::frame::{
@@ -110,13 +110,35 @@ impl Calls {
                     calls.answer(correlation, result, |(), writer| writer.no_tagged_fields())
                 })
             }
-            ApiKey::DescribePartition => {
-                let request = whole(&body, DescribePartitionRequest::decode)?;
-                Box::pin(async move {
-                    let result = calls.api.describe_partition(request).await;
-                    calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-                })
+            ApiKey::DescribePartition => self
+                .describe_partition(correlation, whole(&body, DescribePartitionRequest::decode)?),
+            ApiKey::TrimPartition => {
+                self.trim_partition(correlation, whole(&body, TrimPartitionRequest::decode)?)
             }
+        })
+    }
+
+    fn describe_partition(
+        &self,
+        correlation: CorrelationId,
+        request: DescribePartitionRequest,
+    ) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.describe_partition(request).await;
+            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+        })
+    }
+
+    fn trim_partition(
+        &self,
+        correlation: CorrelationId,
+        request: TrimPartitionRequest,
+    ) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.trim_partition(request).await;
+            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
         })
     }
 
@@ -170,9 +192,10 @@ impl Calls {
             ApiKey::Fetch => &self.metrics.requests_fetch,
             ApiKey::Metadata => &self.metrics.requests_metadata,
             ApiKey::ListOffsets => &self.metrics.requests_list_offsets,
-            ApiKey::CreateTopic | ApiKey::DeleteTopic | ApiKey::DescribePartition => {
-                &self.metrics.requests_admin
-            }
+            ApiKey::CreateTopic
+            | ApiKey::DeleteTopic
+            | ApiKey::DescribePartition
+            | ApiKey::TrimPartition => &self.metrics.requests_admin,
         };
         counter.bump();
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use highwater_protocol::error::WireError;
 use highwater_protocol::native::admin::{
     CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest, DescribePartitionRequest,
-    DescribePartitionResponse,
+    DescribePartitionResponse, TrimPartitionRequest, TrimPartitionResponse,
 };
 use highwater_protocol::native::fetch::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -136,6 +136,9 @@ calls! {
         |request| format!("delete topic {}", request.name);
     DescribePartitionRequest, DescribePartition, DescribePartitionResponse,
         |request| format!("describe partition {}", request.partition.partition);
+    // Asked twice, it finds the work done.
+    TrimPartitionRequest, TrimPartition, TrimPartitionResponse, false,
+        |request| format!("trim partition {}", request.partition.partition);
 }
 
 macro_rules! responses {
@@ -153,7 +156,7 @@ macro_rules! responses {
 
 responses! {
     HelloResponse Receipt MetadataResponse ListOffsetsResponse CreateTopicResponse
-    DescribePartitionResponse
+    DescribePartitionResponse TrimPartitionResponse
 }
 
 impl Response for FetchResponse {

@@ -128,7 +128,10 @@ impl Session {
                 let hello = HelloResponse { broker: "fake".into(), versions: spoken_versions() };
                 answer(id, Ok(hello), |hello, writer| hello.encode(writer))
             }
-            ApiKey::CreateTopic | ApiKey::DeleteTopic | ApiKey::DescribePartition => {
+            ApiKey::CreateTopic
+            | ApiKey::DeleteTopic
+            | ApiKey::DescribePartition
+            | ApiKey::TrimPartition => {
                 let error = WireError::new(ErrorCode::InvalidRequest, "not in the fake");
                 error_answer(id, &error)
             }

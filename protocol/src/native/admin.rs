@@ -1,4 +1,4 @@
-//! Admin: creating and deleting topics, and looking closely at partitions.
+//! Admin: creating and deleting topics, looking closely at partitions, and trimming them.
 //!
 //! Any broker takes these and passes them on to the controller where that is needed.
 
@@ -44,6 +44,22 @@ pub struct CreateTopicResponse {
 pub struct DeleteTopicRequest {
     /// Its name.
     pub name: String,
+}
+
+/// A wish to give up the oldest records of a partition; its leader carries it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrimPartitionRequest {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// Everything before the batch that holds this offset goes; at most the high watermark.
+    pub before: Offset,
+}
+
+/// The records are given up, whatever happens to the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrimPartitionResponse {
+    /// The oldest readable offset now: that of a batch, so it may lie before the one asked for.
+    pub log_start: Offset,
 }
 
 /// A question for the leader's view of a partition's replicas.
@@ -159,6 +175,42 @@ impl DeleteTopicRequest {
         let request = DeleteTopicRequest { name: reader.text("a topic name")? };
         reader.tagged_fields()?;
         Ok(request)
+    }
+}
+
+impl TrimPartitionRequest {
+    /// Writes the body.
+    pub fn encode(&self, writer: &mut Writer) {
+        coding::put_partition(writer, self.partition);
+        writer.u64(self.before.0);
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<TrimPartitionRequest, DecodeError> {
+        coding::open_request(reader, "a request to trim a partition")?;
+        let request = TrimPartitionRequest {
+            partition: coding::partition(reader)?,
+            before: coding::offset(reader)?,
+        };
+        reader.tagged_fields()?;
+        Ok(request)
+    }
+}
+
+impl TrimPartitionResponse {
+    /// Writes the body.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.u64(self.log_start.0);
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<TrimPartitionResponse, DecodeError> {
+        reader.within("a trim's answer");
+        let response = TrimPartitionResponse { log_start: coding::offset(reader)? };
+        reader.tagged_fields()?;
+        Ok(response)
     }
 }
 

@@ -35,6 +35,8 @@ pub enum ApiKey {
     DeleteTopic,
     /// Look closely at a partition.
     DescribePartition,
+    /// Give up the oldest records of a partition.
+    TrimPartition,
 }
 
 impl ApiKey {
@@ -48,6 +50,7 @@ impl ApiKey {
         ApiKey::CreateTopic,
         ApiKey::DeleteTopic,
         ApiKey::DescribePartition,
+        ApiKey::TrimPartition,
     ];
 
     /// The number on the wire.

@@ -126,6 +126,9 @@ pub enum TopicVerb {
     /// Delete topics and everything in them
     #[command(visible_alias = "rm", after_help = TOPIC_DELETE_EXAMPLES)]
     Delete(TopicDeleteArgs),
+    /// Delete the oldest records of a topic or of one of its partitions
+    #[command(after_help = crate::trim::EXAMPLES)]
+    Trim(crate::trim::TrimArgs),
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod partition;
 mod profile;
 mod record;
 mod topic;
+mod trim;
 mod watch;
 mod yaml;
 

@@ -28,6 +28,7 @@ pub async fn run(verb: TopicVerb, settings: &Settings) -> Result<Exit, Failure> 
             watch.show(output.format, look).await
         }
         TopicVerb::Delete(args) => delete(args, settings).await,
+        TopicVerb::Trim(args) => crate::trim::run(args, settings).await,
     }
 }
 

@@ -55,7 +55,8 @@ impl Position {
         }
     }
 
-    fn parse(text: &str, now: Timestamp) -> Result<Position, String> {
+    /// Reads one place, with times taken relative to `now`.
+    pub fn parse(text: &str, now: Timestamp) -> Result<Position, String> {
         let number = |digits: &str| {
             digits
                 .parse::<u64>()
