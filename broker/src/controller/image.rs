@@ -79,6 +79,10 @@ impl ClusterImage {
                 self.delete_topic(*id);
                 Ok(())
             }
+            MetadataRecord::BeginImage => {
+                *self = ClusterImage::default();
+                Ok(())
+            }
         }
     }
 
@@ -287,6 +291,12 @@ mod tests {
             delete,
         ]);
         assert_eq!(image(&made.to_records()), made);
+        let mut other = image(&[topic(9, "z"), register(3, 1)]);
+        other.apply(&MetadataRecord::BeginImage).expect("it always fits");
+        for record in made.to_records() {
+            other.apply(&record).expect("the records fit each other");
+        }
+        assert_eq!(other, made, "whatever was before");
         assert_eq!(made.partitions(), 3);
         assert!(made.topic_named("b").is_none());
         assert!(made.is_deleted(id(8)));

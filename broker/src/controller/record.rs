@@ -45,6 +45,9 @@ pub enum MetadataRecord {
         /// Which topic.
         id: TopicId,
     },
+    /// The records of this one's batch that follow make the whole image anew: whoever begins here
+    /// needs nothing of what was before.
+    BeginImage,
 }
 
 /// What a broker says of itself.
@@ -125,6 +128,7 @@ impl MetadataRecord {
                 put_partitions(partitions, &mut out);
             }
             MetadataRecord::DeleteTopic { id } => out.u128(id.0.as_u128()),
+            MetadataRecord::BeginImage => {}
         }
         out.no_tagged_fields();
         out.finish()
@@ -135,7 +139,7 @@ impl MetadataRecord {
         let mut input = Reader::new(bytes);
         let kind = input.u16().map_err(RecordError::NoType)?;
         let version = input.u8().map_err(RecordError::NoType)?;
-        if version != VERSION || !(REGISTER_BROKER..=DELETE_TOPIC).contains(&kind) {
+        if version != VERSION || !(REGISTER_BROKER..=BEGIN_IMAGE).contains(&kind) {
             return Err(RecordError::Unknown { kind, version });
         }
         let record = MetadataRecord::decode_body(kind, &mut input).and_then(|record| {
@@ -169,6 +173,7 @@ impl MetadataRecord {
                 first: PartitionId(input.u32()?),
                 partitions: get_partitions(input)?,
             },
+            BEGIN_IMAGE => MetadataRecord::BeginImage,
             _ => MetadataRecord::DeleteTopic { id: TopicId(Uuid::from_u128(input.u128()?)) },
         })
     }
@@ -180,6 +185,7 @@ impl MetadataRecord {
             MetadataRecord::CreateTopic { .. } => CREATE_TOPIC,
             MetadataRecord::CreatePartitions { .. } => CREATE_PARTITIONS,
             MetadataRecord::DeleteTopic { .. } => DELETE_TOPIC,
+            MetadataRecord::BeginImage => BEGIN_IMAGE,
         }
     }
 }
@@ -257,6 +263,7 @@ const FENCE_BROKER: u16 = 2;
 const CREATE_TOPIC: u16 = 3;
 const CREATE_PARTITIONS: u16 = 4;
 const DELETE_TOPIC: u16 = 5;
+const BEGIN_IMAGE: u16 = 6;
 
 #[cfg(test)]
 mod tests {
@@ -310,6 +317,7 @@ mod tests {
                 }
             ),
             uuid().prop_map(|id| MetadataRecord::DeleteTopic { id: TopicId(id) }),
+            Just(MetadataRecord::BeginImage),
         ]
     }
 
@@ -320,7 +328,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200), kind in 0u16..7) {
+        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200), kind in 0u16..8) {
             let _ = MetadataRecord::decode(&bytes);
             let mut typed = MetadataRecord::DeleteTopic { id: TopicId(Uuid::nil()) }.encode()[..3].to_vec();
             typed[..2].copy_from_slice(&(kind.to_be_bytes()));

@@ -112,7 +112,10 @@ impl Leading {
                 return;
             }
             let (records, promises) = self.decide_some();
-            let outcome = if records.is_empty() { Ok(()) } else { self.commit(records).await };
+            let outcome = match records.is_empty() {
+                true => Ok(()),
+                false => self.commit(records).await.map(|_| ()),
+            };
             for (ask, reply) in promises {
                 let result = outcome.clone().and(reply);
                 answer(ask, result);
@@ -164,8 +167,9 @@ impl Leading {
         }
     }
 
-    /// Appends records to the controller's log and waits until they are committed and applied.
-    async fn commit(&self, records: Vec<Bytes>) -> Result<(), WireError> {
+    /// Appends records to the controller's log and waits until they are committed and applied; says
+    /// at which offset they begin.
+    async fn commit(&self, records: Vec<Bytes>) -> Result<Offset, WireError> {
         let count = records.len() as u64;
         let shard = self.node.shards.of(TopicPartition::CLUSTER);
         let deadline = shard.clock().deadline(COMMIT_MAX);
@@ -184,7 +188,7 @@ impl Leading {
                 let done = applied.wait_for(|applied| *applied >= end);
                 let deadline = Instant::now() + COMMIT_MAX;
                 match timeout_at(deadline, done).await {
-                    Ok(Ok(_)) => Ok(()),
+                    Ok(Ok(_)) => Ok(receipt.base_offset),
                     Ok(Err(_)) | Err(_) => {
                         Err(in_doubt("it is committed but not applied here yet"))
                     }
@@ -214,6 +218,7 @@ impl Leading {
             .collect();
         let records = self.controller.judge(&self.node.image.load(), &heard, now(&self.node));
         if records.is_empty() {
+            self.begin_log_anew(&seen).await;
             return;
         }
         for record in &records {
@@ -225,6 +230,35 @@ impl Leading {
         if let Err(error) = self.commit(encoded).await {
             // The next look finds the same.
             tracing::warn!(%error, "fencing was not committed");
+        }
+    }
+
+    /// Writes the whole image into a log that has grown long, in one batch, then gives up what is
+    /// before it. Everything in our log is applied and nothing is under way, so the image is what the
+    /// log says up to that batch. A crash in between leaves a longer log, which is as good.
+    async fn begin_log_anew(&self, seen: &DescribePartitionResponse) {
+        let image = self.node.image.load_full();
+        let records = std::iter::once(MetadataRecord::BeginImage).chain(image.to_records());
+        let records: Vec<Bytes> = records.map(|record| record.encode()).collect();
+        let held = seen.high_watermark.since(seen.log_start);
+        if held <= records.len() as u64 + self.node.options.log_records_max {
+            return;
+        }
+        let bytes: usize = records.iter().map(Bytes::len).sum();
+        if bytes > IMAGE_BYTES_MAX {
+            tracing::warn!(bytes, "the image is too large for a batch: the controller's log grows");
+            return;
+        }
+        let begun = match self.commit(records).await {
+            Ok(base) => self.command(ReplicaCommand::TrimBefore(base)).await.map(|_| base),
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok(base) => {
+                tracing::info!(%base, held, "the controller's log begins with an image now")
+            }
+            // The next look tries again.
+            Err(error) => tracing::warn!(%error, "the controller's log could not be begun anew"),
         }
     }
 
@@ -327,5 +361,7 @@ fn in_doubt(why: &str) -> WireError {
 
 /// Bytes of records after which a batch is closed; what one command decides may go beyond.
 const BATCH_BYTES: usize = 512 * 1024;
+/// The largest image that is written into the log: half of what a frame may have.
+const IMAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 const COMMIT_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(500);

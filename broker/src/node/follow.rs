@@ -3,7 +3,8 @@
 //!
 //! What must hold: records are applied in order and once; the image that others see, the routes and
 //! the replicas change in one go per batch of records; the saved image is never ahead of what was
-//! applied. A record that cannot be read or does not fit ends the follower and the broker with it.
+//! applied. Who comes to the log behind its start takes the image that it begins with, which lies in
+//! one batch, so that no half of it is ever seen. A record that cannot be read or does not fit ends the follower and the broker with it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,13 +19,15 @@ use super::reconcile::{self, Changes};
 use super::snapshot::{self, Snapshot};
 use super::{Inner, NodeState, strays};
 use crate::controller::{ClusterImage, MetadataRecord};
-use crate::log::LogReader;
+use crate::log::{LogReader, ReadError};
 use crate::shard::event::Event;
 
 /// Follows the controller's log.
 pub(super) struct Follower {
     node: Arc<Inner>,
     applied: Offset,
+    /// The next record must begin an image: what came before is not known here.
+    wants_image: bool,
     saved: Offset,
     save_not_before: Instant,
     /// Replicas that this life has had open: their files are the shards'.
@@ -38,6 +41,7 @@ impl Follower {
         Follower {
             node,
             applied,
+            wants_image: false,
             saved: applied,
             save_not_before: Instant::now(),
             touched: BTreeSet::new(),
@@ -80,9 +84,22 @@ impl Follower {
     async fn catch_up(&mut self, reader: &LogReader) -> Result<(), String> {
         let mut image = None;
         while self.applied < reader.high_watermark() {
-            let slices = reader.read(self.applied, READ_BYTES).map_err(|error| {
-                format!("the controller's log cannot be read from offset {}: {error}", self.applied)
-            })?;
+            let start = reader.log_start();
+            if self.applied < start {
+                // What was before is given up, and the log begins with an image that has all of it.
+                (self.applied, self.wants_image) = (start, true);
+                continue;
+            }
+            let slices = match reader.read(self.applied, READ_BYTES) {
+                Ok(slices) => slices,
+                Err(ReadError::OutOfRange { start, .. }) if self.applied < start => continue,
+                Err(error) => {
+                    let at = self.applied;
+                    return Err(format!(
+                        "the controller's log cannot be read from offset {at}: {error}"
+                    ));
+                }
+            };
             let image = image.get_or_insert_with(|| ClusterImage::clone(&self.node.image.load()));
             for slice in slices {
                 self.apply(image, &slice)?;
@@ -101,6 +118,9 @@ impl Follower {
         for (offset, record) in decode(slice).map_err(|why| at(self.applied, why))? {
             // The first batch may begin before the offset asked for.
             if offset >= self.applied {
+                if std::mem::take(&mut self.wants_image) && record != MetadataRecord::BeginImage {
+                    return Err(at(offset, "it starts without an image of what was before".into()));
+                }
                 image.apply(&record).map_err(|why| at(offset, why.to_string()))?;
                 self.applied = offset.advance(1);
             }

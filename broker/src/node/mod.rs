@@ -71,6 +71,9 @@ pub struct NodeOptions {
     pub peer_address: String,
     /// A broker that the controller has not heard of for this long is fenced.
     pub session_ms: u64,
+    /// The controller's log is begun anew with a whole image once it has this many records more than
+    /// the image has.
+    pub log_records_max: u64,
 }
 
 /// How far this broker is in taking part.
@@ -304,5 +307,6 @@ fn cluster_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("cluster")
 }
 
-const CLUSTER_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Small, because the controller's log is trimmed in whole segments; a whole image fits in.
+const CLUSTER_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 const CLUSTER_LAG_MS_MAX: u64 = 10_000;

@@ -49,7 +49,12 @@ pub fn diff(old: &ClusterImage, new: &ClusterImage, me: Me<'_>) -> Changes {
             let partitions = partitions(topic);
             changes.gone.extend(partitions.clone().map(|(partition, _)| partition));
             let hosted = partitions.filter(|(_, replicas)| hosts(replicas, me).is_some());
-            changes.close.extend(hosted.map(|(partition, _)| (partition, AfterClose::Delete)));
+            // A tombstone so old that it is forgotten deletes nothing: the files are the operator's.
+            let after = match new.is_deleted(topic.id) {
+                true => AfterClose::Delete,
+                false => AfterClose::Keep,
+            };
+            changes.close.extend(hosted.map(|(partition, _)| (partition, after)));
         }
     }
     for topic in new.topics() {
@@ -199,9 +204,14 @@ mod tests {
 
     #[test]
     fn a_deleted_topic_closes_its_replicas_for_deletion() {
-        let changes = diff(&image(&[(5, &[&[1, 2], &[2, 3]])]), &image(&[]), me());
+        let before = image(&[(5, &[&[1, 2], &[2, 3]])]);
+        let mut after = before.clone();
+        after.apply(&MetadataRecord::DeleteTopic { id: id(5) }).expect("fits");
+        let changes = diff(&before, &after, me());
         assert_eq!(changes.gone, [partition(5, 0), partition(5, 1)]);
         assert_eq!(changes.close, [(partition(5, 0), AfterClose::Delete)]);
+        let forgotten = diff(&before, &image(&[]), me());
+        assert_eq!(forgotten.close, [(partition(5, 0), AfterClose::Keep)], "without a tombstone");
         assert!(changes.open.is_empty());
     }
 

@@ -206,6 +206,7 @@ fn node_options(config: &Config, data_dir: &DataDir) -> NodeOptions {
         client_address: config.advertise.clone(),
         peer_address: config.advertise.clone(),
         session_ms: SESSION_MS,
+        log_records_max: LOG_RECORDS_MAX,
     }
 }
 
@@ -215,6 +216,8 @@ const PRODUCE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Of what is to stay free, this part is out of reach for records even where they come from a leader
 /// whose disk has room.
 const HARD_RESERVE_PART: u64 = 4;
+/// About ten megabytes of the controller's log, read in a fraction of a second.
+const LOG_RECORDS_MAX: u64 = 50_000;
 const SESSION_MS: u64 = 3_000;
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
 const PART_DEADLINE: Duration = Duration::from_secs(5);

@@ -136,8 +136,7 @@ calls! {
         |request| format!("delete topic {}", request.name);
     DescribePartitionRequest, DescribePartition, DescribePartitionResponse,
         |request| format!("describe partition {}", request.partition.partition);
-    // Asked twice, it finds the work done.
-    TrimPartitionRequest, TrimPartition, TrimPartitionResponse, false,
+    TrimPartitionRequest, TrimPartition, TrimPartitionResponse,
         |request| format!("trim partition {}", request.partition.partition);
 }
 

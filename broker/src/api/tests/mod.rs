@@ -239,3 +239,39 @@ async fn the_cluster_goes_on_without_the_broker_that_led_its_controller() {
     assert!(rig.api(left[0]).node().image().topic(id).is_some());
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_controllers_log_stays_short_and_who_comes_late_begins_with_its_image() {
+    let mut rig = Rig::start(4).await;
+    within(rig.api(1).create_topic(topic("kept", 2, 3))).await.expect("made");
+    rig.stop_one(NodeId(4)).await;
+    let start_on = |rig: &Rig, node| {
+        let reader = rig.api(node).node().routes().cluster().reader();
+        reader.map_or(Offset(0), |reader| reader.log_start())
+    };
+    // Each makes three records; the rig's controller bears 40 more than the image needs.
+    for number in 0..60 {
+        let name = format!("passing-{number}");
+        within(rig.api(1).create_topic(topic(&name, 1, 1))).await.expect("made");
+        within(rig.api(1).delete_topic(DeleteTopicRequest { name })).await.expect("deleted");
+    }
+    for node in 1..=3 {
+        eventually(async || (start_on(&rig, node) > Offset(60)).then_some(())).await;
+    }
+    rig.stop().await;
+    rig.forget_image(2);
+    rig.boot(2).await;
+    rig.all_serve().await;
+    for node in 1..=4 {
+        let api = rig.api(node);
+        let names: Vec<String> = eventually(async || {
+            let image = api.node().image();
+            let same = *image == *rig.api(1).node().image();
+            same.then(|| image.topics().map(|topic| topic.name.to_string()).collect())
+        })
+        .await;
+        assert_eq!(names, ["kept"], "on broker {node}");
+        assert!(start_on(&rig, node) > Offset(60), "on broker {node}");
+    }
+    rig.stop().await;
+}

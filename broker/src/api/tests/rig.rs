@@ -132,6 +132,7 @@ impl Rig {
             client_address: format!("broker-{me}:1"),
             peer_address: format!("broker-{me}:1"),
             session_ms: 3_000,
+            log_records_max: 40,
         }
     }
 
@@ -164,6 +165,12 @@ impl Rig {
     /// The face of a broker.
     pub fn api(&self, node: u32) -> &Api {
         &self.brokers[&NodeId(node)].api
+    }
+
+    /// Removes a stopped broker's saved image.
+    pub fn forget_image(&self, node: u32) {
+        let path = self.dirs[&NodeId(node)].path().join("cluster.image");
+        std::fs::remove_file(path).expect("it was saved when the broker stopped");
     }
 
     /// The names below a broker's directory of topics.
