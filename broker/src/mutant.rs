@@ -56,6 +56,8 @@ mutants! {
     SuspectClearedEarly,
     /// What an earlier life knew to be lost is not handed on when a replica is opened again.
     SuspicionForgotten,
+    /// An unclean end is known only to the life that follows it.
+    UncleanEndNotNoted,
     /// A follower takes the leader's commit for its own log beyond what provably agrees.
     CommitUnmatched,
     /// A leader changes voters before it has committed in its own term.

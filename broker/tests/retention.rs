@@ -165,7 +165,7 @@ fn contents(cluster: &Cluster, node: usize) -> (LogIndex, Vec<u8>) {
         .expect("it has the topic");
     let name = dir.file_name().expect("found by its name").to_string_lossy().into_owned();
     let partition = parse_dir_name(&name).expect("a directory of ours");
-    let options = Options { segment_bytes_max: MIB };
+    let options = Options { segment_bytes_max: MIB, keep_free_bytes: 0 };
     let (log, recovered) =
         Log::open(Arc::new(MmapDisk), Path::new(&dir), partition, options).expect("it opens");
     assert_eq!(recovered.damage, None);

@@ -82,11 +82,9 @@ impl DataDir {
         meta.check_owner(path, cluster, node)?;
         let directory = Uuid::parse_str(&meta.directory)
             .map_err(|error| refusal(format!("{} is damaged: {error}", file.display())))?;
-        let machine_boot = machine_boot();
-        let all_written = meta.clean || meta.machine_boot == machine_boot;
+        let all_written = meta.clean || meta.machine_boot == machine_boot();
         let used = if meta.incarnation == 0 { Directory::New } else { Directory::Used };
         meta.incarnation = incarnation_after(meta.incarnation, unix_seconds());
-        meta.machine_boot = machine_boot;
         meta.clean = false;
         replace(&file, &meta.encode(), Secrecy::Public)?;
         Ok(DataDir {
@@ -98,6 +96,13 @@ impl DataDir {
             meta,
             _lock: lock,
         })
+    }
+
+    /// Notes that whoever needs to know of an unclean end has written it down: only from now on
+    /// may the next life forget it.
+    pub fn settle(&mut self) -> io::Result<()> {
+        self.meta.machine_boot = machine_boot();
+        replace(&self.path.join(META), &self.meta.encode(), Secrecy::Public)
     }
 
     /// Notes that every log was closed and lets go of the directory.
@@ -265,7 +270,14 @@ mod tests {
         std::fs::write(&file, rebooted).expect("writable");
         let after = DataDir::open(dir.path(), "c1", NODE).expect("nobody holds it");
         assert_eq!(after.last_life, LastLife::Unclean);
-        after.close().expect("writable");
+        drop(after);
+        let mut again = DataDir::open(dir.path(), "c1", NODE).expect("nobody holds it");
+        assert_eq!(again.last_life, LastLife::Unclean, "nobody has written it down");
+        again.settle().expect("writable");
+        drop(again);
+        let settled = DataDir::open(dir.path(), "c1", NODE).expect("nobody holds it");
+        assert_eq!(settled.last_life, LastLife::Clean);
+        settled.close().expect("writable");
         let next = DataDir::open(dir.path(), "c1", NODE).expect("nobody holds it");
         assert_eq!(next.last_life, LastLife::Clean);
     }

@@ -62,8 +62,6 @@ pub struct Boot {
     pub incarnation: Incarnation,
     /// Seeds the election time-outs, together with the partition and the node.
     pub seed: u64,
-    /// How the life before this one ended.
-    pub last_life: LastLife,
 }
 
 /// How a broker's previous life ended: only after a clean end were all pages written back.

@@ -29,6 +29,9 @@ pub struct Remembered {
     pub hard: HardState,
     /// Whether its log may lack what it once counted; a clean restart in between heals nothing.
     pub suspicion: Suspicion,
+    /// Whether an unclean end lies between the last time that its files were opened and the next:
+    /// then its tail may be gone, though no life has found that out yet.
+    pub last_life: LastLife,
 }
 
 impl Replica {
@@ -43,7 +46,7 @@ impl Replica {
     ) -> io::Result<Replica> {
         let OpenReplica { partition, dir, voters, learners, identity, options } = open;
         let (log, recovered) = Log::open(disk, &dir, partition, options.log)?;
-        let found = suspicion(&options, known, identity, boot.last_life, &recovered);
+        let found = suspicion(&options, known, identity, &recovered);
         // Files that are in order again prove nothing: only a leader's word ends a suspicion.
         let remembered = known.map_or(Suspicion::None, |known| known.suspicion);
         let suspicion = match mutant::active(Mutant::SuspicionForgotten) {
@@ -121,7 +124,6 @@ fn suspicion(
     options: &ReplicaOptions,
     known: Option<Remembered>,
     identity: Identity,
-    last_life: LastLife,
     recovered: &Recovered,
 ) -> Suspicion {
     match (identity, &recovered.damage) {
@@ -132,10 +134,11 @@ fn suspicion(
         }
         (Identity::Same, None) => {}
     }
+    // A replica without a term in the journal never acknowledged anything.
+    let last_life = known.map_or(LastLife::Clean, |known| known.last_life);
     match (options.flush, last_life) {
-        // A replica without a term in the journal never acknowledged anything.
-        (FlushPolicy::Interval { .. }, LastLife::Unclean) if known.is_some() => Suspicion::LostTail,
-        (FlushPolicy::Interval { .. }, LastLife::Unclean | LastLife::Clean)
+        (FlushPolicy::Interval { .. }, LastLife::Unclean) => Suspicion::LostTail,
+        (FlushPolicy::Interval { .. }, LastLife::Clean)
         | (FlushPolicy::Ack, LastLife::Unclean | LastLife::Clean) => Suspicion::None,
     }
 }

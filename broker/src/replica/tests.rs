@@ -108,9 +108,10 @@ impl Trio {
             identity: Identity::Same,
             options: options(self.flush),
         };
-        let boot = Boot { me: id, incarnation: Incarnation(1), seed: 5, last_life };
+        let boot = Boot { me: id, incarnation: Incarnation(1), seed: 5 };
         let known = self.saved.get(&id);
-        let known = known.map(|hard| Remembered { hard: *hard, suspicion: Suspicion::None });
+        let known =
+            known.map(|hard| Remembered { hard: *hard, suspicion: Suspicion::None, last_life });
         let disk: Arc<dyn Disk> = match self.small_disks.get(&id) {
             Some(disk) => disk.clone(),
             None => Arc::new(MmapDisk),

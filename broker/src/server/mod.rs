@@ -49,9 +49,11 @@ impl Server {
             Some(listen) => Some(http::Bound::bind(listen).await?),
             None => None,
         };
-        let data_dir = DataDir::open(&config.data_dir, &config.cluster.id, config.node.id)?;
+        let mut data_dir = DataDir::open(&config.data_dir, &config.cluster.id, config.node.id)?;
         let metrics = Arc::new(Metrics::default());
         let core = Core::start(config, &data_dir, &metrics).await?;
+        // The shards' journals are open, and say which replicas an unclean end may have cost a tail.
+        data_dir.settle()?;
         let listen = bound.local;
         let net = bound.serve(
             config,

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use highwater_protocol::ids::TopicPartition;
 
 use crate::disk::{Disk, File};
-use crate::replica::Remembered;
+use crate::mutant::{self, Mutant};
+use crate::replica::{LastLife, Remembered};
 use crate::shard::Directory;
 use crate::shard::journal_codec::{self as codec, Change};
 
@@ -35,8 +36,14 @@ pub struct Journal {
 
 impl Journal {
     /// Reads both copies and repairs the worse one, or makes both. Only in a directory that is new
-    /// may there be no journal.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, directory: Directory) -> io::Result<Journal> {
+    /// may there be no journal. An unclean end is noted for each replica before anything else can
+    /// happen: the next life may follow before this one has opened them.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        directory: Directory,
+        last_life: LastLife,
+    ) -> io::Result<Journal> {
         disk.create_dir(dir)?;
         let names = disk.list(dir)?;
         let mut copies = Vec::new();
@@ -51,7 +58,10 @@ impl Journal {
         let memory = if was_never_made { Memory::Whole } else { judge(&copies[0], &copies[1]) };
         let best = usize::from(copies[1].sequence > copies[0].sequence);
         let worse = 1 - best;
-        let codec::Replayed { live, sequence, .. } = copies.swap_remove(best);
+        let codec::Replayed { mut live, sequence, .. } = copies.swap_remove(best);
+        if last_life == LastLife::Unclean && !mutant::active(Mutant::UncleanEndNotNoted) {
+            live.values_mut().for_each(|known| known.last_life = LastLife::Unclean);
+        }
         // Always begin with two fresh copies: what a crash left behind the end is gone for good. The
         // worse one first, so that the better one stands until another is as good.
         let sequence = sequence + 1;
@@ -227,13 +237,13 @@ mod tests {
 
     fn voted(term: u32) -> Remembered {
         let hard = HardState { term: Term(term), vote: Some(NodeId(term % 3)) };
-        Remembered { hard, suspicion: Suspicion::None }
+        Remembered { hard, suspicion: Suspicion::None, last_life: LastLife::Clean }
     }
 
     fn open(disk: &Arc<SimDisk>, life: u64) -> Journal {
         let disk = Arc::clone(disk) as Arc<dyn Disk>;
         let directory = if life == 1 { Directory::New } else { Directory::Used };
-        Journal::open(disk, Path::new(DIR), directory).expect("the journal opens")
+        Journal::open(disk, Path::new(DIR), directory, LastLife::Clean).expect("the journal opens")
     }
 
     fn spoil(disk: &Arc<SimDisk>, name: &str, at: u64) {
@@ -346,8 +356,12 @@ mod tests {
             for life in 2..5 {
                 disk.arm(rng.between(1..=60));
                 let dir = Path::new(DIR);
-                let opened =
-                    Journal::open(Arc::clone(&disk) as Arc<dyn Disk>, dir, Directory::Used);
+                let opened = Journal::open(
+                    Arc::clone(&disk) as Arc<dyn Disk>,
+                    dir,
+                    Directory::Used,
+                    LastLife::Clean,
+                );
                 let Ok(mut journal) = opened else {
                     disk.lose_power();
                     continue;

@@ -11,7 +11,7 @@ use highwater_protocol::ids::{NodeId, PartitionId, Term, TopicId, TopicPartition
 use uuid::Uuid;
 
 use crate::raft::{HardState, Suspicion};
-use crate::replica::Remembered;
+use crate::replica::{LastLife, Remembered};
 
 /// What a record says of one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,14 +89,15 @@ pub fn record_of(sequence: u64, changes: &BTreeMap<TopicPartition, Change>) -> V
     for (partition, change) in changes {
         body.extend(partition.topic.0.as_bytes());
         body.extend(partition.partition.0.to_le_bytes());
-        let (kind, suspicion, term, vote) = match change {
+        let (kind, doubt, term, vote) = match change {
             Change::Gone => (GONE, 0, Term(0), NodeId(0)),
-            Change::Set(Remembered { hard: HardState { term, vote }, suspicion }) => {
+            Change::Set(Remembered { hard: HardState { term, vote }, suspicion, last_life }) => {
                 let kind = if vote.is_some() { VOTED } else { NO_VOTE };
-                (kind, suspicion_code(*suspicion), *term, vote.unwrap_or(NodeId(0)))
+                let doubt = suspicion_code(*suspicion) | last_life_code(*last_life);
+                (kind, doubt, *term, vote.unwrap_or(NodeId(0)))
             }
         };
-        body.extend([kind, suspicion]);
+        body.extend([kind, doubt]);
         body.extend(term.0.to_le_bytes());
         body.extend(vote.0.to_le_bytes());
     }
@@ -152,7 +153,11 @@ fn parse_record(bytes: &[u8]) -> Option<Record<'_>> {
 fn parse_change(bytes: &[u8]) -> Option<(TopicPartition, Change)> {
     let topic = TopicId(Uuid::from_bytes(bytes[..16].try_into().expect("sixteen bytes")));
     let partition = TopicPartition::new(topic, PartitionId(u32_at(bytes, 16)));
-    let suspicion = match bytes[21] {
+    let last_life = match bytes[21] & UNCLEAN {
+        0 => LastLife::Clean,
+        _ => LastLife::Unclean,
+    };
+    let suspicion = match bytes[21] & !UNCLEAN {
         0 => Suspicion::None,
         1 => Suspicion::LostTail,
         2 => Suspicion::LostIdentity,
@@ -167,7 +172,7 @@ fn parse_change(bytes: &[u8]) -> Option<(TopicPartition, Change)> {
         _ => return None,
     };
     let hard = HardState { term, vote };
-    Some((partition, Change::Set(Remembered { hard, suspicion })))
+    Some((partition, Change::Set(Remembered { hard, suspicion, last_life })))
 }
 
 fn suspicion_code(suspicion: Suspicion) -> u8 {
@@ -176,6 +181,13 @@ fn suspicion_code(suspicion: Suspicion) -> u8 {
         Suspicion::LostTail => 1,
         Suspicion::LostIdentity => 2,
         Suspicion::Damage => 3,
+    }
+}
+
+fn last_life_code(last_life: LastLife) -> u8 {
+    match last_life {
+        LastLife::Clean => 0,
+        LastLife::Unclean => UNCLEAN,
     }
 }
 
@@ -196,8 +208,10 @@ const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 20;
 /// Checksum, sequence number, number of changes.
 const RECORD_HEAD_BYTES: usize = 16;
-/// Topic, partition, kind, suspicion, term, vote.
+/// Topic, partition, kind, doubt, term, vote.
 const CHANGE_BYTES: usize = 30;
+/// Set beside the suspicion.
+const UNCLEAN: u8 = 0x80;
 const GONE: u8 = 0;
 const NO_VOTE: u8 = 1;
 const VOTED: u8 = 2;

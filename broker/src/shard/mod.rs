@@ -105,7 +105,8 @@ impl Hosted {
     fn write_down(&mut self, partition: TopicPartition, journal: &mut Journal) {
         let before = self.known.map(|known| known.hard).unwrap_or_default();
         let hard = self.replica.hard_state_if_dirty().unwrap_or(before);
-        let mut known = Remembered { hard, suspicion: self.replica.suspicion() };
+        let suspicion = self.replica.suspicion();
+        let mut known = Remembered { hard, suspicion, last_life: LastLife::Clean };
         if mutant::active(Mutant::VoteNotJournaled) {
             known.hard.vote = None;
         }
@@ -120,9 +121,9 @@ impl Shard {
     /// Reads the journal, or makes it. Replicas come by `Event::Open`.
     pub fn open(options: ShardOptions, disk: Arc<dyn Disk>, now: Millis) -> io::Result<Shard> {
         let ShardOptions { me, incarnation, seed, heartbeat_ms, dir, last_life, .. } = options;
-        let journal = Journal::open(Arc::clone(&disk), &dir, options.directory)?;
+        let journal = Journal::open(Arc::clone(&disk), &dir, options.directory, last_life)?;
         Ok(Shard {
-            boot: Boot { me, incarnation, seed, last_life },
+            boot: Boot { me, incarnation, seed },
             disk,
             journal,
             replicas: BTreeMap::new(),

@@ -20,9 +20,13 @@ const DIR: &str = "/data/topic/1";
 const SHARD_DIR: &str = "/data/shard-0";
 
 fn open_event() -> Event {
+    open_with(FlushPolicy::Ack)
+}
+
+fn open_with(flush: FlushPolicy) -> Event {
     let options = ReplicaOptions {
         log: log::Options { segment_bytes_max: 64 << 10, keep_free_bytes: 0 },
-        flush: FlushPolicy::Ack,
+        flush,
         insync_replicas_min: 1,
         lag_ms_max: 1_000,
         retention: Retention::FOREVER,
@@ -38,13 +42,17 @@ fn open_event() -> Event {
 }
 
 fn boot(disk: &Arc<SimDisk>, life: u64) -> Shard {
+    boot_after(disk, life, LastLife::Clean)
+}
+
+fn boot_after(disk: &Arc<SimDisk>, life: u64, last_life: LastLife) -> Shard {
     let options = ShardOptions {
         me: NodeId(1),
         incarnation: Incarnation(life),
         seed: 7,
         heartbeat_ms: 100,
         dir: PathBuf::from(SHARD_DIR),
-        last_life: LastLife::Clean,
+        last_life,
         directory: if life == 1 { Directory::New } else { Directory::Used },
         keep_free_bytes: 0,
     };
@@ -73,9 +81,11 @@ fn a_remembered_suspicion_outlives_closing_and_restarts_although_the_files_are_i
         disk.create_dir(Path::new(DIR)).expect("a sound disk");
         let hard = HardState { term: Term(3), vote: None };
         let as_disk = Arc::clone(&disk) as Arc<dyn Disk>;
-        let mut journal = Journal::open(as_disk, Path::new(SHARD_DIR), Directory::New);
+        let mut journal =
+            Journal::open(as_disk, Path::new(SHARD_DIR), Directory::New, LastLife::Clean);
         let journal = journal.as_mut().expect("a sound disk");
-        journal.remember(PARTITION, Remembered { hard, suspicion: why });
+        journal
+            .remember(PARTITION, Remembered { hard, suspicion: why, last_life: LastLife::Clean });
         journal.flush().expect("a sound disk");
         for life in 2..4 {
             let mut shard = boot(&disk, life);
@@ -96,4 +106,22 @@ fn a_replica_that_lost_nothing_is_trusted_again_at_once() {
         pass(&mut shard, vec![open_event()]);
         assert_eq!(suspicion(&shard), Suspicion::None, "life {life}");
     }
+}
+
+/// The life after the unclean end may be killed before it has opened anything.
+#[test]
+fn an_unclean_end_is_remembered_until_the_files_were_opened() {
+    let disk = SimDisk::new(1);
+    disk.create_dir(Path::new(DIR)).expect("a sound disk");
+    let hard = HardState { term: Term(3), vote: None };
+    let as_disk = Arc::clone(&disk) as Arc<dyn Disk>;
+    let journal = Journal::open(as_disk, Path::new(SHARD_DIR), Directory::New, LastLife::Clean);
+    let mut journal = journal.expect("a sound disk");
+    let known = Remembered { hard, suspicion: Suspicion::None, last_life: LastLife::Clean };
+    journal.remember(PARTITION, known);
+    journal.flush().expect("a sound disk");
+    drop(boot_after(&disk, 2, LastLife::Unclean));
+    let mut shard = boot(&disk, 3);
+    pass(&mut shard, vec![open_with(FlushPolicy::Interval { ms: 1_000 })]);
+    assert_eq!(suspicion(&shard), Suspicion::LostTail);
 }
