@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use clap::Parser;
+use highwater_broker::mutant::{self, Mutant};
 use highwater_broker::sim::coverage::Coverage;
 use highwater_broker::sim::{self, RunOptions, Verbose};
 
@@ -23,6 +24,9 @@ struct Args {
     /// Stop after so many failing seeds.
     #[arg(long, default_value_t = 10)]
     failures_max: usize,
+    /// Run as this mutant, to see how a planted bug shows.
+    #[arg(long)]
+    mutant: Option<String>,
     /// Print every event; for a single seed.
     #[arg(long)]
     verbose: bool,
@@ -35,6 +39,10 @@ fn main() {
     if !args.verbose {
         // A failed assertion is reported with its seed; the hook's own words would only repeat it.
         std::panic::set_hook(Box::new(|_| {}));
+    }
+    if let Some(name) = &args.mutant {
+        let named = Mutant::ALL.iter().find(|mutant| format!("{mutant:?}") == *name);
+        mutant::choose(Some(*named.expect("one of the mutants of MUTANTS.md, spelt as there")));
     }
     let started = Instant::now();
     let mut total = Coverage::default();

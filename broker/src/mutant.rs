@@ -56,8 +56,10 @@ mutants! {
     SuspectClearedEarly,
     /// What an earlier life knew to be lost is not handed on when a replica is opened again.
     SuspicionForgotten,
-    /// An unclean end is known only to the life that follows it.
-    UncleanEndNotNoted,
+    /// A follower that was closed and opened again waits for an idle leader to speak first.
+    ReopenedUnheard,
+    /// A life that ends before it opened its replicas forgets that the one before ended uncleanly.
+    UncleanEndForgotten,
     /// A follower takes the leader's commit for its own log beyond what provably agrees.
     CommitUnmatched,
     /// A leader changes voters before it has committed in its own term.

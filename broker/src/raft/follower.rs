@@ -118,7 +118,9 @@ impl Raft {
             self.raise_commit(heartbeat.commit.min(self.agreed_end()));
             // The word that all is on disk is said once and may be lost; an idle leader would wait for ever.
             self.answer_due |= heartbeat.commit < self.flushed.min(self.agreed_end());
-            if self.trust != Trust::Full {
+            // Who was closed and opened again agrees with less than the leader remembers of it.
+            let forgot = heartbeat.commit > self.agreed_end();
+            if self.trust != Trust::Full || forgot && !mutant::active(Mutant::ReopenedUnheard) {
                 // Only an append states the leader's true commit, and an idle leader sends none.
                 self.say_end_to(from);
             }

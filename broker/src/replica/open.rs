@@ -120,6 +120,7 @@ pub(super) fn raft_options(partition: TopicPartition, options: &ReplicaOptions) 
     Options { counts, commit_news, lag_ms_max: options.lag_ms_max, ..Options::default() }
 }
 
+/// What the files and the last life give reason to doubt.
 fn suspicion(
     options: &ReplicaOptions,
     known: Option<Remembered>,

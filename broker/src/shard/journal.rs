@@ -59,7 +59,7 @@ impl Journal {
         let best = usize::from(copies[1].sequence > copies[0].sequence);
         let worse = 1 - best;
         let codec::Replayed { mut live, sequence, .. } = copies.swap_remove(best);
-        if last_life == LastLife::Unclean && !mutant::active(Mutant::UncleanEndNotNoted) {
+        if last_life == LastLife::Unclean && !mutant::active(Mutant::UncleanEndForgotten) {
             live.values_mut().for_each(|known| known.last_life = LastLife::Unclean);
         }
         // Always begin with two fresh copies: what a crash left behind the end is gone for good. The

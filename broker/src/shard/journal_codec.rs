@@ -210,7 +210,7 @@ const HEADER_BYTES: usize = 20;
 const RECORD_HEAD_BYTES: usize = 16;
 /// Topic, partition, kind, doubt, term, vote.
 const CHANGE_BYTES: usize = 30;
-/// Set beside the suspicion.
+/// Set beside the suspicion: not opened since an unclean end.
 const UNCLEAN: u8 = 0x80;
 const GONE: u8 = 0;
 const NO_VOTE: u8 = 1;

@@ -403,6 +403,8 @@ impl Shard {
             out.push(Effect::Leadership(Leadership { partition, ..leadership }));
         }
         if let Some(reason) = failed {
+            // Nor may it go on to speak by what it said earlier in the pass.
+            self.outbox.forget(partition);
             out.push(Effect::Failed(partition, reason));
         }
     }

@@ -97,6 +97,13 @@ impl Outbox {
         self.bundles.entry((to, lane)).or_default().push(GroupMessage { group, message });
     }
 
+    /// Drops what a group wanted to say in this pass.
+    pub fn forget(&mut self, group: TopicPartition) {
+        for bundle in self.bundles.values_mut() {
+            bundle.retain(|message| message.group != group);
+        }
+    }
+
     /// Tells a broker, in the life in which it spoke, which life of ours is the present one.
     pub fn greet(&mut self, to: NodeId, life: Incarnation) {
         self.greetings.insert(to, life);

@@ -91,6 +91,17 @@ impl Checker {
         self.voters.get(&partition).expect("every partition was added")
     }
 
+    /// The sets of voters that lie in some log and are not committed.
+    pub fn voters_to_come(&self, partition: TopicPartition) -> Vec<Vec<NodeId>> {
+        let committed = self.committed(partition).end();
+        let shadows = self.shadows.iter().filter(|((_, of), _)| *of == partition);
+        let logs = shadows.flat_map(|(_, shadow)| {
+            let from = shadow.frames.partition_point(|frame| frame.end <= committed);
+            &shadow.frames[from..]
+        });
+        logs.filter_map(Frame::voters).collect()
+    }
+
     /// A broker died.
     pub fn crashed(&mut self, node: NodeId, death: Death) {
         for ((of, partition), shadow) in &mut self.shadows {

@@ -199,6 +199,11 @@ impl Cluster {
             }
             Happening::Deliver { from, to, frame } => self.deliver(from, to, frame),
             Happening::FlushDone { node, life, ticket, files, early } => {
+                if self.nodes[node].frozen_until_us > self.now_us {
+                    let thaws = Happening::FlushDone { node, life, ticket, files, early };
+                    self.schedule(self.now_us + FROZEN_US, thaws);
+                    return Ok(());
+                }
                 if self.nodes[node].life == life && self.nodes[node].is_up() {
                     let failures = match early {
                         Early::Done(failures) => failures,
@@ -247,6 +252,7 @@ impl Cluster {
             return;
         }
         let frame = PeerFrame::decode(frame).expect("what a broker encoded can be decoded");
+        self.coverage.from_the_past += u64::from(frame.from < self.nodes[from].incarnation());
         let PeerBody::Raft(messages) = frame.body else { unreachable!("shards send Raft only") };
         for GroupMessage { group, message } in &messages {
             let (number, message) = (group.partition, brief(message));
@@ -379,5 +385,7 @@ const EVENTS_MAX: usize = 64;
 const INBOX_MAX: usize = 4_096;
 /// How long an event waits for company.
 const PASS_US_MAX: u64 = 150;
+/// How often a flush asks whether its disk is still frozen.
+const FROZEN_US: u64 = 50_000;
 /// The shortest sleep of a broker.
 const TICK_US_MIN: u64 = 1_000;

@@ -35,6 +35,16 @@ pub struct Coverage {
     pub reopened: u64,
     /// Logs that rotted while their brokers were down.
     pub rotted: u64,
+    /// Those of them that had a page lost or overwritten.
+    pub pages_spoilt: u64,
+    /// Messages that arrived after their senders had restarted.
+    pub from_the_past: u64,
+    /// Power cuts amid a boot.
+    pub died_booting: u64,
+    /// Clocks that jumped.
+    pub clock_jumps: u64,
+    /// Disks that finished no flush for seconds.
+    pub frozen_disks: u64,
     /// Replicas that came back Suspect.
     pub suspects: u64,
     /// Logs that started later.
@@ -75,6 +85,11 @@ impl AddAssign<&Coverage> for Coverage {
         self.spared_replicas += other.spared_replicas;
         self.reopened += other.reopened;
         self.rotted += other.rotted;
+        self.pages_spoilt += other.pages_spoilt;
+        self.from_the_past += other.from_the_past;
+        self.died_booting += other.died_booting;
+        self.clock_jumps += other.clock_jumps;
+        self.frozen_disks += other.frozen_disks;
         self.suspects += other.suspects;
         self.trims += other.trims;
         self.starts_anew += other.starts_anew;

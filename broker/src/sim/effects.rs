@@ -39,15 +39,14 @@ impl Cluster {
                 Effect::Opened(partition, _) => {
                     broker.failed.remove(partition);
                 }
-                Effect::Failed(partition, _) => {
-                    broker.failed.insert(*partition);
-                }
                 Effect::Send { .. }
                 | Effect::Flush(..)
                 | Effect::Produced(..)
                 | Effect::Answered(..)
                 | Effect::Committed(_)
-                | Effect::Leadership(_) => {}
+                | Effect::Leadership(_)
+                // What it said earlier in the pass still leaves, and has to be true.
+                | Effect::Failed(..) => {}
             }
         }
     }
@@ -61,6 +60,7 @@ impl Cluster {
             Effect::Produced(id, result) => return self.produced(node, id, result),
             Effect::Answered(_, result) => self.coverage.commands += u64::from(result.is_ok()),
             Effect::Opened(partition, reader) => {
+                self.nodes[node].failed.remove(&partition);
                 self.nodes[node].readers.insert(partition, reader);
             }
             Effect::Closed(partition) => {
@@ -165,13 +165,14 @@ impl Cluster {
         self.coverage.failed_replicas += 1;
         let known = self.partitions.iter().position(|known| *known == partition);
         let number = known.expect("a shard hosts what it was told to host");
-        let broker = &self.nodes[node];
+        let broker = &mut self.nodes[node];
         if !broker.disk.has_failed_in(&dir_of(number)) {
             return Err(Broken {
                 invariant: "a replica fails only when its own files do",
                 detail: format!("broker {node}, {partition}: {reason}"),
             });
         }
+        broker.failed.insert(partition);
         self.coverage.spared_replicas += (self.partitions.len() - broker.failed.len()) as u64;
         Ok(())
     }

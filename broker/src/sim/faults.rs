@@ -2,14 +2,12 @@
 //! and the mix shifts while the run goes on; a quarter of the time is quiet.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-use highwater_protocol::ids::{LogIndex, NodeId, Offset, TopicPartition};
+use highwater_protocol::ids::{NodeId, Offset};
 
-use crate::disk::Disk;
 use crate::shard::event::{AfterClose, Event, ReplicaCommand};
 use crate::sim::checker::{Checked, Death};
-use crate::sim::cluster::{Cluster, Happening, dir_of};
+use crate::sim::cluster::{Cluster, Happening};
 use crate::sim::network::{Cut, Weather};
 use crate::sim::node::node_id;
 use crate::sim::swarm::FaultRates;
@@ -45,9 +43,11 @@ pub enum FaultKind {
     Reopen,
     /// A process dies, and while it is down a flushed frame rots, on a minority only.
     Rot,
+    /// A clock jumps ahead by up to a minute.
+    ClockJump,
 }
 
-const KINDS: [FaultKind; 14] = [
+const KINDS: [FaultKind; 15] = [
     FaultKind::Kill,
     FaultKind::Power,
     FaultKind::Fuse,
@@ -62,6 +62,7 @@ const KINDS: [FaultKind; 14] = [
     FaultKind::Weather,
     FaultKind::Reopen,
     FaultKind::Rot,
+    FaultKind::ClockJump,
 ];
 
 impl FaultRates {
@@ -81,6 +82,7 @@ impl FaultRates {
             FaultKind::Weather => self.weather,
             FaultKind::Reopen => self.reopen,
             FaultKind::Rot => self.rot,
+            FaultKind::ClockJump => self.clock_jump,
         }
     }
 }
@@ -129,21 +131,17 @@ impl Cluster {
             FaultKind::Pause => self.pause(node),
             FaultKind::Partition => self.partition(node),
             FaultKind::Clog => self.clog(node),
-            FaultKind::SlowDisk => {
-                self.nodes[node].slow_until_us =
-                    self.now_us + self.rng.between(100_000..=5_000_000);
-            }
-            FaultKind::BadFlush => {
-                if self.may_lose_pages(node) {
-                    self.nodes[node].disk.fail_next_flush();
-                    let after_us = self.rng.between(500_000..=5_000_000);
-                    self.schedule(self.now_us + after_us, Happening::RestartFailed(node));
-                }
-            }
+            FaultKind::SlowDisk => self.slow_down(node),
+            FaultKind::BadFlush => self.fail_a_flush(node),
             FaultKind::Transfer | FaultKind::Voters | FaultKind::Trim => self.order(kind),
             FaultKind::Weather => self.network.weather = Weather::draw(&mut self.rng),
-            FaultKind::Reopen => self.reopen(node),
+            FaultKind::Reopen => self.reopen_some(node),
             FaultKind::Rot => self.rot(node)?,
+            FaultKind::ClockJump => {
+                let ms = *self.rng.pick(&[50, 1_000, 5_000, 60_000]);
+                self.coverage.clock_jumps += 1;
+                self.nodes[node].jump(self.rng.between(1..=ms) * 1_000);
+            }
         }
         Ok(())
     }
@@ -196,6 +194,30 @@ impl Cluster {
         }
     }
 
+    fn fail_a_flush(&mut self, node: usize) {
+        if !self.may_lose_pages(node) {
+            return;
+        }
+        // What gathers in a nap is flushed together: one bad file among the good ones of others.
+        let nap_us = self.rng.between(0..=200_000);
+        let broker = &mut self.nodes[node];
+        broker.paused_until_us = broker.paused_until_us.max(self.now_us + nap_us);
+        broker.disk.fail_next_flush();
+        let after_us = self.rng.between(500_000..=5_000_000);
+        self.schedule(self.now_us + after_us, Happening::RestartFailed(node));
+    }
+
+    /// Flushes take long, or none ends for up to half a minute.
+    fn slow_down(&mut self, node: usize) {
+        let broker = &mut self.nodes[node];
+        if self.rng.per_mille(250) {
+            self.coverage.frozen_disks += 1;
+            broker.frozen_until_us = self.now_us + self.rng.between(1_000_000..=30_000_000);
+        } else {
+            broker.slow_until_us = self.now_us + self.rng.between(100_000..=5_000_000);
+        }
+    }
+
     fn pause(&mut self, node: usize) {
         let ms = match self.rng.below(4) {
             0 => self.rng.between(1..=100),
@@ -238,69 +260,24 @@ impl Cluster {
     }
 
     /// A replica is closed and its files stay; it is opened again at once or before long.
-    fn reopen(&mut self, node: usize) {
+    fn reopen_some(&mut self, node: usize) {
         let number = self.rng.below(self.partitions.len() as u64) as usize;
         if !self.nodes[node].is_up() || self.nodes[node].failed.contains(&self.partitions[number]) {
             return;
         }
-        let partition = self.partitions[number];
-        self.trace.note(self.now_us, format_args!("broker {node} closes partition {number}"));
-        self.coverage.reopened += 1;
-        self.give(node, Event::Close(partition, AfterClose::Keep));
         let after_us = match self.rng.below(2) {
             0 => 0,
             _ => self.rng.long_tailed(300_000),
         };
+        self.reopen(node, number, after_us);
+    }
+
+    /// Closes a replica and opens it again so much later.
+    pub fn reopen(&mut self, node: usize, number: usize, after_us: u64) {
+        self.trace.note(self.now_us, format_args!("broker {node} closes partition {number}"));
+        self.coverage.reopened += 1;
+        self.give(node, Event::Close(self.partitions[number], AfterClose::Keep));
         self.schedule(self.now_us + after_us, Happening::Open(node, number));
-    }
-
-    /// A process dies, and while it is down a bit of what it had flushed turns. Only a minority is
-    /// short of anything at any time, so whatever gets lost is a bug.
-    fn rot(&mut self, node: usize) -> Checked {
-        let number = self.rng.below(self.partitions.len() as u64) as usize;
-        let partition = self.partitions[number];
-        let serves = self.nodes[node].is_up() && !self.nodes[node].failed.contains(&partition);
-        if !serves || self.nodes[node].disk.is_armed() || !self.may_fall_short(node, partition) {
-            return Ok(());
-        }
-        let Some((file, byte, from)) = self.something_flushed(node, partition) else {
-            return Ok(());
-        };
-        self.trace.note(
-            self.now_us,
-            format_args!("broker {node} dies, and its partition {number} rots from {from} on"),
-        );
-        self.kill(node)?;
-        // Only what was written back and dropped from the cache is read from the medium again.
-        self.nodes[node].disk.write_back(&dir_of(number));
-        let bit = byte * 8 + self.rng.below(8);
-        assert!(self.nodes[node].disk.flip_bit(&file, bit), "the frame was found there");
-        self.nodes[node].short.insert(partition);
-        self.checker.rotted(self.nodes[node].id, partition, from);
-        self.coverage.rotted += 1;
-        self.come_back_later(node);
-        Ok(())
-    }
-
-    /// A byte of a frame that is on disk in a segment which is not sealed yet: in which file, where, and
-    /// where the frame starts in the log.
-    fn something_flushed(
-        &mut self,
-        node: usize,
-        partition: TopicPartition,
-    ) -> Option<(PathBuf, u64, LogIndex)> {
-        let broker = &self.nodes[node];
-        let replica = broker.shard.as_ref()?.replica(partition)?;
-        let (file, view) = (replica.log().growing_file()?, replica.view());
-        let shadow = self.checker.shadow(broker.id, partition)?;
-        let flushed = shadow.frames.partition_point(|frame| frame.end <= view.flushed);
-        let back = self.rng.below(ROT_FRAMES_BACK) as usize;
-        let frame = &shadow.frames[flushed.checked_sub(back + 1)?];
-        let contents = broker.disk.open(&file, 0).ok()?;
-        let contents = contents.read(0..contents.len()).ok()?;
-        let at = contents.windows(frame.bytes.len()).position(|bytes| bytes == frame.bytes)?;
-        let byte = at as u64 + self.rng.below(frame.bytes.len() as u64);
-        Some((file, byte, frame.start))
     }
 
     /// An operator's or a controller's wish.
@@ -338,7 +315,8 @@ impl Cluster {
             | FaultKind::BadFlush
             | FaultKind::Weather
             | FaultKind::Reopen
-            | FaultKind::Rot => unreachable!("not an order"),
+            | FaultKind::Rot
+            | FaultKind::ClockJump => unreachable!("not an order"),
         };
         self.trace.note(self.now_us, format_args!("broker {leader} is told {command:?}"));
         self.command(leader, partition, command);
@@ -351,6 +329,3 @@ impl Cluster {
         (0..size).map(|nth| node_id(((first + nth) % nodes) as usize)).collect()
     }
 }
-
-/// How far back a frame may lie that rots.
-const ROT_FRAMES_BACK: u64 = 8;

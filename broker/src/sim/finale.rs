@@ -36,6 +36,7 @@ impl Cluster {
             self.nodes[node].disk.disarm();
             self.nodes[node].paused_until_us = 0;
             self.nodes[node].slow_until_us = 0;
+            self.nodes[node].frozen_until_us = 0;
             self.nodes[node].dies_after_effects = None;
             if self.nodes[node].is_up() && self.nodes[node].disk.has_failed() {
                 self.end_failed_life(node)?;

@@ -11,7 +11,7 @@ use crate::shard::event::{Event, Identity, OpenReplica};
 use crate::sim::checker::{Broken, Checked, Death};
 use crate::sim::cluster::{Cluster, Happening, dir_of};
 use crate::sim::model;
-use crate::sim::node::{SimNode, node_id};
+use crate::sim::node::{SimNode, node_id, node_number};
 
 impl Cluster {
     /// Boots a broker that is down.
@@ -24,8 +24,14 @@ impl Cluster {
         if twice && self.nodes[node].life > 0 {
             self.check_recovery_is_idempotent(node)?;
         }
+        let armed = self.swarm.faults.fuse > 0 && self.rng.per_mille(200);
+        if armed && self.nodes[node].life > 0 && self.may_lose_pages(node) {
+            // Recovery and the journal's rewriting have to stand it as well.
+            self.nodes[node].disk.arm(self.rng.between(1..=BOOT_OPERATIONS_MAX));
+        }
         let booted = self.nodes[node].boot(self.now_us);
         if self.nodes[node].disk.is_dead() {
+            self.coverage.died_booting += 1;
             return self.bury_if_dead(node);
         }
         if booted.is_err() && self.nodes[node].disk.has_failed() {
@@ -170,19 +176,19 @@ impl Cluster {
         })
     }
 
-    /// Whether a majority of the voters has all that it counted, also without this broker's replica.
+    /// Whether a majority of the voters has all that it counted, also without this broker's replica. A set
+    /// of voters that is not committed yet may be so before the fault is felt.
     pub(super) fn may_fall_short(&self, node: usize, partition: TopicPartition) -> bool {
-        let members = self.nodes.iter().filter(|peer| self.is_member(peer.id, partition));
-        let (mut count, mut short) = (0, 0);
-        for member in members {
-            count += 1;
-            short += usize::from(member.id == node_id(node) || self.is_short(member, partition));
-        }
-        !self.is_member(node_id(node), partition) || short * 2 < count
-    }
-
-    fn is_member(&self, node: NodeId, partition: TopicPartition) -> bool {
-        self.checker.voters(partition).contains(&node)
+        let mut sets = self.checker.voters_to_come(partition);
+        sets.push(self.checker.voters(partition).to_vec());
+        sets.iter().all(|voters| {
+            let short = |voter: &&NodeId| {
+                let member = node_number(**voter);
+                member == node || self.is_short(&self.nodes[member], partition)
+            };
+            let short = voters.iter().filter(short).count();
+            !voters.contains(&node_id(node)) || short * 2 < voters.len()
+        })
     }
 
     fn is_short(&self, node: &SimNode, partition: TopicPartition) -> bool {
@@ -207,3 +213,6 @@ fn brief(recovered: &Result<RecoveredLog, String>) -> String {
         Err(error) => error.clone(),
     }
 }
+
+/// About as many disk operations as a boot takes.
+const BOOT_OPERATIONS_MAX: u64 = 30;

@@ -23,6 +23,7 @@ pub mod promises;
 mod reading;
 mod requests;
 pub mod rng;
+mod rot;
 pub mod shadow;
 pub mod swarm;
 pub mod trace;

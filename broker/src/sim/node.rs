@@ -37,6 +37,8 @@ pub struct SimNode {
     pub paused_until_us: u64,
     /// Until when its disk is slow.
     pub slow_until_us: u64,
+    /// Until when its disk finishes no flush.
+    pub frozen_until_us: u64,
     /// Dies after carrying out so many effects of the next pass.
     pub dies_after_effects: Option<usize>,
     /// The readers of its replicas.
@@ -67,6 +69,7 @@ impl SimNode {
             tick_at_us: u64::MAX,
             paused_until_us: 0,
             slow_until_us: 0,
+            frozen_until_us: 0,
             dies_after_effects: None,
             readers: BTreeMap::new(),
             leaderships: BTreeMap::new(),
@@ -81,6 +84,11 @@ impl SimNode {
     /// What its clock shows.
     pub fn clock(&self, now_us: u64) -> Millis {
         Millis((self.clock_base_us + now_us * self.clock_ppm / 1_000_000) / 1_000)
+    }
+
+    /// Its clock jumps ahead, as it does when the machine was asleep; it never goes back.
+    pub fn jump(&mut self, us: u64) {
+        self.clock_base_us += us;
     }
 
     /// When its clock will show this.

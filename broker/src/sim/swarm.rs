@@ -89,6 +89,8 @@ pub struct FaultRates {
     pub reopen: u64,
     /// A process dies, and a log of its rots while it is down.
     pub rot: u64,
+    /// A broker's clock jumps ahead.
+    pub clock_jump: u64,
 }
 
 impl FaultRates {
@@ -108,13 +110,15 @@ impl FaultRates {
         weather: 0,
         reopen: 0,
         rot: 0,
+        clock_jump: 0,
     };
 
     /// Where entries count before they are flushed, a fuse lit while one of three may lose its pages must
     /// not burn down when that one is the only voter left. And a replica whose log rotted never votes
-    /// until a leader has led it: it must not be left alone with one that cannot win without it.
+    /// until a leader has led it: it must not be left alone with one that cannot win without it, nor need
+    /// what the others have trimmed.
     fn without_traps(mut self, partitions: &[FlushPolicy]) -> FaultRates {
-        if self.voters > 0 {
+        if self.voters > 0 || self.trim > 0 {
             self.rot = 0;
         }
         if partitions.iter().any(|policy| *policy != FlushPolicy::Ack) && self.voters > 0 {
@@ -138,13 +142,14 @@ impl FaultRates {
             partition: rate(8_000),
             clog: rate(4_000),
             slow_disk: rate(8_000),
-            bad_flush: rate(30_000),
+            bad_flush: rate(12_000),
             transfer: rate(4_000),
             voters: rate(8_000),
             trim: rate(15_000),
             weather: rate(6_000),
             reopen: rate(6_000),
-            rot: rate(15_000),
+            rot: rate(6_000),
+            clock_jump: rate(20_000),
         }
     }
 }

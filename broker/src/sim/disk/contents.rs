@@ -109,6 +109,14 @@ impl Contents {
         self.dirty.clear();
     }
 
+    /// Puts into a page what another one holds, or zeros, in the cache and on the medium.
+    pub(super) fn spoil_page(&mut self, page: u64, with: Option<u64>) {
+        for pages in [&mut self.pages, &mut self.pages_on_medium] {
+            let other = with.and_then(|with| pages.get(&with)).cloned();
+            pages.insert(page, other.unwrap_or_else(|| Arc::new(ZEROS)));
+        }
+    }
+
     /// Flips a bit in the cache and on the medium; false if the file is shorter.
     pub(super) fn flip_bit(&mut self, bit: u64) -> bool {
         let (byte, page) = (bit / 8, bit / 8 / PAGE_BYTES as u64);

@@ -68,6 +68,8 @@ pub struct Injected {
     pub flush_errors: u64,
     /// Allocations refused because the disk was full.
     pub full_errors: u64,
+    /// Pages that hold what does not belong there.
+    pub pages_spoilt: u64,
     /// Bits flipped on the medium.
     pub bits_flipped: u64,
 }
@@ -192,6 +194,14 @@ impl SimDisk {
         let flipped = state.contents(id).flip_bit(bit);
         state.injected.bits_flipped += u64::from(flipped);
         flipped
+    }
+
+    /// Puts into a page of a file what another page of it holds, or zeros, in the cache and on the medium.
+    pub fn spoil_page(&self, path: &Path, page: u64, with: Option<u64>) {
+        let mut state = self.lock();
+        let id = *state.names.get(path).expect("the caller found the file");
+        state.contents(id).spoil_page(page, with);
+        state.injected.pages_spoilt += 1;
     }
 
     /// Brings all that lies in a directory to the medium, as a machine does that has the time; what a

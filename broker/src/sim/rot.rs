@@ -1,0 +1,93 @@
+//! Damage while a broker is down: a bit of a flushed frame turns, a page is as if it had never been
+//! written, or a write meant for another page lies there.
+//!
+//! Only a minority of the voters is short of anything at any time, so whatever gets lost is a bug. What
+//! strikes lies in the segment that takes appends: a sealed one is believed when a log is opened.
+
+use std::path::PathBuf;
+
+use highwater_protocol::ids::{LogIndex, TopicPartition};
+
+use crate::disk::Disk;
+use crate::sim::checker::Checked;
+use crate::sim::cluster::{Cluster, dir_of};
+
+/// A place that is on disk.
+struct Found {
+    file: PathBuf,
+    /// A byte of a frame.
+    byte: u64,
+    /// Where that frame starts in the log.
+    frame: LogIndex,
+    /// Where the first frame starts that has a byte in the same page.
+    page: LogIndex,
+}
+
+impl Cluster {
+    /// A process dies, and while it is down something that it had flushed is spoilt.
+    pub(super) fn rot(&mut self, node: usize) -> Checked {
+        let number = self.rng.below(self.partitions.len() as u64) as usize;
+        let partition = self.partitions[number];
+        let serves = self.nodes[node].is_up() && !self.nodes[node].failed.contains(&partition);
+        if !serves || self.nodes[node].disk.is_armed() || !self.may_fall_short(node, partition) {
+            return Ok(());
+        }
+        let Some(found) = self.something_flushed(node, partition) else { return Ok(()) };
+        self.kill(node)?;
+        let disk = &self.nodes[node].disk;
+        // Only what was written back and dropped from the cache is read from the medium again.
+        disk.write_back(&dir_of(number));
+        let page = found.byte / PAGE_BYTES;
+        let (what, from) = match self.rng.below(4) {
+            0 => {
+                disk.spoil_page(&found.file, page, None);
+                ("a lost page", found.page)
+            }
+            1 => {
+                disk.spoil_page(&found.file, page, Some(page - 1));
+                ("a misdirected page", found.page)
+            }
+            _ => {
+                let bit = found.byte * 8 + self.rng.below(8);
+                assert!(disk.flip_bit(&found.file, bit), "the frame was found there");
+                ("a turned bit", found.frame)
+            }
+        };
+        self.trace.note(
+            self.now_us,
+            format_args!("{what} on broker {node} damages partition {number} from {from} on"),
+        );
+        self.nodes[node].short.insert(partition);
+        self.checker.rotted(self.nodes[node].id, partition, from);
+        self.coverage.rotted += 1;
+        self.coverage.pages_spoilt += u64::from(from == found.page && what != "a turned bit");
+        self.come_back_later(node);
+        Ok(())
+    }
+
+    fn something_flushed(&mut self, node: usize, partition: TopicPartition) -> Option<Found> {
+        let broker = &self.nodes[node];
+        let replica = broker.shard.as_ref()?.replica(partition)?;
+        let (file, view) = (replica.log().growing_file()?, replica.view());
+        let frames = &self.checker.shadow(broker.id, partition)?.frames;
+        let flushed = frames.partition_point(|frame| frame.end <= view.flushed);
+        let back = self.rng.below(FRAMES_BACK) as usize;
+        let nth = flushed.checked_sub(back + 1)?;
+        let frame = &frames[nth];
+        let contents = broker.disk.open(&file, 0).ok()?;
+        let contents = contents.read(0..contents.len()).ok()?;
+        let at = contents.windows(frame.bytes.len()).position(|bytes| bytes == frame.bytes)? as u64;
+        let byte = at + self.rng.below(frame.bytes.len() as u64);
+        let (mut first, mut begins) = (nth, at);
+        // The first page is the segment's header.
+        while begins > (byte - byte % PAGE_BYTES).max(PAGE_BYTES) {
+            first -= 1;
+            begins -= frames[first].bytes.len() as u64;
+        }
+        Some(Found { file, byte, frame: frame.start, page: frames[first].start })
+    }
+}
+
+/// How far back a frame may lie that is struck.
+const FRAMES_BACK: u64 = 8;
+const PAGE_BYTES: u64 = 4096;
