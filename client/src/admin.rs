@@ -274,7 +274,7 @@ impl Admin {
 
     /// Has any broker make a change. It goes to one that has answered a question just now: a change
     /// cannot be asked of several at once, and one that has died would be waited for in vain.
-    async fn change<C: Call>(&self, request: &C) -> Result<C::Response, Error> {
+    pub(crate) async fn change<C: Call>(&self, request: &C) -> Result<C::Response, Error> {
         let (begun, mut backoff) = (Instant::now(), Backoff::new(retry::seed()));
         let patience = self.core.config.request_timeout;
         let mut last = None;

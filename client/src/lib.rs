@@ -42,6 +42,7 @@
 #![deny(missing_docs)]
 
 mod admin;
+mod alter;
 mod client;
 mod connection;
 mod error;
@@ -58,11 +59,14 @@ pub use highwater_protocol::ids::{NodeId, Offset, PartitionId, Term, Timestamp, 
 pub use highwater_protocol::native::admin::{
     CreateTopicResponse, DescribePartitionResponse, DryRun, ReplicaRole, ReplicaStatus,
 };
+pub use highwater_protocol::native::alter::{AlterTopicResponse, SettingChange};
 pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};
 pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};
 pub use highwater_protocol::native::produce::{AckMode, Receipt};
+pub use highwater_protocol::topic_config::{ConfigKey, KEYS as TOPIC_SETTINGS};
 
 pub use admin::{Admin, ClusterInfo, NewTopic};
+pub use alter::TopicChange;
 pub use client::{Client, ClientConfig, Pem, TlsConfig};
 pub use error::{Error, ErrorKind, Outcome};
 pub use partitioner::{murmur2, partition_for_key};

@@ -29,9 +29,9 @@ impl Api {
                 }
                 Ok(created)
             }
-            other @ (CommandReply::Registered | CommandReply::TopicDeleted { .. }) => {
-                Err(not_the_answer(&other))
-            }
+            other @ (CommandReply::Registered
+            | CommandReply::TopicDeleted { .. }
+            | CommandReply::TopicAltered(_)) => Err(not_the_answer(&other)),
         }
     }
 
@@ -44,24 +44,24 @@ impl Api {
                 self.seen_here(|image| image.topic(id).is_none()).await;
                 Ok(())
             }
-            other @ (CommandReply::Registered | CommandReply::TopicCreated(_)) => {
-                Err(not_the_answer(&other))
-            }
+            other @ (CommandReply::Registered
+            | CommandReply::TopicCreated(_)
+            | CommandReply::TopicAltered(_)) => Err(not_the_answer(&other)),
         }
     }
 
     /// Waits a moment until this broker has the change, too, so that whoever asked finds what it
     /// made. The change is made in any case; a broker that is behind is not waited for.
-    async fn seen_here(&self, seen: impl Fn(&ClusterImage) -> bool) {
+    pub(super) async fn seen_here(&self, seen: impl Fn(&ClusterImage) -> bool) {
         let mut changes = self.node.image_changes();
         let _ = timeout(SEEN_MAX, changes.wait_for(|_| seen(&self.node.image()))).await;
     }
 }
 
-fn not_the_answer(reply: &CommandReply) -> WireError {
+pub(super) fn not_the_answer(reply: &CommandReply) -> WireError {
     let why = format!("the controller gave another answer than asked for: {reply:?}");
     WireError::new(ErrorCode::Internal, why)
 }
 
-const COMMAND_MAX: Duration = Duration::from_secs(15);
+pub(super) const COMMAND_MAX: Duration = Duration::from_secs(15);
 const SEEN_MAX: Duration = Duration::from_secs(1);

@@ -9,6 +9,7 @@
 
 mod admin;
 mod admission;
+mod alter;
 mod errors;
 mod fetch;
 mod metadata;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{NodeId, TopicId};
 use highwater_protocol::native::admin::{CreateTopicRequest, CreateTopicResponse, DryRun};
+use highwater_protocol::native::alter::{AlterTopicRequest, AlterTopicResponse};
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
@@ -33,6 +34,13 @@ pub enum Command {
         /// later is then left alone.
         id: Option<TopicId>,
     },
+    /// Change the settings of a topic.
+    AlterTopic {
+        /// Its id, where the broker that took the request knows it, as in `DeleteTopic`.
+        id: Option<TopicId>,
+        /// What is wanted.
+        request: AlterTopicRequest,
+    },
 }
 
 /// What became of a command.
@@ -47,6 +55,8 @@ pub enum CommandReply {
         /// It had this id.
         id: TopicId,
     },
+    /// The topic has these settings, or would.
+    TopicAltered(AlterTopicResponse),
 }
 
 impl Command {
@@ -66,7 +76,12 @@ impl Command {
             Command::DeleteTopic { name, id } => {
                 put_head(DELETE_TOPIC, &mut out);
                 out.text(name);
-                out.optional(*id, |out, id| out.u128(id.0.as_u128()));
+                put_id(*id, &mut out);
+            }
+            Command::AlterTopic { id, request } => {
+                put_head(ALTER_TOPIC, &mut out);
+                put_id(*id, &mut out);
+                request.encode(&mut out);
             }
         }
         out.no_tagged_fields();
@@ -82,11 +97,12 @@ impl Command {
                     id: TopicId(Uuid::from_u128(input.u128()?)),
                     request: get_create_topic(input)?,
                 },
-                DELETE_TOPIC => Command::DeleteTopic {
-                    name: input.text("a topic's name")?,
-                    id: input
-                        .optional("a topic's id", Reader::u128)?
-                        .map(|id| TopicId(Uuid::from_u128(id))),
+                DELETE_TOPIC => {
+                    Command::DeleteTopic { name: input.text("a topic's name")?, id: get_id(input)? }
+                }
+                ALTER_TOPIC => Command::AlterTopic {
+                    id: get_id(input)?,
+                    request: AlterTopicRequest::decode(input)?,
                 },
                 _ => return Ok(None),
             }))
@@ -111,6 +127,10 @@ impl CommandReply {
                 put_head(DELETE_TOPIC, &mut out);
                 out.u128(id.0.as_u128());
             }
+            CommandReply::TopicAltered(altered) => {
+                put_head(ALTER_TOPIC, &mut out);
+                altered.encode(&mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -128,6 +148,7 @@ impl CommandReply {
                 DELETE_TOPIC => {
                     CommandReply::TopicDeleted { id: TopicId(Uuid::from_u128(input.u128()?)) }
                 }
+                ALTER_TOPIC => CommandReply::TopicAltered(AlterTopicResponse::decode(input)?),
                 _ => return Ok(None),
             }))
         })
@@ -164,6 +185,15 @@ fn read<T>(
     Ok(value)
 }
 
+fn put_id(id: Option<TopicId>, out: &mut Writer) {
+    out.optional(id, |out, id| out.u128(id.0.as_u128()));
+}
+
+fn get_id(input: &mut Reader<'_>) -> Result<Option<TopicId>, DecodeError> {
+    let id = input.optional("a topic's id", Reader::u128)?;
+    Ok(id.map(|id| TopicId(Uuid::from_u128(id))))
+}
+
 fn put_create_topic(request: &CreateTopicRequest, out: &mut Writer) {
     out.text(&request.name);
     out.u32(request.partitions);
@@ -197,6 +227,7 @@ const VERSION: u8 = 0;
 const REGISTER: u16 = 1;
 const CREATE_TOPIC: u16 = 2;
 const DELETE_TOPIC: u16 = 3;
+const ALTER_TOPIC: u16 = 20;
 
 #[cfg(test)]
 mod tests {
@@ -229,6 +260,15 @@ mod tests {
             Command::CreateTopic { id, request: request(Some(3), DryRun::Yes) },
             Command::DeleteTopic { name: "orders".into(), id: None },
             Command::DeleteTopic { name: "orders".into(), id: Some(id) },
+            Command::AlterTopic {
+                id: Some(id),
+                request: AlterTopicRequest {
+                    name: "orders".into(),
+                    set: vec![("retention.ms".into(), "5000".into())],
+                    unset: vec!["segment.ms".into()],
+                    dry_run: DryRun::Yes,
+                },
+            },
         ]
     }
 
@@ -247,6 +287,7 @@ mod tests {
             CommandReply::Registered,
             CommandReply::TopicCreated(CreateTopicResponse { id, replicas }),
             CommandReply::TopicDeleted { id },
+            CommandReply::TopicAltered(AlterTopicResponse { id, changes: Vec::new() }),
         ] {
             assert_eq!(CommandReply::decode(&reply.encode()), Ok(reply));
         }
@@ -261,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(kind in 0u8..5, bytes in vec(any::<u8>(), 0..100)) {
+        fn any_bytes_are_read_or_refused(kind in 0u8..24, bytes in vec(any::<u8>(), 0..100)) {
             for head in [[kind, 0, 0], [0, kind, 0]] {
                 let typed = [head.to_vec(), bytes.clone()].concat();
                 let _ = Command::decode(&typed);

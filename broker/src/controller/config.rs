@@ -1,9 +1,10 @@
-//! The settings of a topic: names, defaults, what they mean, and which values they take.
+//! The settings of a topic, read from text: which values are taken, and what is wrong with the others.
 //!
-//! Names are Kafka's where Kafka has the setting. All mistakes of a request are reported together,
+//! Names and words stand in `protocol::topic_config`. All mistakes of a request are reported together,
 //! and a name that is not known is answered with the nearest one that is.
 
 use highwater_protocol::error::{ErrorCode, WireError};
+pub use highwater_protocol::topic_config::{ConfigKey, KEYS};
 
 /// A topic's settings, parsed once; what was not set is at its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,73 +39,6 @@ pub enum FlushMode {
         ms: u64,
     },
 }
-
-/// One setting, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConfigKey {
-    /// Its name.
-    pub name: &'static str,
-    /// Its value where none is set, as it would be written.
-    pub default: &'static str,
-    /// Which values it takes.
-    pub values: &'static str,
-    /// What it does.
-    pub description: &'static str,
-}
-
-/// Every setting, sorted by name.
-pub const KEYS: [ConfigKey; 8] = [
-    ConfigKey {
-        name: "flush",
-        default: "ack",
-        values: "`ack`, or 1..=3600000 (milliseconds)",
-        description: "When a replica counts a batch as held: `ack` after it is on disk; a number \
-                      once it is in the page cache, to be on disk within that many milliseconds.",
-    },
-    ConfigKey {
-        name: "max.message.bytes",
-        default: "1048588",
-        values: "1024..=15728640",
-        description: "The largest record batch that a produce may bring.",
-    },
-    ConfigKey {
-        name: "min.insync.replicas",
-        default: "2, or 1 where there is a single replica",
-        values: "1..=replicas",
-        description: "The fewest in-sync replicas that let a produce with `sync` in.",
-    },
-    ConfigKey {
-        name: "replica.lag.time.max.ms",
-        default: "10000",
-        values: "500..=3600000",
-        description: "A replica that has not caught up with its leader for this long is no longer in sync.",
-    },
-    ConfigKey {
-        name: "retention.bytes",
-        default: "-1",
-        values: "-1 (without limit), or 1048576 and up",
-        description: "The oldest segments of a partition are deleted while the others are at least this large.",
-    },
-    ConfigKey {
-        name: "retention.ms",
-        default: "604800000",
-        values: "-1 (without limit), or 1000 and up",
-        description: "Segments whose newest record is older than this are deleted.",
-    },
-    ConfigKey {
-        name: "segment.bytes",
-        default: "268435456",
-        values: "1048576..=2147483648, and at least max.message.bytes",
-        description: "A segment of the log is sealed before it grows past this.",
-    },
-    ConfigKey {
-        name: "segment.ms",
-        default: "604800000",
-        values: "1000 and up",
-        description: "A segment of the log is sealed once its oldest record is older than this, so \
-                      that it can be deleted when its time comes.",
-    },
-];
 
 impl Default for TopicConfig {
     fn default() -> TopicConfig {
@@ -192,6 +126,11 @@ fn limit(name: &str, value: &str, min: u64) -> Result<Option<u64>, String> {
 fn not_a_value(name: &str, value: &str) -> String {
     let key = KEYS.iter().find(|key| key.name == name).expect("only known keys have values");
     format!("`{name}` cannot be `{value}`; it takes {}", key.values)
+}
+
+/// Whether a setting of this name exists; the error names the nearest one.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if KEYS.iter().any(|key| key.name == name) { Ok(()) } else { Err(unknown_key(name)) }
 }
 
 fn unknown_key(unknown: &str) -> String {

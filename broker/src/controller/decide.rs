@@ -3,6 +3,8 @@
 //! Checks come first and whole, records last; whoever asks again after a lost answer gets the same
 //! answer and no second set of records.
 
+mod alter;
+
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{NodeId, PartitionId, TopicId};
 use highwater_protocol::native::admin::{CreateTopicRequest, CreateTopicResponse, DryRun};
@@ -42,6 +44,7 @@ impl Controller {
             Command::Register(registration) => self.register(image, registration, now),
             Command::CreateTopic { id, request } => create_topic(image, id, &request),
             Command::DeleteTopic { name, id } => delete_topic(image, &name, id),
+            Command::AlterTopic { id, request } => alter::settings(image, id, &request),
         }
     }
 
@@ -219,13 +222,21 @@ fn delete_topic(
     if let Some(id) = id.filter(|id| image.is_deleted(*id)) {
         return Ok((Vec::new(), CommandReply::TopicDeleted { id }));
     }
-    let topic = image.topic_named(name).filter(|topic| id.is_none_or(|id| topic.id == id));
-    let Some(topic) = topic else {
-        let why = format!("topic {name} does not exist; `hw topic list` shows those that do");
-        return Err(WireError::new(ErrorCode::UnknownTopicOrPartition, why));
-    };
-    let id = topic.id;
+    let id = existing(image, name, id)?.id;
     Ok((vec![MetadataRecord::DeleteTopic { id }], CommandReply::TopicDeleted { id }))
+}
+
+/// The topic of this name, unless it is another than the one that was meant.
+fn existing<'a>(
+    image: &'a ClusterImage,
+    name: &str,
+    id: Option<TopicId>,
+) -> Result<&'a Topic, WireError> {
+    let topic = image.topic_named(name).filter(|topic| id.is_none_or(|id| topic.id == id));
+    topic.map(|topic| &**topic).ok_or_else(|| {
+        let why = format!("topic {name} does not exist; `hw topic list` shows those that do");
+        WireError::new(ErrorCode::UnknownTopicOrPartition, why)
+    })
 }
 
 /// Replicas of each partition where none are asked for and there are as many brokers.

@@ -83,6 +83,7 @@ impl ClusterImage {
                 *self = ClusterImage::default();
                 Ok(())
             }
+            MetadataRecord::AlterTopic { id, configs } => self.alter_topic(*id, configs),
         }
     }
 
@@ -95,12 +96,7 @@ impl ClusterImage {
         if self.names.contains_key(name) || self.topics.contains_key(&id) {
             return Err(contradiction(format!("topic {name} ({id}) is made twice")));
         }
-        let config = TopicConfig::parse(configs).map_err(|error| {
-            contradiction(format!(
-                "topic {name} has settings that this build refuses: {}",
-                error.detail
-            ))
-        })?;
+        let config = parse(name, configs)?;
         let name: Arc<str> = name.into();
         self.names.insert(name.clone(), id);
         let configs = configs.to_vec();
@@ -134,6 +130,20 @@ impl ClusterImage {
         }
         Arc::make_mut(topic).partitions.extend_from_slice(partitions);
         self.partitions += partitions.len();
+        Ok(())
+    }
+
+    fn alter_topic(
+        &mut self,
+        id: TopicId,
+        configs: &[(String, String)],
+    ) -> Result<(), Contradiction> {
+        let Some(topic) = self.topics.get_mut(&id) else {
+            return Err(contradiction(format!("topic {id}, which does not exist, gets settings")));
+        };
+        let config = parse(&topic.name, configs)?;
+        let topic = Arc::make_mut(topic);
+        (topic.configs, topic.config) = (configs.to_vec(), config);
         Ok(())
     }
 
@@ -224,6 +234,13 @@ impl ClusterImage {
     }
 }
 
+fn parse(topic: &str, configs: &[(String, String)]) -> Result<TopicConfig, Contradiction> {
+    TopicConfig::parse(configs).map_err(|error| {
+        let why = error.detail;
+        contradiction(format!("topic {topic} has settings that this build refuses: {why}"))
+    })
+}
+
 fn contradiction(what: String) -> Contradiction {
     Contradiction(what)
 }
@@ -279,6 +296,8 @@ mod tests {
     fn an_image_made_from_its_own_records_is_the_same() {
         let fence = MetadataRecord::FenceBroker { node: NodeId(2), fenced: true };
         let delete = MetadataRecord::DeleteTopic { id: id(8) };
+        let configs = vec![("retention.ms".to_string(), "5000".to_string())];
+        let alter = MetadataRecord::AlterTopic { id: id(7), configs };
         let made = image(&[
             register(1, 1),
             register(2, 1),
@@ -288,6 +307,7 @@ mod tests {
             partitions(7, 2, 1),
             topic(8, "b"),
             partitions(8, 0, 4),
+            alter,
             delete,
         ]);
         assert_eq!(image(&made.to_records()), made);
@@ -298,6 +318,7 @@ mod tests {
         }
         assert_eq!(other, made, "whatever was before");
         assert_eq!(made.partitions(), 3);
+        assert_eq!(made.topic_named("a").map(|topic| topic.config.retention_ms), Some(Some(5000)));
         assert!(made.topic_named("b").is_none());
         assert!(made.is_deleted(id(8)));
     }
@@ -318,6 +339,7 @@ mod tests {
             topic(7, "b"),
             partitions(7, 3, 1),
             partitions(9, 0, 1),
+            MetadataRecord::AlterTopic { id: id(9), configs: Vec::new() },
         ];
         for record in unfit {
             assert!(made.clone().apply(&record).is_err(), "{record:?}");

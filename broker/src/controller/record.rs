@@ -48,6 +48,13 @@ pub enum MetadataRecord {
     /// The records of this one's batch that follow make the whole image anew: whoever begins here
     /// needs nothing of what was before.
     BeginImage,
+    /// A topic's settings become these, as a whole.
+    AlterTopic {
+        /// Which topic.
+        id: TopicId,
+        /// All settings given, by name.
+        configs: Vec<(String, String)>,
+    },
 }
 
 /// What a broker says of itself.
@@ -129,6 +136,10 @@ impl MetadataRecord {
             }
             MetadataRecord::DeleteTopic { id } => out.u128(id.0.as_u128()),
             MetadataRecord::BeginImage => {}
+            MetadataRecord::AlterTopic { id, configs } => {
+                out.u128(id.0.as_u128());
+                put_configs(configs, &mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -139,7 +150,7 @@ impl MetadataRecord {
         let mut input = Reader::new(bytes);
         let kind = input.u16().map_err(RecordError::NoType)?;
         let version = input.u8().map_err(RecordError::NoType)?;
-        if version != VERSION || !(REGISTER_BROKER..=BEGIN_IMAGE).contains(&kind) {
+        if version != VERSION || !KINDS.contains(&kind) {
             return Err(RecordError::Unknown { kind, version });
         }
         let record = MetadataRecord::decode_body(kind, &mut input).and_then(|record| {
@@ -174,6 +185,10 @@ impl MetadataRecord {
                 partitions: get_partitions(input)?,
             },
             BEGIN_IMAGE => MetadataRecord::BeginImage,
+            ALTER_TOPIC => MetadataRecord::AlterTopic {
+                id: TopicId(Uuid::from_u128(input.u128()?)),
+                configs: get_configs(input)?,
+            },
             _ => MetadataRecord::DeleteTopic { id: TopicId(Uuid::from_u128(input.u128()?)) },
         })
     }
@@ -186,6 +201,7 @@ impl MetadataRecord {
             MetadataRecord::CreatePartitions { .. } => CREATE_PARTITIONS,
             MetadataRecord::DeleteTopic { .. } => DELETE_TOPIC,
             MetadataRecord::BeginImage => BEGIN_IMAGE,
+            MetadataRecord::AlterTopic { .. } => ALTER_TOPIC,
         }
     }
 }
@@ -264,6 +280,16 @@ const CREATE_TOPIC: u16 = 3;
 const CREATE_PARTITIONS: u16 = 4;
 const DELETE_TOPIC: u16 = 5;
 const BEGIN_IMAGE: u16 = 6;
+const ALTER_TOPIC: u16 = 20;
+const KINDS: &[u16] = &[
+    REGISTER_BROKER,
+    FENCE_BROKER,
+    CREATE_TOPIC,
+    CREATE_PARTITIONS,
+    DELETE_TOPIC,
+    BEGIN_IMAGE,
+    ALTER_TOPIC,
+];
 
 #[cfg(test)]
 mod tests {
@@ -318,6 +344,8 @@ mod tests {
             ),
             uuid().prop_map(|id| MetadataRecord::DeleteTopic { id: TopicId(id) }),
             Just(MetadataRecord::BeginImage),
+            (uuid(), vec((".{0,9}", ".{0,9}"), 0..4))
+                .prop_map(|(id, configs)| MetadataRecord::AlterTopic { id: TopicId(id), configs }),
         ]
     }
 
@@ -328,7 +356,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200), kind in 0u16..8) {
+        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200), kind in 0u16..24) {
             let _ = MetadataRecord::decode(&bytes);
             let mut typed = MetadataRecord::DeleteTopic { id: TopicId(Uuid::nil()) }.encode()[..3].to_vec();
             typed[..2].copy_from_slice(&(kind.to_be_bytes()));

@@ -113,7 +113,13 @@ impl Log {
         let last = before.copied().or(last).unwrap_or(Entry::before_first(base.term));
         let entry = Entry::after(&last, header)?;
         let alone = slots == 0 && before.is_none();
-        (alone || entry.position() <= self.options.segment_bytes_max).then_some(entry)
+        (alone || entry.position() <= self.active_bytes_max()).then_some(entry)
+    }
+
+    /// The active segment is sealed before it grows past this: what the options say now, as far as
+    /// its maps have room.
+    fn active_bytes_max(&self) -> u64 {
+        self.options.segment_bytes_max.min(self.current().segment.growing().bytes_max)
     }
 
     /// Writes frames at the end of the active segment and makes them visible.
@@ -127,7 +133,7 @@ impl Log {
         let at = at.unwrap_or(Entry::before_first(Term::default())).position();
 
         // Both files get their blocks now, so that a full disk is found before anything changed.
-        let room = self.options.segment_bytes_max;
+        let room = growing.bytes_max;
         self.reserve(&*growing.log, last.position(), log_bytes_max(room))?;
         let entries_end = slot_at(slots + batch.entries.len());
         self.reserve(&*growing.index, entries_end, index_bytes_max(room))?;
@@ -175,7 +181,7 @@ impl Log {
         let slots = growing.entries.count();
         let at = growing.entries.get(slots.wrapping_sub(1)).map_or(0, Entry::position);
         let entries_end = slot_at(slots) + frames * ENTRY_BYTES as u64;
-        at + bytes <= growing.log.len().min(self.options.segment_bytes_max)
+        at + bytes <= growing.log.len().min(self.active_bytes_max())
             && entries_end <= growing.index.len()
     }
 

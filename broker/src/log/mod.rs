@@ -53,6 +53,13 @@ pub struct Options {
     pub keep_free_bytes: u64,
 }
 
+impl Options {
+    fn check(&self) {
+        let fits = self.segment_bytes_max <= SEGMENT_BYTES_MAX;
+        assert!(fits, "positions in a segment have 32 bits");
+    }
+}
+
 /// One partition's log, owned by one shard.
 pub struct Log {
     dir: PathBuf,
@@ -192,11 +199,15 @@ impl Log {
         partition: TopicPartition,
         options: Options,
     ) -> io::Result<(Log, Recovered)> {
-        assert!(
-            options.segment_bytes_max <= SEGMENT_BYTES_MAX,
-            "positions in a segment have 32 bits"
-        );
+        options.check();
         recovery::open(disk, dir, partition, options)
+    }
+
+    /// Takes changed options: a smaller size of segments holds at once, a larger one from the next
+    /// segment on.
+    pub fn reconfigure(&mut self, options: Options) {
+        options.check();
+        self.options = options;
     }
 }
 

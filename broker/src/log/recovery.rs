@@ -211,7 +211,8 @@ impl<'a> Recovery<'a> {
             Some(index) if usable => index,
             Some(_) | None => self.remake_index(&candidate.stem, &header)?,
         };
-        let growing = Growing { log, index, entries: boxcar::Vec::new() };
+        let bytes_max = self.options.segment_bytes_max;
+        let growing = Growing { log, index, entries: boxcar::Vec::new(), bytes_max };
         self.load_growing(candidate, header, next, scanned, growing)
     }
 

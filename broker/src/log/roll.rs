@@ -221,7 +221,7 @@ fn make(disk: &dyn Disk, header: &Header, stem: &Stem, room: u64) -> io::Result<
         log.write_at(0, &[&header.encode()])?;
         let index = make_index(disk, header, stem, room)?;
         log.flush()?;
-        Ok(Growing { log, index, entries: boxcar::Vec::new() })
+        Ok(Growing { log, index, entries: boxcar::Vec::new(), bytes_max: room })
     })();
     if made.is_err() {
         // Best effort: what stays behind is recognised as unfinished and removed by recovery.

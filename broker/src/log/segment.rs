@@ -51,6 +51,8 @@ pub(super) struct Growing {
     pub log: Arc<dyn File>,
     pub index: Arc<dyn File>,
     pub entries: boxcar::Vec<Entry>,
+    /// The largest segment that the files' maps have room for.
+    pub bytes_max: u64,
 }
 
 /// A segment that nothing is added to any more.

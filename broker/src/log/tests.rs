@@ -477,3 +477,25 @@ fn a_removed_log_leaves_nothing() {
     let (log, _) = open(&bench.disk).expect("a new log");
     assert_eq!(log.end(), LogIndex::ZERO);
 }
+
+#[test]
+fn a_smaller_size_of_segments_holds_at_once_and_a_larger_one_from_the_next_segment_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = Arc::new(crate::disk::mmap::MmapDisk);
+    let small = Options { segment_bytes_max: 1 << 20, keep_free_bytes: 0 };
+    let (mut log, _) = Log::open(disk, dir.path(), partition(0), small).expect("a new log");
+    let segments = |log: &Log| log.shared.pieces.load().len();
+    log.append(Term(1), &batch(1, 4_000, 1)).expect("append");
+    log.reconfigure(Options { segment_bytes_max: 64 << 20, ..small });
+    let mebibyte = batch(1, 1 << 20, 1);
+    log.append(Term(1), &mebibyte).expect("append");
+    assert_eq!(segments(&log), 2, "the first one has room for no more");
+    // More than the map of a segment of one MiB has room for.
+    for _ in 0..20 {
+        log.append(Term(1), &mebibyte).expect("append");
+    }
+    assert_eq!(segments(&log), 2);
+    log.reconfigure(small);
+    log.append(Term(1), &batch(1, 4_000, 1)).expect("append");
+    assert_eq!(segments(&log), 3, "what is too long for the new size takes no more");
+}

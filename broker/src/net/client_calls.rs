@@ -14,6 +14,7 @@ use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::native::admin::{
     CreateTopicRequest, DeleteTopicRequest, DescribePartitionRequest, TrimPartitionRequest,
 };
+use highwater_protocol::native::alter::AlterTopicRequest;
 use highwater_protocol::native::fetch::{FetchRequest, FetchResponse, ListOffsetsRequest};
 use highwater_protocol::native::frame::{
     AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_answer,
@@ -115,6 +116,9 @@ impl Calls {
             ApiKey::TrimPartition => {
                 self.trim_partition(correlation, whole(&body, TrimPartitionRequest::decode)?)
             }
+            ApiKey::AlterTopic => {
+                self.alter_topic(correlation, whole(&body, AlterTopicRequest::decode)?)
+            }
         })
     }
 
@@ -138,6 +142,14 @@ impl Calls {
         let calls = self.clone();
         Box::pin(async move {
             let result = calls.api.trim_partition(request).await;
+            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+        })
+    }
+
+    fn alter_topic(&self, correlation: CorrelationId, request: AlterTopicRequest) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.alter_topic(request).await;
             calls.answer(correlation, result, |answer, writer| answer.encode(writer))
         })
     }
@@ -195,7 +207,8 @@ impl Calls {
             ApiKey::CreateTopic
             | ApiKey::DeleteTopic
             | ApiKey::DescribePartition
-            | ApiKey::TrimPartition => &self.metrics.requests_admin,
+            | ApiKey::TrimPartition
+            | ApiKey::AlterTopic => &self.metrics.requests_admin,
         };
         counter.bump();
     }

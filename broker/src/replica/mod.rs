@@ -36,7 +36,7 @@ use highwater_protocol::ids::{Incarnation, LogIndex, NodeId, TopicPartition};
 use highwater_protocol::peer::{AppendRequest, RaftMessage};
 
 use crate::disk::File;
-use crate::log::{Log, LogReader};
+use crate::log::{self, Log, LogReader};
 use crate::mutant::{self, Mutant};
 use crate::raft::{HardState, Millis, Raft, SendPlan, Suspicion};
 
@@ -114,9 +114,13 @@ enum Failure {
 }
 
 impl Replica {
-    /// Takes changed options of a replica that is open already; its log is kept as it was opened.
+    /// Takes changed options of a replica that is open already; what is kept free on the disk is the
+    /// broker's and stays.
     pub fn reconfigure(&mut self, open: &OpenReplica) {
-        self.options = ReplicaOptions { log: self.options.log, ..open.options };
+        let keep_free_bytes = self.options.log.keep_free_bytes;
+        let log = log::Options { keep_free_bytes, ..open.options.log };
+        self.options = ReplicaOptions { log, ..open.options };
+        self.log.reconfigure(log);
         self.raft.reconfigure(self.now, open::raft_options(self.partition, &self.options));
     }
 

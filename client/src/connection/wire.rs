@@ -6,6 +6,7 @@ use highwater_protocol::native::admin::{
     CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest, DescribePartitionRequest,
     DescribePartitionResponse, TrimPartitionRequest, TrimPartitionResponse,
 };
+use highwater_protocol::native::alter::{AlterTopicRequest, AlterTopicResponse};
 use highwater_protocol::native::fetch::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
 };
@@ -138,6 +139,8 @@ calls! {
         |request| format!("describe partition {}", request.partition.partition);
     TrimPartitionRequest, TrimPartition, TrimPartitionResponse,
         |request| format!("trim partition {}", request.partition.partition);
+    AlterTopicRequest, AlterTopic, AlterTopicResponse,
+        |request| format!("alter topic {}", request.name);
 }
 
 macro_rules! responses {
@@ -155,7 +158,7 @@ macro_rules! responses {
 
 responses! {
     HelloResponse Receipt MetadataResponse ListOffsetsResponse CreateTopicResponse
-    DescribePartitionResponse TrimPartitionResponse
+    DescribePartitionResponse TrimPartitionResponse AlterTopicResponse
 }
 
 impl Response for FetchResponse {

@@ -131,7 +131,8 @@ impl Session {
             ApiKey::CreateTopic
             | ApiKey::DeleteTopic
             | ApiKey::DescribePartition
-            | ApiKey::TrimPartition => {
+            | ApiKey::TrimPartition
+            | ApiKey::AlterTopic => {
                 let error = WireError::new(ErrorCode::InvalidRequest, "not in the fake");
                 error_answer(id, &error)
             }

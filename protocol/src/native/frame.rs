@@ -37,6 +37,8 @@ pub enum ApiKey {
     DescribePartition,
     /// Give up the oldest records of a partition.
     TrimPartition,
+    /// Change the settings of a topic.
+    AlterTopic = 12,
 }
 
 impl ApiKey {
@@ -51,6 +53,7 @@ impl ApiKey {
         ApiKey::DeleteTopic,
         ApiKey::DescribePartition,
         ApiKey::TrimPartition,
+        ApiKey::AlterTopic,
     ];
 
     /// The number on the wire.
@@ -60,7 +63,7 @@ impl ApiKey {
 
     /// The API of a number, or `None` for one that this build does not know.
     pub fn from_number(number: u16) -> Option<ApiKey> {
-        ApiKey::ALL.get(usize::from(number)).copied()
+        ApiKey::ALL.iter().copied().find(|api| api.number() == number)
     }
 
     /// The oldest and the newest version that this build speaks.

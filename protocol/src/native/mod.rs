@@ -5,6 +5,7 @@
 //! other. Specified byte by byte in `WIRE.md`.
 
 pub mod admin;
+pub mod alter;
 pub(crate) mod coding;
 pub mod fetch;
 pub mod frame;

@@ -1,5 +1,6 @@
 //! The api on real shards and real files: one broker, and several.
 
+mod alter;
 mod rig;
 
 use highwater_protocol::batch::{BatchView, frames};

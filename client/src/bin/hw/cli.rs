@@ -129,6 +129,9 @@ pub enum TopicVerb {
     /// Delete the oldest records of a topic or of one of its partitions
     #[command(after_help = crate::trim::EXAMPLES)]
     Trim(crate::trim::TrimArgs),
+    /// Change the settings of a topic while it is in use
+    #[command(visible_alias = "config", after_help = crate::alter::EXAMPLES)]
+    Alter(crate::alter::AlterArgs),
 }
 
 #[derive(Debug, Args)]
@@ -318,7 +321,7 @@ impl std::fmt::Display for PartitionName {
     }
 }
 
-fn parse_setting(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err("expected KEY=VALUE, such as retention.ms=86400000".to_owned()),

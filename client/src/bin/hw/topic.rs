@@ -29,6 +29,7 @@ pub async fn run(verb: TopicVerb, settings: &Settings) -> Result<Exit, Failure> 
         }
         TopicVerb::Delete(args) => delete(args, settings).await,
         TopicVerb::Trim(args) => crate::trim::run(args, settings).await,
+        TopicVerb::Alter(args) => crate::alter::run(args, settings).await,
     }
 }
 
@@ -151,10 +152,10 @@ fn description(name: &str, detail: &TopicDetail) -> Page {
     page.fact("Topic", name);
     page.fact("Id", detail.id.to_string());
     page.fact("Partitions", detail.partitions.len().to_string());
-    page.fact("Settings", settings_text(&detail.configs));
     page.field("name", name);
     page.field("id", detail.id.to_string());
     page.field("configs", settings_value(&detail.configs));
+    crate::alter::describe_settings(detail, &mut page);
     let rows = detail.partitions.iter().map(|partition| Row {
         name: format!("{name}/{}", partition.partition),
         cells: vec![

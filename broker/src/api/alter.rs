@@ -1,0 +1,42 @@
+//! Topics change while they are in use, through the controller, whichever broker was asked.
+
+use highwater_protocol::error::WireError;
+use highwater_protocol::ids::TopicId;
+use highwater_protocol::native::admin::DryRun;
+use highwater_protocol::native::alter::{AlterTopicRequest, AlterTopicResponse};
+
+use super::Api;
+use super::admin::{COMMAND_MAX, not_the_answer};
+use crate::controller::{Command, CommandReply};
+
+impl Api {
+    /// Changes the settings of a topic, through the controller.
+    pub async fn alter_topic(
+        &self,
+        request: AlterTopicRequest,
+    ) -> Result<AlterTopicResponse, WireError> {
+        let (id, dry_run) = (self.topic_id(&request.name), request.dry_run);
+        match self.node.command(Command::AlterTopic { id, request }, COMMAND_MAX).await? {
+            CommandReply::TopicAltered(altered) => {
+                if dry_run == DryRun::No {
+                    let AlterTopicResponse { id, changes } = &altered;
+                    self.seen_here(|image| {
+                        let topic = image.topic(*id);
+                        topic.is_none_or(|topic| {
+                            changes.iter().all(|change| change.is_in(&topic.configs))
+                        })
+                    })
+                    .await;
+                }
+                Ok(altered)
+            }
+            other @ (CommandReply::Registered
+            | CommandReply::TopicCreated(_)
+            | CommandReply::TopicDeleted { .. }) => Err(not_the_answer(&other)),
+        }
+    }
+
+    fn topic_id(&self, name: &str) -> Option<TopicId> {
+        self.node.image().topic_named(name).map(|topic| topic.id)
+    }
+}

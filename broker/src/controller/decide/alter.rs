@@ -1,0 +1,216 @@
+//! Deciding on changes of topics that exist.
+//!
+//! A change of settings is one record with all settings that the topic has then, so whoever asks
+//! again after a lost answer finds nothing left to change.
+
+use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::TopicId;
+use highwater_protocol::native::admin::DryRun;
+use highwater_protocol::native::alter::{AlterTopicRequest, AlterTopicResponse, SettingChange};
+
+use super::{Decision, check_insync, existing};
+use crate::controller::command::CommandReply;
+use crate::controller::config::{self, FlushMode, TopicConfig};
+use crate::controller::image::{ClusterImage, Topic};
+use crate::controller::record::MetadataRecord;
+
+/// Sets and unsets settings, all or none.
+pub(super) fn settings(
+    image: &ClusterImage,
+    id: Option<TopicId>,
+    request: &AlterTopicRequest,
+) -> Result<Decision, WireError> {
+    let topic = existing(image, &request.name, id)?;
+    let mut wrong = wishes_at_odds(request);
+    let configs = merged(topic, request);
+    match TopicConfig::parse(&configs) {
+        Ok(config) => wrong.extend(unfit(topic, &config)),
+        Err(error) => wrong.push(error.detail),
+    }
+    if !wrong.is_empty() {
+        return Err(WireError::new(ErrorCode::InvalidConfig, wrong.join("; ")));
+    }
+    let changes = differences(&topic.configs, &configs);
+    let records = match request.dry_run {
+        DryRun::No if !changes.is_empty() => {
+            vec![MetadataRecord::AlterTopic { id: topic.id, configs }]
+        }
+        DryRun::No | DryRun::Yes => Vec::new(),
+    };
+    let altered = AlterTopicResponse { id: topic.id, changes };
+    Ok((records, CommandReply::TopicAltered(altered)))
+}
+
+/// What is wrong with the request whatever the topic is like.
+fn wishes_at_odds(request: &AlterTopicRequest) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let AlterTopicRequest { set, unset, .. } = request;
+    if set.is_empty() && unset.is_empty() {
+        wrong.push("nothing is to be set or unset".to_string());
+    }
+    for (number, (name, _)) in set.iter().enumerate() {
+        if set[..number].iter().any(|(earlier, _)| earlier == name) {
+            wrong.push(format!("`{name}` is set twice"));
+        }
+        if unset.contains(name) {
+            wrong.push(format!("`{name}` is both set and unset"));
+        }
+    }
+    wrong.extend(unset.iter().filter_map(|name| config::check_name(name).err()));
+    wrong
+}
+
+/// What a topic cannot bear of settings that are fine by themselves.
+fn unfit(topic: &Topic, config: &TopicConfig) -> Vec<String> {
+    let replication = topic.partitions.iter().map(Vec::len).min().unwrap_or(1);
+    let mut wrong: Vec<String> =
+        check_insync(config, replication).err().map(|error| error.detail).into_iter().collect();
+    let by_ack = |config: &TopicConfig| match config.flush {
+        FlushMode::Ack => true,
+        FlushMode::Interval { .. } => false,
+    };
+    // What a replica may have forgotten after a crash is judged by how it counted before.
+    if by_ack(config) != by_ack(&topic.config) {
+        wrong.push(
+            "`flush` cannot change between `ack` and an interval while the topic is in use; \
+             make a new topic with the other mode"
+                .to_string(),
+        );
+    }
+    wrong
+}
+
+/// The settings that the topic has afterwards, in the order in which they were given.
+fn merged(topic: &Topic, request: &AlterTopicRequest) -> Vec<(String, String)> {
+    let mut configs = topic.configs.clone();
+    for (name, value) in &request.set {
+        match configs.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => known.clone_from(value),
+            None => configs.push((name.clone(), value.clone())),
+        }
+    }
+    configs.retain(|(name, _)| !request.unset.contains(name));
+    configs
+}
+
+fn differences(before: &[(String, String)], after: &[(String, String)]) -> Vec<SettingChange> {
+    let value = |configs: &[(String, String)], name: &str| {
+        configs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    };
+    let mut names: Vec<&String> = before.iter().chain(after).map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    let change = |name: &String| {
+        let (before, after) = (value(before, name), value(after, name));
+        (before != after).then(|| SettingChange { name: name.clone(), before, after })
+    };
+    names.into_iter().filter_map(change).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::controller::record::PlacedReplica;
+
+    const ID: TopicId = TopicId(Uuid::from_u128(7));
+
+    /// A topic with three replicas and these settings.
+    fn image(configs: &[(&str, &str)]) -> ClusterImage {
+        let mut image = ClusterImage::default();
+        let (name, configs) = ("orders".to_string(), owned(configs));
+        image.apply(&MetadataRecord::CreateTopic { id: ID, name, configs }).expect("fits");
+        let directory = DirectoryId(Uuid::nil());
+        let place = |node| PlacedReplica { node: NodeId(node), directory };
+        let partitions = vec![vec![place(1), place(2), place(3)]];
+        let first = PartitionId(0);
+        let create = MetadataRecord::CreatePartitions { topic: ID, first, partitions };
+        image.apply(&create).expect("fits");
+        image
+    }
+
+    fn owned(configs: &[(&str, &str)]) -> Vec<(String, String)> {
+        configs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    fn request(set: &[(&str, &str)], unset: &[&str]) -> AlterTopicRequest {
+        let unset = unset.iter().map(|name| name.to_string()).collect();
+        AlterTopicRequest { name: "orders".into(), set: owned(set), unset, dry_run: DryRun::No }
+    }
+
+    fn refused(request: &AlterTopicRequest) -> String {
+        settings(&image(&[]), None, request).expect_err("it breaks a rule").detail
+    }
+
+    #[test]
+    fn settings_change_and_the_answer_shows_the_difference() {
+        let mut image = image(&[("segment.ms", "5000"), ("retention.ms", "-1")]);
+        let wish = request(&[("retention.ms", "9000"), ("flush", "ack")], &["segment.ms"]);
+        let (records, reply) = settings(&image, Some(ID), &wish).expect("all is well");
+        let CommandReply::TopicAltered(altered) = reply else { panic!("not the reply: {reply:?}") };
+        let shown = |change: &SettingChange| {
+            let SettingChange { name, before, after } = change.clone();
+            (name, before.unwrap_or_default(), after.unwrap_or_default())
+        };
+        let shown: Vec<_> = altered.changes.iter().map(shown).collect();
+        let expected = [("flush", "", "ack"), ("retention.ms", "-1", "9000")]
+            .into_iter()
+            .chain([("segment.ms", "5000", "")])
+            .map(|(name, before, after)| (name.to_string(), before.to_string(), after.to_string()));
+        assert_eq!(shown, expected.collect::<Vec<_>>());
+        for record in &records {
+            image.apply(record).expect("a decision fits the image it was made on");
+        }
+        let topic = image.topic(ID).expect("made above");
+        assert_eq!(topic.config.retention_ms, Some(9000));
+        assert_eq!(topic.config.segment_ms, TopicConfig::default().segment_ms);
+        let (again, _) = settings(&image, Some(ID), &wish).expect("a repetition");
+        assert_eq!(again, [], "nothing is left to change");
+    }
+
+    #[test]
+    fn a_dry_run_changes_nothing() {
+        let dry =
+            AlterTopicRequest { dry_run: DryRun::Yes, ..request(&[("retention.ms", "9000")], &[]) };
+        let (records, _) = settings(&image(&[]), None, &dry).expect("all is well");
+        assert_eq!(records, []);
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_together() {
+        let why = refused(&request(
+            &[("segment.byts", "1"), ("retention.ms", "-2"), ("flush", "ack")],
+            &["retention.byte", "flush"],
+        ));
+        for part in [
+            "did you mean `segment.bytes`?",
+            "`retention.ms` cannot be `-2`",
+            "did you mean `retention.bytes`?",
+            "`flush` is both set and unset",
+        ] {
+            assert!(why.contains(part), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_the_topic_cannot_bear_is_refused() {
+        let why = refused(&request(&[("min.insync.replicas", "4")], &[]));
+        assert!(why.contains("3 replicas"), "{why}");
+        let why = refused(&request(&[("flush", "50")], &[]));
+        assert!(why.contains("while the topic is in use"), "{why}");
+        let why = refused(&request(&[], &[]));
+        assert!(why.contains("nothing"), "{why}");
+        let longer = request(&[("flush", "90")], &[]);
+        settings(&image(&[("flush", "50")]), None, &longer).expect("another interval is fine");
+    }
+
+    #[test]
+    fn a_topic_made_anew_under_the_same_name_is_left_alone() {
+        let other = Some(TopicId(Uuid::from_u128(8)));
+        let wish = request(&[("retention.ms", "9000")], &[]);
+        let error = settings(&image(&[]), other, &wish).expect_err("another topic");
+        assert_eq!(error.code, ErrorCode::UnknownTopicOrPartition);
+    }
+}

@@ -1,0 +1,58 @@
+//! Changing topics that are in use.
+
+use highwater_protocol::native::admin::DryRun;
+use highwater_protocol::native::alter::{AlterTopicRequest, AlterTopicResponse};
+
+use crate::admin::Admin;
+use crate::error::Error;
+
+/// New values for settings of a topic: all of them take effect, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicChange {
+    /// The topic's name.
+    pub name: String,
+    /// Settings to set, by name.
+    pub set: Vec<(String, String)>,
+    /// Settings that go back to their defaults.
+    pub unset: Vec<String>,
+    /// Whether to check only.
+    pub dry_run: DryRun,
+}
+
+impl TopicChange {
+    /// A change of nothing yet.
+    pub fn new(name: impl Into<String>) -> TopicChange {
+        TopicChange { name: name.into(), set: Vec::new(), unset: Vec::new(), dry_run: DryRun::No }
+    }
+
+    /// Sets a setting, for example `retention.ms`.
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> TopicChange {
+        self.set.push((name.into(), value.into()));
+        self
+    }
+
+    /// Takes a setting back to its default.
+    pub fn unset(mut self, name: impl Into<String>) -> TopicChange {
+        self.unset.push(name.into());
+        self
+    }
+
+    /// Checks everything and changes nothing.
+    pub fn dry_run(mut self) -> TopicChange {
+        self.dry_run = DryRun::Yes;
+        self
+    }
+}
+
+impl Admin {
+    /// Changes settings of a topic in use, or only checks that they could be changed; says what
+    /// differs afterwards.
+    ///
+    /// # Errors
+    /// `Refused` with `InvalidConfig` and all mistakes; `UnknownTopic`; otherwise with outcome
+    /// unknown where the answer was lost.
+    pub async fn alter_topic(&self, change: TopicChange) -> Result<AlterTopicResponse, Error> {
+        let TopicChange { name, set, unset, dry_run } = change;
+        self.change(&AlterTopicRequest { name, set, unset, dry_run }).await
+    }
+}

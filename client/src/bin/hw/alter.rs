@@ -1,0 +1,224 @@
+//! `hw topic alter`: changes the settings of a topic in use, and shows them with their sources.
+//!
+//! The broker checks everything and says what differs; all changes take effect, or none.
+
+use clap::Args;
+use highwater_client::{
+    AlterTopicResponse, ConfigKey, DryRun, SettingChange, TOPIC_SETTINGS, TopicChange, TopicDetail,
+};
+use serde_json::{Value, json};
+
+use crate::cli::parse_setting;
+use crate::connect::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::{Column, Page, ReadOutput, Row, Rows};
+
+#[derive(Debug, Args)]
+pub struct AlterArgs {
+    /// The topic's name
+    pub name: String,
+    /// KEY=VALUE to set, KEY- to go back to the default; without any, the settings are shown
+    #[arg(value_name = "SETTING", value_parser = parse_wish)]
+    pub settings: Vec<Wish>,
+    /// A setting to set, such as retention.ms=86400000; may be repeated
+    #[arg(long = "config", short = 'c', value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub configs: Vec<(String, String)>,
+    /// A setting that goes back to its default; may be repeated
+    #[arg(long, value_name = "KEY")]
+    pub unset: Vec<String>,
+    /// Check everything, show what would change, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
+
+/// What a positional setting asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// A value.
+    Set(String, String),
+    /// The default.
+    Unset(String),
+}
+
+/// Changes what was named, or shows all settings.
+pub async fn run(args: AlterArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let admin = settings.connect().await?.admin();
+    let change = change(&args);
+    let dry_run = change.dry_run;
+    if change.set.is_empty() && change.unset.is_empty() {
+        let detail = admin.describe_topic(&args.name).await?;
+        settings_page(&args.name, &detail).print(args.output.format)?;
+        return Ok(Exit::Fine);
+    }
+    let altered = admin.alter_topic(change).await?;
+    alteration(&args.name, &altered, dry_run).print(args.output.format)?;
+    Ok(Exit::Fine)
+}
+
+fn change(args: &AlterArgs) -> TopicChange {
+    let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };
+    let (set, unset) = (args.configs.clone(), args.unset.clone());
+    let change = TopicChange { name: args.name.clone(), set, unset, dry_run };
+    args.settings.iter().fold(change, |change, wish| match wish {
+        Wish::Set(name, value) => change.set(name, value),
+        Wish::Unset(name) => change.unset(name),
+    })
+}
+
+const CHANGE_COLUMNS: &[Column] =
+    &[Column::words("SETTING"), Column::words("BEFORE"), Column::words("AFTER")];
+
+fn alteration(name: &str, altered: &AlterTopicResponse, dry_run: DryRun) -> Page {
+    let mut page = Page::describe("hw.topic.alter/1", name);
+    let title = match (dry_run, altered.changes.is_empty()) {
+        (_, true) => "Nothing to change in",
+        (DryRun::Yes, false) => "Would change",
+        (DryRun::No, false) => "Changed",
+    };
+    page.fact(title, name);
+    page.field("name", name);
+    page.field("id", altered.id.to_string());
+    page.field("changed", dry_run == DryRun::No && !altered.changes.is_empty());
+    let row = |SettingChange { name, before, after }: &SettingChange| {
+        let shown = |value: &Option<String>| match (value, ConfigKey::named(name)) {
+            (Some(value), _) => value.clone(),
+            (None, Some(key)) => format!("{} (default)", key.default),
+            (None, None) => "(default)".to_owned(),
+        };
+        Row {
+            name: name.clone(),
+            cells: vec![name.clone(), shown(before), shown(after)],
+            value: json!({"name": name, "before": before, "after": after}),
+        }
+    };
+    let rows = altered.changes.iter().map(row).collect();
+    page.rows = Some(Rows { field: "changes", columns: CHANGE_COLUMNS, rows });
+    page
+}
+
+/// A setting's value and where it comes from.
+struct Sourced {
+    key: &'static ConfigKey,
+    value: String,
+    source: &'static str,
+}
+
+/// All settings of a topic, sorted by name.
+fn sourced(detail: &TopicDetail) -> Vec<Sourced> {
+    let replicas = detail.partitions.iter().map(|p| p.replicas.len()).max().unwrap_or(0);
+    let one = |key: &'static ConfigKey| {
+        let given = detail.configs.iter().find(|(name, _)| name == key.name);
+        match given {
+            Some((_, value)) => Sourced { key, value: value.clone(), source: "topic" },
+            None => Sourced { key, value: key.default_for(replicas).into(), source: "default" },
+        }
+    };
+    TOPIC_SETTINGS.iter().map(one).collect()
+}
+
+fn value(Sourced { key, value, source }: &Sourced) -> Value {
+    json!({"name": key.name, "value": value, "source": source, "default": key.default})
+}
+
+/// Adds all settings with their sources to a topic's description.
+pub fn describe_settings(detail: &TopicDetail, page: &mut Page) {
+    let settings = sourced(detail);
+    for Sourced { key, value, source } in &settings {
+        page.fact(key.name, format!("{value} ({source})"));
+    }
+    page.field("settings", settings.iter().map(value).collect::<Vec<_>>());
+}
+
+const SETTING_COLUMNS: &[Column] = &[
+    Column::words("SETTING"),
+    Column::words("VALUE"),
+    Column::words("SOURCE"),
+    Column::words("TAKES").wide(),
+    Column::words("DESCRIPTION").wide(),
+];
+
+fn settings_page(name: &str, detail: &TopicDetail) -> Page {
+    let mut page = Page::describe("hw.topic.settings/1", name);
+    page.field("name", name);
+    let row = |sourced: Sourced| {
+        let value = value(&sourced);
+        let Sourced { key, value: text, source } = sourced;
+        let words = [key.name, &text, source, key.values, key.description];
+        let cells = words.iter().map(|word| (*word).to_owned()).collect();
+        Row { name: key.name.to_owned(), cells, value }
+    };
+    let rows = sourced(detail).into_iter().map(row).collect();
+    page.rows = Some(Rows { field: "settings", columns: SETTING_COLUMNS, rows });
+    page
+}
+
+fn parse_wish(text: &str) -> Result<Wish, String> {
+    let shape = || format!("`{text}` is neither KEY=VALUE nor KEY-, such as retention.ms-");
+    if text.contains('=') {
+        return parse_setting(text).map(|(name, value)| Wish::Set(name, value));
+    }
+    let name = text.strip_suffix('-').filter(|name| !name.is_empty()).ok_or_else(shape)?;
+    Ok(Wish::Unset(name.to_owned()))
+}
+
+pub const EXAMPLES: &str = "\
+Examples:
+  hw topic alter orders                                     all settings and their sources
+  hw topic alter orders retention.ms=86400000 segment.ms-   set one, and take one back to its default
+  hw topic alter orders --config min.insync.replicas=2 --unset segment.bytes --dry-run
+
+All changes take effect at once on every broker, or none does. A smaller segment.bytes ends the
+segment that is being written; a larger one holds from the next segment on.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_client::TopicId;
+
+    use crate::output::Format;
+
+    fn text(page: &Page) -> String {
+        let mut out = Vec::new();
+        page.write(Format::Table, &mut out).expect("a vector");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_setting_is_set_or_taken_back() {
+        let set = Wish::Set("a.b".to_owned(), "-1".to_owned());
+        assert_eq!(parse_wish("a.b=-1"), Ok(set));
+        assert_eq!(parse_wish("a.b-"), Ok(Wish::Unset("a.b".to_owned())));
+        for wrong in ["a.b", "-", "=1"] {
+            assert!(parse_wish(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_shown_with_its_source() {
+        let configs = vec![("retention.ms".to_owned(), "5000".to_owned())];
+        let detail = TopicDetail { id: TopicId::CLUSTER, configs, partitions: Vec::new() };
+        let page = settings_page("orders", &detail);
+        let text = text(&page);
+        assert!(text.contains("retention.ms             5000        topic"), "{text}");
+        assert!(text.contains("segment.bytes            268435456   default"), "{text}");
+        let settings = page.document()["settings"].as_array().map(Vec::len);
+        assert_eq!(settings, Some(TOPIC_SETTINGS.len()));
+    }
+
+    #[test]
+    fn a_difference_shows_defaults_as_such() {
+        let change = |name: &str, before: Option<&str>, after: Option<&str>| SettingChange {
+            name: name.to_owned(),
+            before: before.map(str::to_owned),
+            after: after.map(str::to_owned),
+        };
+        let changes = vec![change("retention.ms", None, Some("5000"))];
+        let altered = AlterTopicResponse { id: TopicId::CLUSTER, changes };
+        let shown = text(&alteration("orders", &altered, DryRun::Yes));
+        assert!(shown.contains("Would change"), "{shown}");
+        assert!(shown.contains("retention.ms  604800000 (default)  5000"), "{shown}");
+    }
+}

@@ -1,0 +1,157 @@
+//! Admin: changing what exists while it is in use.
+//!
+//! Any broker takes these and passes them on to the controller or tells who leads.
+
+use crate::ids::TopicId;
+use crate::native::admin::DryRun;
+use crate::native::coding;
+use crate::wire::{DecodeError, Reader, Writer};
+
+/// New values for settings of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlterTopicRequest {
+    /// The topic's name.
+    pub name: String,
+    /// Settings to set, by name; an unknown name refuses the request.
+    pub set: Vec<(String, String)>,
+    /// Settings that go back to their defaults.
+    pub unset: Vec<String>,
+    /// Check everything and change nothing.
+    pub dry_run: DryRun,
+}
+
+/// What the request changed, or would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlterTopicResponse {
+    /// The topic's id.
+    pub id: TopicId,
+    /// The settings that are different now, sorted by name.
+    pub changes: Vec<SettingChange>,
+}
+
+/// One setting of a topic, before and after; `None` stands for the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingChange {
+    /// The setting's name.
+    pub name: String,
+    /// Its value before.
+    pub before: Option<String>,
+    /// Its value after.
+    pub after: Option<String>,
+}
+
+impl SettingChange {
+    /// Whether settings given by name are as they are after this change.
+    pub fn is_in(&self, configs: &[(String, String)]) -> bool {
+        let value = configs.iter().find(|(name, _)| *name == self.name).map(|(_, value)| value);
+        value == self.after.as_ref()
+    }
+}
+
+impl AlterTopicRequest {
+    /// Writes the body.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.text(&self.name);
+        coding::put_pairs(writer, &self.set);
+        writer.list(&self.unset, |writer, name| writer.text(name));
+        coding::put_flag(writer, self.dry_run == DryRun::Yes);
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<AlterTopicRequest, DecodeError> {
+        coding::open_request(reader, "a request to alter a topic")?;
+        let request = AlterTopicRequest {
+            name: reader.text("a topic name")?,
+            set: coding::pairs(reader)?,
+            unset: reader.list("settings", 1, |reader| reader.text("a setting's name"))?,
+            dry_run: dry_run(reader)?,
+        };
+        reader.tagged_fields()?;
+        Ok(request)
+    }
+}
+
+impl AlterTopicResponse {
+    /// Writes the body.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.u128(self.id.0.as_u128());
+        writer.list(&self.changes, |writer, change| {
+            writer.text(&change.name);
+            writer.optional(change.before.as_deref(), Writer::text);
+            writer.optional(change.after.as_deref(), Writer::text);
+        });
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<AlterTopicResponse, DecodeError> {
+        reader.within("an altered topic's answer");
+        let value = |reader: &mut Reader<'_>| {
+            reader.optional("a value", |reader| reader.text("a setting's value"))
+        };
+        let response = AlterTopicResponse {
+            id: coding::topic_id(reader)?,
+            changes: reader.list("changes", 3, |reader| {
+                let name = reader.text("a setting's name")?;
+                Ok(SettingChange { name, before: value(reader)?, after: value(reader)? })
+            })?,
+        };
+        reader.tagged_fields()?;
+        Ok(response)
+    }
+}
+
+fn dry_run(reader: &mut Reader<'_>) -> Result<DryRun, DecodeError> {
+    Ok(if coding::flag(reader, "a dry-run flag")? { DryRun::Yes } else { DryRun::No })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    macro_rules! comes_back {
+        ($message:expr, $type:ident) => {
+            let (message, mut writer) = ($message, Writer::new());
+            message.encode(&mut writer);
+            let bytes = writer.finish();
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!($type::decode(&mut reader), Ok(message));
+            prop_assert!(reader.end().is_ok());
+        };
+    }
+
+    fn change() -> impl Strategy<Value = SettingChange> {
+        let value = || proptest::option::of(".*");
+        (".*", value(), value()).prop_map(|(name, before, after)| SettingChange {
+            name,
+            before,
+            after,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn changes_of_topics_come_back(
+            name in ".*", set in vec((".*", ".*"), 0..4), unset in vec(".*", 0..4), id: u128,
+            changes in vec(change(), 0..4),
+        ) {
+            for dry_run in [DryRun::Yes, DryRun::No] {
+                let (name, set, unset) = (name.clone(), set.clone(), unset.clone());
+                comes_back!(AlterTopicRequest { name, set, unset, dry_run }, AlterTopicRequest);
+            }
+            let id = TopicId(Uuid::from_u128(id));
+            comes_back!(AlterTopicResponse { id, changes }, AlterTopicResponse);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..256)) {
+            let _ = AlterTopicRequest::decode(&mut Reader::new(&bytes));
+            let _ = AlterTopicResponse::decode(&mut Reader::new(&bytes));
+        }
+    }
+}
