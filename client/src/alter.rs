@@ -1,7 +1,9 @@
 //! Changing topics that are in use.
 
 use highwater_protocol::native::admin::DryRun;
-use highwater_protocol::native::alter::{AlterTopicRequest, AlterTopicResponse};
+use highwater_protocol::native::alter::{
+    AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+};
 
 use crate::admin::Admin;
 use crate::error::Error;
@@ -54,5 +56,23 @@ impl Admin {
     pub async fn alter_topic(&self, change: TopicChange) -> Result<AlterTopicResponse, Error> {
         let TopicChange { name, set, unset, dry_run } = change;
         self.change(&AlterTopicRequest { name, set, unset, dry_run }).await
+    }
+
+    /// Adds partitions until the topic has `partitions` in all, or only checks that it could be
+    /// done. Keys go to other partitions than before from then on: producers and readers that
+    /// run learn of the new ones with their next metadata (`metadata_age_max`).
+    ///
+    /// # Errors
+    /// `Refused` with `InvalidPartitions` where the topic has more, or `InvalidReplicationFactor`
+    /// where too few brokers are alive; `UnknownTopic`; otherwise with outcome unknown where the
+    /// answer was lost.
+    pub async fn create_partitions(
+        &self,
+        topic: &str,
+        partitions: u32,
+        dry_run: DryRun,
+    ) -> Result<CreatePartitionsResponse, Error> {
+        let name = topic.to_owned();
+        self.change(&CreatePartitionsRequest { name, partitions, dry_run }).await
     }
 }

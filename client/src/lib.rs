@@ -59,7 +59,9 @@ pub use highwater_protocol::ids::{NodeId, Offset, PartitionId, Term, Timestamp, 
 pub use highwater_protocol::native::admin::{
     CreateTopicResponse, DescribePartitionResponse, DryRun, ReplicaRole, ReplicaStatus,
 };
-pub use highwater_protocol::native::alter::{AlterTopicResponse, SettingChange};
+pub use highwater_protocol::native::alter::{
+    AlterTopicResponse, CreatePartitionsResponse, SettingChange,
+};
 pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};
 pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};
 pub use highwater_protocol::native::produce::{AckMode, Receipt};

@@ -31,7 +31,8 @@ impl Api {
             }
             other @ (CommandReply::Registered
             | CommandReply::TopicDeleted { .. }
-            | CommandReply::TopicAltered(_)) => Err(not_the_answer(&other)),
+            | CommandReply::TopicAltered(_)
+            | CommandReply::PartitionsCreated(_)) => Err(not_the_answer(&other)),
         }
     }
 
@@ -46,7 +47,8 @@ impl Api {
             }
             other @ (CommandReply::Registered
             | CommandReply::TopicCreated(_)
-            | CommandReply::TopicAltered(_)) => Err(not_the_answer(&other)),
+            | CommandReply::TopicAltered(_)
+            | CommandReply::PartitionsCreated(_)) => Err(not_the_answer(&other)),
         }
     }
 

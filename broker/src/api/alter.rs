@@ -3,7 +3,9 @@
 use highwater_protocol::error::WireError;
 use highwater_protocol::ids::TopicId;
 use highwater_protocol::native::admin::DryRun;
-use highwater_protocol::native::alter::{AlterTopicRequest, AlterTopicResponse};
+use highwater_protocol::native::alter::{
+    AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+};
 
 use super::Api;
 use super::admin::{COMMAND_MAX, not_the_answer};
@@ -32,7 +34,33 @@ impl Api {
             }
             other @ (CommandReply::Registered
             | CommandReply::TopicCreated(_)
-            | CommandReply::TopicDeleted { .. }) => Err(not_the_answer(&other)),
+            | CommandReply::TopicDeleted { .. }
+            | CommandReply::PartitionsCreated(_)) => Err(not_the_answer(&other)),
+        }
+    }
+
+    /// Adds partitions to a topic, through the controller.
+    pub async fn create_partitions(
+        &self,
+        request: CreatePartitionsRequest,
+    ) -> Result<CreatePartitionsResponse, WireError> {
+        let (id, dry_run) = (self.topic_id(&request.name), request.dry_run);
+        match self.node.command(Command::CreatePartitions { id, request }, COMMAND_MAX).await? {
+            CommandReply::PartitionsCreated(created) => {
+                if dry_run == DryRun::No {
+                    let count = created.first.0 as usize + created.replicas.len();
+                    self.seen_here(|image| {
+                        let topic = image.topic(created.id);
+                        topic.is_none_or(|topic| topic.partitions.len() >= count)
+                    })
+                    .await;
+                }
+                Ok(created)
+            }
+            other @ (CommandReply::Registered
+            | CommandReply::TopicCreated(_)
+            | CommandReply::TopicDeleted { .. }
+            | CommandReply::TopicAltered(_)) => Err(not_the_answer(&other)),
         }
     }
 

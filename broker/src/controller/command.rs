@@ -8,7 +8,9 @@ use bytes::Bytes;
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{NodeId, TopicId};
 use highwater_protocol::native::admin::{CreateTopicRequest, CreateTopicResponse, DryRun};
-use highwater_protocol::native::alter::{AlterTopicRequest, AlterTopicResponse};
+use highwater_protocol::native::alter::{
+    AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+};
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
@@ -41,6 +43,13 @@ pub enum Command {
         /// What is wanted.
         request: AlterTopicRequest,
     },
+    /// Add partitions to a topic.
+    CreatePartitions {
+        /// Its id, where the broker that took the request knows it, as in `DeleteTopic`.
+        id: Option<TopicId>,
+        /// What is wanted.
+        request: CreatePartitionsRequest,
+    },
 }
 
 /// What became of a command.
@@ -57,6 +66,8 @@ pub enum CommandReply {
     },
     /// The topic has these settings, or would.
     TopicAltered(AlterTopicResponse),
+    /// The topic has these partitions more, or would.
+    PartitionsCreated(CreatePartitionsResponse),
 }
 
 impl Command {
@@ -83,6 +94,11 @@ impl Command {
                 put_id(*id, &mut out);
                 request.encode(&mut out);
             }
+            Command::CreatePartitions { id, request } => {
+                put_head(CREATE_PARTITIONS, &mut out);
+                put_id(*id, &mut out);
+                request.encode(&mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -103,6 +119,10 @@ impl Command {
                 ALTER_TOPIC => Command::AlterTopic {
                     id: get_id(input)?,
                     request: AlterTopicRequest::decode(input)?,
+                },
+                CREATE_PARTITIONS => Command::CreatePartitions {
+                    id: get_id(input)?,
+                    request: CreatePartitionsRequest::decode(input)?,
                 },
                 _ => return Ok(None),
             }))
@@ -131,6 +151,10 @@ impl CommandReply {
                 put_head(ALTER_TOPIC, &mut out);
                 altered.encode(&mut out);
             }
+            CommandReply::PartitionsCreated(created) => {
+                put_head(CREATE_PARTITIONS, &mut out);
+                created.encode(&mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -149,6 +173,9 @@ impl CommandReply {
                     CommandReply::TopicDeleted { id: TopicId(Uuid::from_u128(input.u128()?)) }
                 }
                 ALTER_TOPIC => CommandReply::TopicAltered(AlterTopicResponse::decode(input)?),
+                CREATE_PARTITIONS => {
+                    CommandReply::PartitionsCreated(CreatePartitionsResponse::decode(input)?)
+                }
                 _ => return Ok(None),
             }))
         })
@@ -228,10 +255,11 @@ const REGISTER: u16 = 1;
 const CREATE_TOPIC: u16 = 2;
 const DELETE_TOPIC: u16 = 3;
 const ALTER_TOPIC: u16 = 20;
+const CREATE_PARTITIONS: u16 = 21;
 
 #[cfg(test)]
 mod tests {
-    use highwater_protocol::ids::{DirectoryId, Incarnation};
+    use highwater_protocol::ids::{DirectoryId, Incarnation, PartitionId};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -269,6 +297,14 @@ mod tests {
                     dry_run: DryRun::Yes,
                 },
             },
+            Command::CreatePartitions {
+                id: None,
+                request: CreatePartitionsRequest {
+                    name: "orders".into(),
+                    partitions: 24,
+                    dry_run: DryRun::No,
+                },
+            },
         ]
     }
 
@@ -283,11 +319,14 @@ mod tests {
     fn replies_are_read_as_they_were_written() {
         let id = TopicId(Uuid::from_u128(7));
         let replicas = vec![vec![NodeId(1), NodeId(2)], vec![NodeId(2)]];
+        let first = PartitionId(3);
+        let added = CreatePartitionsResponse { id, first, replicas: replicas.clone() };
         for reply in [
             CommandReply::Registered,
             CommandReply::TopicCreated(CreateTopicResponse { id, replicas }),
             CommandReply::TopicDeleted { id },
             CommandReply::TopicAltered(AlterTopicResponse { id, changes: Vec::new() }),
+            CommandReply::PartitionsCreated(added),
         ] {
             assert_eq!(CommandReply::decode(&reply.encode()), Ok(reply));
         }

@@ -45,6 +45,7 @@ impl Controller {
             Command::CreateTopic { id, request } => create_topic(image, id, &request),
             Command::DeleteTopic { name, id } => delete_topic(image, &name, id),
             Command::AlterTopic { id, request } => alter::settings(image, id, &request),
+            Command::CreatePartitions { id, request } => alter::partitions(image, id, &request),
         }
     }
 

@@ -14,7 +14,7 @@ use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::native::admin::{
     CreateTopicRequest, DeleteTopicRequest, DescribePartitionRequest, TrimPartitionRequest,
 };
-use highwater_protocol::native::alter::AlterTopicRequest;
+use highwater_protocol::native::alter::{AlterTopicRequest, CreatePartitionsRequest};
 use highwater_protocol::native::fetch::{FetchRequest, FetchResponse, ListOffsetsRequest};
 use highwater_protocol::native::frame::{
     AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_answer,
@@ -119,6 +119,9 @@ impl Calls {
             ApiKey::AlterTopic => {
                 self.alter_topic(correlation, whole(&body, AlterTopicRequest::decode)?)
             }
+            ApiKey::CreatePartitions => {
+                self.create_partitions(correlation, whole(&body, CreatePartitionsRequest::decode)?)
+            }
         })
     }
 
@@ -150,6 +153,18 @@ impl Calls {
         let calls = self.clone();
         Box::pin(async move {
             let result = calls.api.alter_topic(request).await;
+            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+        })
+    }
+
+    fn create_partitions(
+        &self,
+        correlation: CorrelationId,
+        request: CreatePartitionsRequest,
+    ) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.create_partitions(request).await;
             calls.answer(correlation, result, |answer, writer| answer.encode(writer))
         })
     }
@@ -208,7 +223,8 @@ impl Calls {
             | ApiKey::DeleteTopic
             | ApiKey::DescribePartition
             | ApiKey::TrimPartition
-            | ApiKey::AlterTopic => &self.metrics.requests_admin,
+            | ApiKey::AlterTopic
+            | ApiKey::CreatePartitions => &self.metrics.requests_admin,
         };
         counter.bump();
     }

@@ -6,7 +6,9 @@ use highwater_protocol::native::admin::{
     CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest, DescribePartitionRequest,
     DescribePartitionResponse, TrimPartitionRequest, TrimPartitionResponse,
 };
-use highwater_protocol::native::alter::{AlterTopicRequest, AlterTopicResponse};
+use highwater_protocol::native::alter::{
+    AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+};
 use highwater_protocol::native::fetch::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
 };
@@ -141,6 +143,8 @@ calls! {
         |request| format!("trim partition {}", request.partition.partition);
     AlterTopicRequest, AlterTopic, AlterTopicResponse,
         |request| format!("alter topic {}", request.name);
+    CreatePartitionsRequest, CreatePartitions, CreatePartitionsResponse,
+        |request| format!("add partitions to topic {}", request.name);
 }
 
 macro_rules! responses {
@@ -159,6 +163,7 @@ macro_rules! responses {
 responses! {
     HelloResponse Receipt MetadataResponse ListOffsetsResponse CreateTopicResponse
     DescribePartitionResponse TrimPartitionResponse AlterTopicResponse
+    CreatePartitionsResponse
 }
 
 impl Response for FetchResponse {

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
 use crate::client::Core;
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::metadata::TopicShape;
+use crate::metadata::{Snapshot, TopicShape};
 use crate::partitioner::{Sticky, partition_for_key};
 use crate::record::{Record, RecordMetadata, TopicName};
 use crate::retry;
@@ -348,6 +348,28 @@ impl Shared {
         let topic = Arc::new(TopicQueues { shape, queues, sticky });
         topics.insert(name.clone(), topic.clone());
         topic
+    }
+
+    /// Gives topics that have got more partitions the queues for them.
+    fn grow_topics(&self, snapshot: &Snapshot) {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        for (name, topic) in topics.iter_mut() {
+            let Some(Ok(shape)) = snapshot.topic(name) else { continue };
+            let have = topic.shape.partitions;
+            if shape.id != topic.shape.id || shape.partitions <= have {
+                continue;
+            }
+            let mut all = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queues = topic.queues.clone();
+            for number in have..shape.partitions {
+                let partition = shape.partition(PartitionId(number));
+                let queue = Arc::new(Queue::new(name.clone(), partition, all.len()));
+                all.push(queue.clone());
+                queues.push(queue);
+            }
+            let sticky = Mutex::new(Sticky::new(shape.partitions, retry::seed()));
+            *topic = Arc::new(TopicQueues { shape, queues, sticky });
+        }
     }
 
     /// The next send looks the topic up anew.

@@ -131,6 +131,8 @@ impl Sender {
                 () = self.shared.announcements.wake.notified() => {}
                 changed = self.metadata.changed() => {
                     changed.expect("the core, which we hold, keeps the metadata");
+                    let snapshot = self.metadata.borrow().clone();
+                    self.shared.grow_topics(&snapshot);
                     self.pump_all();
                 }
                 () = sleep_until(timer), if timer.is_some() => {}

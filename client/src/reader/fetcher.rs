@@ -14,14 +14,14 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{NodeId, Offset, TopicPartition};
+use highwater_protocol::ids::{NodeId, Offset, PartitionId, TopicPartition};
 use highwater_protocol::native::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchedRecords, ListOffsetsRequest, OffsetAt,
 };
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::batch::{RecordBatch, Wanted};
-use super::{OutOfRange, ReaderConfig};
+use super::{OutOfRange, Partitions, ReaderConfig};
 use crate::client::{Core, again};
 use crate::error::Error;
 use crate::metadata::{Place, Snapshot};
@@ -147,6 +147,7 @@ impl Fetcher {
                 changed = self.metadata.changed() => {
                     changed.expect("the core, which we hold, keeps the metadata");
                     self.follow_leaders();
+                    self.follow_partitions();
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
                 () = self.output.closed() => return,
@@ -358,6 +359,28 @@ impl Fetcher {
             if matches!(position.state, State::Fetching { node, .. } if node != place.node) {
                 position.state = State::Idle;
             }
+        }
+    }
+
+    /// Who reads all partitions without end reads those that are added, too, and from their start:
+    /// nothing in them is older than this reader.
+    fn follow_partitions(&mut self) {
+        let all = match self.config.partitions {
+            Partitions::All => !self.config.until_end,
+            Partitions::Only(_) => false,
+        };
+        let Some(known) = self.positions.first().map(|position| position.partition.topic) else {
+            return;
+        };
+        let snapshot = self.metadata.borrow().clone();
+        let Some(Ok(shape)) = snapshot.topic(&self.config.topic) else { return };
+        if !all || shape.id != known {
+            return;
+        }
+        for number in self.positions.len() as u32..shape.partitions {
+            let partition = shape.partition(PartitionId(number));
+            let start = Offset(0);
+            self.positions.push(Position::new(Assignment { partition, start, end: None }));
         }
     }
 

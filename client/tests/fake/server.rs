@@ -132,7 +132,8 @@ impl Session {
             | ApiKey::DeleteTopic
             | ApiKey::DescribePartition
             | ApiKey::TrimPartition
-            | ApiKey::AlterTopic => {
+            | ApiKey::AlterTopic
+            | ApiKey::CreatePartitions => {
                 let error = WireError::new(ErrorCode::InvalidRequest, "not in the fake");
                 error_answer(id, &error)
             }

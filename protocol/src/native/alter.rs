@@ -2,7 +2,7 @@
 //!
 //! Any broker takes these and passes them on to the controller or tells who leads.
 
-use crate::ids::TopicId;
+use crate::ids::{NodeId, PartitionId, TopicId};
 use crate::native::admin::DryRun;
 use crate::native::coding;
 use crate::wire::{DecodeError, Reader, Writer};
@@ -38,6 +38,28 @@ pub struct SettingChange {
     pub before: Option<String>,
     /// Its value after.
     pub after: Option<String>,
+}
+
+/// More partitions for a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatePartitionsRequest {
+    /// The topic's name.
+    pub name: String,
+    /// How many partitions it is to have in all; with as many as it has, nothing happens.
+    pub partitions: u32,
+    /// Check everything and change nothing.
+    pub dry_run: DryRun,
+}
+
+/// The partitions that were added, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatePartitionsResponse {
+    /// The topic's id.
+    pub id: TopicId,
+    /// The first new partition.
+    pub first: PartitionId,
+    /// The replicas of each new partition in order, the preferred leader first.
+    pub replicas: Vec<Vec<NodeId>>,
 }
 
 impl SettingChange {
@@ -102,6 +124,50 @@ impl AlterTopicResponse {
     }
 }
 
+impl CreatePartitionsRequest {
+    /// Writes the body.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.text(&self.name);
+        writer.u32(self.partitions);
+        coding::put_flag(writer, self.dry_run == DryRun::Yes);
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<CreatePartitionsRequest, DecodeError> {
+        coding::open_request(reader, "a request for partitions")?;
+        let request = CreatePartitionsRequest {
+            name: reader.text("a topic name")?,
+            partitions: reader.u32()?,
+            dry_run: dry_run(reader)?,
+        };
+        reader.tagged_fields()?;
+        Ok(request)
+    }
+}
+
+impl CreatePartitionsResponse {
+    /// Writes the body.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.u128(self.id.0.as_u128());
+        writer.u32(self.first.0);
+        writer.list(&self.replicas, |writer, nodes| coding::put_nodes(writer, nodes));
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<CreatePartitionsResponse, DecodeError> {
+        reader.within("an answer with new partitions");
+        let response = CreatePartitionsResponse {
+            id: coding::topic_id(reader)?,
+            first: PartitionId(reader.u32()?),
+            replicas: reader.list("partitions", 1, coding::nodes)?,
+        };
+        reader.tagged_fields()?;
+        Ok(response)
+    }
+}
+
 fn dry_run(reader: &mut Reader<'_>) -> Result<DryRun, DecodeError> {
     Ok(if coding::flag(reader, "a dry-run flag")? { DryRun::Yes } else { DryRun::No })
 }
@@ -146,12 +212,19 @@ mod tests {
             }
             let id = TopicId(Uuid::from_u128(id));
             comes_back!(AlterTopicResponse { id, changes }, AlterTopicResponse);
+            let (partitions, dry_run, first) = (9, DryRun::Yes, PartitionId(6));
+            let wish = CreatePartitionsRequest { name, partitions, dry_run };
+            comes_back!(wish, CreatePartitionsRequest);
+            let replicas = vec![vec![NodeId(1), NodeId(2)], vec![NodeId(2)]];
+            comes_back!(CreatePartitionsResponse { id, first, replicas }, CreatePartitionsResponse);
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..256)) {
             let _ = AlterTopicRequest::decode(&mut Reader::new(&bytes));
             let _ = AlterTopicResponse::decode(&mut Reader::new(&bytes));
+            let _ = CreatePartitionsRequest::decode(&mut Reader::new(&bytes));
+            let _ = CreatePartitionsResponse::decode(&mut Reader::new(&bytes));
         }
     }
 }

@@ -39,6 +39,8 @@ pub enum ApiKey {
     TrimPartition,
     /// Change the settings of a topic.
     AlterTopic = 12,
+    /// Add partitions to a topic.
+    CreatePartitions = 13,
 }
 
 impl ApiKey {
@@ -54,6 +56,7 @@ impl ApiKey {
         ApiKey::DescribePartition,
         ApiKey::TrimPartition,
         ApiKey::AlterTopic,
+        ApiKey::CreatePartitions,
     ];
 
     /// The number on the wire.

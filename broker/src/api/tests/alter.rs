@@ -2,7 +2,7 @@
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::admin::DryRun;
-use highwater_protocol::native::alter::AlterTopicRequest;
+use highwater_protocol::native::alter::{AlterTopicRequest, CreatePartitionsRequest};
 use highwater_protocol::native::produce::AckMode;
 
 use super::rig::{Rig, batch, eventually, led_topic, partition, produce, topic, within};
@@ -50,5 +50,30 @@ async fn settings_change_on_every_broker_at_once_and_outlive_a_restart() {
         let config = image.topic(id).expect("kept").config;
         assert_eq!((config.message_bytes_max, config.segment_bytes), (9_000, 1 << 20));
     }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_added_led_and_written_while_the_others_go_on() {
+    let mut rig = Rig::start(3).await;
+    let id = within(rig.api(1).create_topic(topic("orders", 2, 3))).await.expect("made").id;
+    led_topic(rig.api(1), "orders").await;
+    let name = "orders".to_string();
+    let request = CreatePartitionsRequest { name, partitions: 6, dry_run: DryRun::No };
+    let added = within(rig.api(2).create_partitions(request.clone())).await.expect("fine");
+    assert_eq!((added.first.0, added.replicas.len()), (2, 4));
+    let detail = led_topic(rig.api(2), "orders").await;
+    assert_eq!(detail.partitions.len(), 6);
+    for info in detail.partitions {
+        let leader = info.leader.expect("led").0;
+        let number = info.partition.0;
+        let orders = partition(id, number);
+        eventually(async || {
+            produce(rig.api(leader), orders, AckMode::Sync, batch(&["a"])).await.ok()
+        })
+        .await;
+    }
+    let again = within(rig.api(3).create_partitions(request)).await.expect("has as many");
+    assert!(again.replicas.is_empty());
     rig.stop().await;
 }

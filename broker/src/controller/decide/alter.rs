@@ -1,17 +1,23 @@
 //! Deciding on changes of topics that exist.
 //!
-//! A change of settings is one record with all settings that the topic has then, so whoever asks
+//! Partitions are named by how many there are to be in all; none ever goes away. A change of settings is one record with all settings that the topic has then, so whoever asks
 //! again after a lost answer finds nothing left to change.
 
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionId, TopicId};
 use highwater_protocol::native::admin::DryRun;
-use highwater_protocol::native::alter::{AlterTopicRequest, AlterTopicResponse, SettingChange};
+use highwater_protocol::native::alter::{
+    AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    SettingChange,
+};
 
-use super::{Decision, check_insync, existing};
+use super::{
+    CLUSTER_PARTITIONS_MAX, Decision, TOPIC_PARTITIONS_MAX, check_insync, existing, placed,
+};
 use crate::controller::command::CommandReply;
 use crate::controller::config::{self, FlushMode, TopicConfig};
 use crate::controller::image::{ClusterImage, Topic};
+use crate::controller::placement::{self, Wanted};
 use crate::controller::record::MetadataRecord;
 
 /// Sets and unsets settings, all or none.
@@ -107,13 +113,73 @@ fn differences(before: &[(String, String)], after: &[(String, String)]) -> Vec<S
     names.into_iter().filter_map(change).collect()
 }
 
+/// Adds partitions until the topic has as many as are wanted.
+pub(super) fn partitions(
+    image: &ClusterImage,
+    id: Option<TopicId>,
+    request: &CreatePartitionsRequest,
+) -> Result<Decision, WireError> {
+    let topic = existing(image, &request.name, id)?;
+    let first = PartitionId(topic.partitions.len() as u32);
+    let more = check_count(image, topic, request.partitions)?;
+    let answer = |replicas| {
+        let created = CreatePartitionsResponse { id: topic.id, first, replicas };
+        CommandReply::PartitionsCreated(created)
+    };
+    if more == 0 {
+        return Ok((Vec::new(), answer(Vec::new())));
+    }
+    let candidates = placement::candidates(image);
+    let replication = topic.partitions.iter().map(Vec::len).max().unwrap_or(1);
+    if candidates.len() < replication {
+        let why = format!(
+            "topic {} has {replication} replicas of each partition, but only {} brokers are alive; \
+             start the others and try again",
+            topic.name,
+            candidates.len()
+        );
+        return Err(WireError::new(ErrorCode::InvalidReplicationFactor, why));
+    }
+    let wanted = Wanted { topic: topic.id, first, partitions: more, replication };
+    let replicas = placement::assign(wanted, &candidates);
+    let partitions = placed(image, &replicas);
+    let records = match request.dry_run {
+        DryRun::Yes => Vec::new(),
+        DryRun::No => {
+            vec![MetadataRecord::CreatePartitions { topic: topic.id, first, partitions }]
+        }
+    };
+    Ok((records, answer(replicas)))
+}
+
+/// How many partitions the topic lacks of those wanted.
+fn check_count(image: &ClusterImage, topic: &Topic, wanted: u32) -> Result<usize, WireError> {
+    let (name, have, total) = (&topic.name, topic.partitions.len(), image.partitions());
+    let why = if (wanted as usize) < have {
+        format!(
+            "topic {name} has {have} partitions, and none of them can be removed; make a topic with \
+             {wanted} and move the records there"
+        )
+    } else if wanted > TOPIC_PARTITIONS_MAX {
+        format!("topic {name} cannot have {wanted} partitions; {TOPIC_PARTITIONS_MAX} are the most")
+    } else if total - have + wanted as usize > CLUSTER_PARTITIONS_MAX {
+        format!(
+            "topic {name} cannot have {wanted} partitions: the cluster has {total} and takes no more \
+             than {CLUSTER_PARTITIONS_MAX}"
+        )
+    } else {
+        return Ok(wanted as usize - have);
+    };
+    Err(WireError::new(ErrorCode::InvalidPartitions, why))
+}
+
 #[cfg(test)]
 mod tests {
-    use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId};
+    use highwater_protocol::ids::{DirectoryId, Incarnation, NodeId};
     use uuid::Uuid;
 
     use super::*;
-    use crate::controller::record::PlacedReplica;
+    use crate::controller::record::{BrokerRegistration, PlacedReplica};
 
     const ID: TopicId = TopicId(Uuid::from_u128(7));
 
@@ -212,5 +278,59 @@ mod tests {
         let wish = request(&[("retention.ms", "9000")], &[]);
         let error = settings(&image(&[]), other, &wish).expect_err("another topic");
         assert_eq!(error.code, ErrorCode::UnknownTopicOrPartition);
+    }
+
+    fn wish(partitions: u32, dry_run: DryRun) -> CreatePartitionsRequest {
+        CreatePartitionsRequest { name: "orders".into(), partitions, dry_run }
+    }
+
+    fn with_brokers(count: u32) -> ClusterImage {
+        let mut image = image(&[]);
+        for node in 1..=count {
+            let registration = BrokerRegistration {
+                node: NodeId(node),
+                incarnation: Incarnation(1),
+                directory: DirectoryId(Uuid::nil()),
+                rack: None,
+                client_address: format!("b{node}:1"),
+                peer_address: format!("b{node}:1"),
+            };
+            image.apply(&MetadataRecord::RegisterBroker(registration)).expect("fits");
+        }
+        image
+    }
+
+    #[test]
+    fn partitions_are_added_and_those_that_exist_stay_where_they_are() {
+        let mut image = with_brokers(4);
+        let before = image.topic(ID).expect("made above").partitions.clone();
+        let (none, _) = partitions(&image, None, &wish(4, DryRun::Yes)).expect("all is well");
+        assert_eq!(none, [], "a dry run");
+        let (records, reply) = partitions(&image, Some(ID), &wish(4, DryRun::No)).expect("fine");
+        let CommandReply::PartitionsCreated(created) = reply else { panic!("not it: {reply:?}") };
+        assert_eq!((created.first, created.replicas.len()), (PartitionId(1), 3));
+        for record in &records {
+            image.apply(record).expect("a decision fits the image it was made on");
+        }
+        let after = &image.topic(ID).expect("made above").partitions;
+        assert_eq!((after.len(), &after[..1]), (4, &before[..]));
+        assert!(after.iter().all(|replicas| replicas.len() == 3));
+        let (again, _) = partitions(&image, None, &wish(4, DryRun::No)).expect("a repetition");
+        assert_eq!(again, []);
+    }
+
+    #[test]
+    fn partitions_that_cannot_be_are_refused_with_the_reason() {
+        let mut image = with_brokers(3);
+        for record in partitions(&image, None, &wish(4, DryRun::No)).expect("fine").0 {
+            image.apply(&record).expect("a decision fits the image it was made on");
+        }
+        let refused = |image: &ClusterImage, count| {
+            let error = partitions(image, None, &wish(count, DryRun::No)).expect_err("a rule");
+            error.detail
+        };
+        assert!(refused(&image, 3).contains("none of them can be removed"));
+        assert!(refused(&image, 10_001).contains("10000 are the most"));
+        assert!(refused(&with_brokers(2), 4).contains("only 2 brokers are alive"));
     }
 }

@@ -1,17 +1,22 @@
-//! `hw topic alter`: changes the settings of a topic in use, and shows them with their sources.
+//! `hw topic alter`: changes the settings of a topic in use, shows them with their sources, and adds
+//! partitions.
 //!
 //! The broker checks everything and says what differs; all changes take effect, or none.
 
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anstream::{eprint, eprintln};
 use clap::Args;
 use highwater_client::{
-    AlterTopicResponse, ConfigKey, DryRun, SettingChange, TOPIC_SETTINGS, TopicChange, TopicDetail,
+    Admin, AlterTopicResponse, ConfigKey, CreatePartitionsResponse, DryRun, NodeId, SettingChange,
+    TOPIC_SETTINGS, TopicChange, TopicDetail,
 };
 use serde_json::{Value, json};
 
 use crate::cli::parse_setting;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
-use crate::output::{Column, Page, ReadOutput, Row, Rows};
+use crate::output::{Column, Page, ReadOutput, Row, Rows, ids, or_dash};
 
 #[derive(Debug, Args)]
 pub struct AlterArgs {
@@ -26,6 +31,13 @@ pub struct AlterArgs {
     /// A setting that goes back to its default; may be repeated
     #[arg(long, value_name = "KEY")]
     pub unset: Vec<String>,
+    /// How many partitions the topic is to have in all; they can be added, never removed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(conflicts_with_all = ["settings", "configs", "unset"])]
+    pub partitions: Option<u32>,
+    /// Do not ask before adding partitions
+    #[arg(long, short = 'y')]
+    pub yes: bool,
     /// Check everything, show what would change, change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -45,9 +57,18 @@ pub enum Wish {
 
 /// Changes what was named, or shows all settings.
 pub async fn run(args: AlterArgs, settings: &Settings) -> Result<Exit, Failure> {
+    if args.partitions.is_some() && !args.yes && !args.dry_run && !io::stdin().is_terminal() {
+        return Err(Failure::usage("adding partitions asks first, but there is no terminal")
+            .way_out("-y to add them without asking, --dry-run to see where they would go"));
+    }
     let admin = settings.connect().await?.admin();
     let change = change(&args);
     let dry_run = change.dry_run;
+    if let Some(count) = args.partitions {
+        let added = add_partitions(&admin, &args, count).await?;
+        addition(&args.name, &added, dry_run).print(args.output.format)?;
+        return Ok(Exit::Fine);
+    }
     if change.set.is_empty() && change.unset.is_empty() {
         let detail = admin.describe_topic(&args.name).await?;
         settings_page(&args.name, &detail).print(args.output.format)?;
@@ -56,6 +77,61 @@ pub async fn run(args: AlterArgs, settings: &Settings) -> Result<Exit, Failure> 
     let altered = admin.alter_topic(change).await?;
     alteration(&args.name, &altered, dry_run).print(args.output.format)?;
     Ok(Exit::Fine)
+}
+
+async fn add_partitions(
+    admin: &Admin,
+    args: &AlterArgs,
+    count: u32,
+) -> Result<CreatePartitionsResponse, Failure> {
+    let name = &args.name;
+    let plan = admin.create_partitions(name, count, DryRun::Yes).await?;
+    if plan.replicas.is_empty() || args.dry_run {
+        return Ok(plan);
+    }
+    let (first, more) = (plan.first.0, plan.replicas.len());
+    eprintln!("Adds {more} partitions to topic {name}, which has {first}. They cannot be removed.");
+    eprintln!(
+        "Most keys go to another partition from then on: the order of a key's records is kept \
+         before and after the change, but not across it."
+    );
+    if !args.yes {
+        eprint!("Add them? [y/N] ");
+        io::stderr().flush()?;
+        let mut typed = String::new();
+        io::stdin().lock().read_line(&mut typed)?;
+        if !matches!(typed.trim(), "y" | "Y" | "yes") {
+            return Err(Failure::new(Exit::Failed, "not confirmed; nothing was changed"));
+        }
+    }
+    Ok(admin.create_partitions(name, count, DryRun::No).await?)
+}
+
+const ADDED_COLUMNS: &[Column] =
+    &[Column::number("PARTITION"), Column::words("PREFERRED"), Column::words("REPLICAS")];
+
+fn addition(name: &str, added: &CreatePartitionsResponse, dry_run: DryRun) -> Page {
+    let mut page = Page::describe("hw.topic.partitions/1", name);
+    let title = match (dry_run, added.replicas.is_empty()) {
+        (_, true) => "Nothing to add to",
+        (DryRun::Yes, false) => "Would add to",
+        (DryRun::No, false) => "Added to",
+    };
+    page.fact(title, name);
+    page.field("name", name);
+    page.field("id", added.id.to_string());
+    page.field("changed", dry_run == DryRun::No && !added.replicas.is_empty());
+    let row = |(number, replicas): (u32, &Vec<NodeId>)| Row {
+        name: format!("{name}/{number}"),
+        cells: vec![number.to_string(), or_dash(replicas.first()), ids(replicas)],
+        value: json!({
+            "partition": number,
+            "replicas": replicas.iter().map(|node| node.0).collect::<Vec<_>>(),
+        }),
+    };
+    let rows = (added.first.0..).zip(&added.replicas).map(row).collect();
+    page.rows = Some(Rows { field: "partitions", columns: ADDED_COLUMNS, rows });
+    page
 }
 
 fn change(args: &AlterArgs) -> TopicChange {
@@ -169,6 +245,7 @@ Examples:
   hw topic alter orders                                     all settings and their sources
   hw topic alter orders retention.ms=86400000 segment.ms-   set one, and take one back to its default
   hw topic alter orders --config min.insync.replicas=2 --unset segment.bytes --dry-run
+  hw topic alter orders --partitions 24                     add partitions until there are 24
 
 All changes take effect at once on every broker, or none does. A smaller segment.bytes ends the
 segment that is being written; a larger one holds from the next segment on.";

@@ -129,7 +129,7 @@ pub enum TopicVerb {
     /// Delete the oldest records of a topic or of one of its partitions
     #[command(after_help = crate::trim::EXAMPLES)]
     Trim(crate::trim::TrimArgs),
-    /// Change the settings of a topic while it is in use
+    /// Change settings of a topic while it is in use, or add partitions to it
     #[command(visible_alias = "config", after_help = crate::alter::EXAMPLES)]
     Alter(crate::alter::AlterArgs),
 }
