@@ -23,7 +23,7 @@ use crate::retry::{self, Backoff};
 /// Administers a cluster; clones share the client's connections.
 #[derive(Clone)]
 pub struct Admin {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 /// A topic to create.
@@ -247,7 +247,11 @@ impl Admin {
         self.core.on_leader(partition, &ListOffsetsRequest { partition, at }).await
     }
 
-    async fn partition(&self, name: &str, number: PartitionId) -> Result<TopicPartition, Error> {
+    pub(crate) async fn partition(
+        &self,
+        name: &str,
+        number: PartitionId,
+    ) -> Result<TopicPartition, Error> {
         let name = TopicName::from(name);
         let shape = self.core.topic(&name, self.core.config.request_timeout).await?;
         shape.checked_partition(&name, number)

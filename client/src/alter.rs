@@ -3,9 +3,13 @@
 use highwater_protocol::native::admin::DryRun;
 use highwater_protocol::native::alter::{
     AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    TransferLeaderRequest,
 };
 
+use highwater_protocol::ids::{NodeId, PartitionId};
+
 use crate::admin::Admin;
+use crate::connection::HandedOver;
 use crate::error::Error;
 
 /// New values for settings of a topic: all of them take effect, or none.
@@ -74,5 +78,22 @@ impl Admin {
     ) -> Result<CreatePartitionsResponse, Error> {
         let name = topic.to_owned();
         self.change(&CreatePartitionsRequest { name, partitions, dry_run }).await
+    }
+
+    /// Hands the leadership of a partition to `to`, or to the replica that is furthest on. Later the
+    /// preferred replica may get it back by itself.
+    ///
+    /// # Errors
+    /// `Refused` with `InvalidRequest` where `to` has no replica in sync; `UnknownTopic`;
+    /// `TimedOut`, and then it may still happen.
+    pub async fn transfer_leader(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        to: Option<NodeId>,
+    ) -> Result<(), Error> {
+        let partition = self.partition(topic, partition).await?;
+        let request = TransferLeaderRequest { partition, to };
+        self.core.on_leader(partition, &request).await.map(|HandedOver| ())
     }
 }

@@ -8,6 +8,7 @@ use highwater_protocol::native::admin::{
     DescribePartitionRequest, DescribePartitionResponse, TrimPartitionRequest,
     TrimPartitionResponse,
 };
+use highwater_protocol::native::alter::TransferLeaderRequest;
 use highwater_protocol::native::fetch::{ListOffsetsRequest, ListOffsetsResponse, OffsetAt};
 use tokio::time::timeout;
 
@@ -63,6 +64,24 @@ impl Api {
         match self.ask_replica(request.partition, command).await? {
             AdminReply::Trimmed(log_start) => Ok(TrimPartitionResponse { log_start }),
             AdminReply::Description(_) | AdminReply::Done(_) => Err(not_the_answer()),
+        }
+    }
+
+    /// Hands the leadership of a partition that this broker leads to another replica.
+    pub async fn transfer_leader(&self, request: TransferLeaderRequest) -> Result<(), WireError> {
+        let TransferLeaderRequest { partition, to } = request;
+        let Led { route, view, reader: _ } = self.led_here(partition, None)?;
+        if let Some(to) = to.filter(|to| !view.in_sync.contains(to)) {
+            let why = format!(
+                "broker {to} cannot lead {}: it is not one of its in-sync replicas, which are on {:?}",
+                route.title(),
+                view.in_sync.iter().map(|node| node.0).collect::<Vec<_>>()
+            );
+            return Err(WireError::new(ErrorCode::InvalidRequest, why));
+        }
+        match self.ask_replica(partition, ReplicaCommand::TransferLeader(to)).await? {
+            AdminReply::Done(_) => Ok(()),
+            AdminReply::Description(_) | AdminReply::Trimmed(_) => Err(not_the_answer()),
         }
     }
 

@@ -14,7 +14,9 @@ use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::native::admin::{
     CreateTopicRequest, DeleteTopicRequest, DescribePartitionRequest, TrimPartitionRequest,
 };
-use highwater_protocol::native::alter::{AlterTopicRequest, CreatePartitionsRequest};
+use highwater_protocol::native::alter::{
+    AlterTopicRequest, CreatePartitionsRequest, TransferLeaderRequest,
+};
 use highwater_protocol::native::fetch::{FetchRequest, FetchResponse, ListOffsetsRequest};
 use highwater_protocol::native::frame::{
     AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_answer,
@@ -91,11 +93,7 @@ impl Calls {
                 })
             }
             ApiKey::ListOffsets => {
-                let request = whole(&body, ListOffsetsRequest::decode)?;
-                Box::pin(async move {
-                    let result = calls.api.list_offsets(request).await;
-                    calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-                })
+                self.list_offsets(correlation, whole(&body, ListOffsetsRequest::decode)?)
             }
             ApiKey::CreateTopic => {
                 let request = whole(&body, CreateTopicRequest::decode)?;
@@ -122,6 +120,17 @@ impl Calls {
             ApiKey::CreatePartitions => {
                 self.create_partitions(correlation, whole(&body, CreatePartitionsRequest::decode)?)
             }
+            ApiKey::TransferLeader => {
+                self.transfer_leader(correlation, whole(&body, TransferLeaderRequest::decode)?)
+            }
+        })
+    }
+
+    fn list_offsets(&self, correlation: CorrelationId, request: ListOffsetsRequest) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.list_offsets(request).await;
+            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
         })
     }
 
@@ -166,6 +175,18 @@ impl Calls {
         Box::pin(async move {
             let result = calls.api.create_partitions(request).await;
             calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+        })
+    }
+
+    fn transfer_leader(
+        &self,
+        correlation: CorrelationId,
+        request: TransferLeaderRequest,
+    ) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.transfer_leader(request).await;
+            calls.answer(correlation, result, |(), writer| writer.no_tagged_fields())
         })
     }
 
@@ -224,7 +245,8 @@ impl Calls {
             | ApiKey::DescribePartition
             | ApiKey::TrimPartition
             | ApiKey::AlterTopic
-            | ApiKey::CreatePartitions => &self.metrics.requests_admin,
+            | ApiKey::CreatePartitions
+            | ApiKey::TransferLeader => &self.metrics.requests_admin,
         };
         counter.bump();
     }

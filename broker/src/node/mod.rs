@@ -7,9 +7,10 @@
 //!
 //! Read in this order: `routes` (what is known of each partition), `reconcile` (what an image means
 //! for us), `follow` (from the log to the image), `ask` (how commands reach the controller),
-//! `controller_task` (deciding), then `register`, `leaders`, `retention`, `snapshot`, `strays`.
+//! `controller_task` (deciding), then `register`, `leaders`, `balance`, `retention`, `snapshot`, `strays`.
 
 mod ask;
+mod balance;
 mod controller_task;
 mod follow;
 mod leaders;
@@ -74,6 +75,9 @@ pub struct NodeOptions {
     /// The controller's log is begun anew with a whole image once it has this many records more than
     /// the image has.
     pub log_records_max: u64,
+    /// Leadership goes back to the preferred replica once that was in sync for this long; `None`
+    /// leaves it where it is.
+    pub leaders_return_after_ms: Option<u64>,
 }
 
 /// How far this broker is in taking part.
@@ -147,6 +151,7 @@ impl Node {
         inner.spawn(&mut tasks, "registers this broker", register);
         inner.spawn(&mut tasks, "looks for what need not be kept", retention::run(inner.clone()));
         inner.spawn(&mut tasks, "tells who leads", leaders::run(inner.clone()));
+        inner.spawn(&mut tasks, "gives leadership back", balance::run(inner.clone()));
         Ok(Node { inner, line, tasks: Arc::new(Mutex::new(tasks)) })
     }
 

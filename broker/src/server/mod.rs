@@ -209,6 +209,7 @@ fn node_options(config: &Config, data_dir: &DataDir) -> NodeOptions {
         peer_address: config.advertise.clone(),
         session_ms: SESSION_MS,
         log_records_max: LOG_RECORDS_MAX,
+        leaders_return_after_ms: Some(LEADERS_RETURN_AFTER_MS),
     }
 }
 
@@ -220,6 +221,8 @@ const PRODUCE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const HARD_RESERVE_PART: u64 = 4;
 /// About ten megabytes of the controller's log, read in a fraction of a second.
 const LOG_RECORDS_MAX: u64 = 50_000;
+/// Longer than a broker takes to find its feet, and than to be fenced.
+const LEADERS_RETURN_AFTER_MS: u64 = 10_000;
 const SESSION_MS: u64 = 3_000;
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(1);
 const PART_DEADLINE: Duration = Duration::from_secs(5);

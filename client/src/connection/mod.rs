@@ -20,7 +20,7 @@ use lane::Lane;
 pub(crate) use lane::{Answer, Reply};
 pub(crate) use pool::Pool;
 pub(crate) use tls::Identity;
-pub(crate) use wire::{Call, Deleted, Request, decode};
+pub(crate) use wire::{Call, Deleted, HandedOver, Request, decode};
 
 /// A live connection to one broker, or one that was live.
 pub(crate) struct Connection {

@@ -8,6 +8,7 @@ use highwater_protocol::native::admin::{
 };
 use highwater_protocol::native::alter::{
     AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    TransferLeaderRequest,
 };
 use highwater_protocol::native::fetch::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -51,6 +52,9 @@ pub(crate) trait Response: Sized {
 
 /// A topic was deleted; there is nothing more to say.
 pub(crate) struct Deleted;
+
+/// Leadership was handed over; there is nothing more to say.
+pub(crate) struct HandedOver;
 
 impl Request {
     /// A request that fits one piece.
@@ -145,6 +149,8 @@ calls! {
         |request| format!("alter topic {}", request.name);
     CreatePartitionsRequest, CreatePartitions, CreatePartitionsResponse,
         |request| format!("add partitions to topic {}", request.name);
+    TransferLeaderRequest, TransferLeader, HandedOver,
+        |request| format!("hand over partition {}", request.partition.partition);
 }
 
 macro_rules! responses {
@@ -175,6 +181,12 @@ impl Response for FetchResponse {
 impl Response for Deleted {
     fn read(_: Bytes) -> Result<Deleted, DecodeError> {
         Ok(Deleted)
+    }
+}
+
+impl Response for HandedOver {
+    fn read(_: Bytes) -> Result<HandedOver, DecodeError> {
+        Ok(HandedOver)
     }
 }
 

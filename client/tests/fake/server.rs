@@ -133,7 +133,8 @@ impl Session {
             | ApiKey::DescribePartition
             | ApiKey::TrimPartition
             | ApiKey::AlterTopic
-            | ApiKey::CreatePartitions => {
+            | ApiKey::CreatePartitions
+            | ApiKey::TransferLeader => {
                 let error = WireError::new(ErrorCode::InvalidRequest, "not in the fake");
                 error_answer(id, &error)
             }

@@ -2,7 +2,7 @@
 //!
 //! Any broker takes these and passes them on to the controller or tells who leads.
 
-use crate::ids::{NodeId, PartitionId, TopicId};
+use crate::ids::{NodeId, PartitionId, TopicId, TopicPartition};
 use crate::native::admin::DryRun;
 use crate::native::coding;
 use crate::wire::{DecodeError, Reader, Writer};
@@ -60,6 +60,15 @@ pub struct CreatePartitionsResponse {
     pub first: PartitionId,
     /// The replicas of each new partition in order, the preferred leader first.
     pub replicas: Vec<Vec<NodeId>>,
+}
+
+/// A wish that another broker leads a partition; its leader carries it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferLeaderRequest {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// Who is to lead; `None` for the voter that is furthest on.
+    pub to: Option<NodeId>,
 }
 
 impl SettingChange {
@@ -168,6 +177,26 @@ impl CreatePartitionsResponse {
     }
 }
 
+impl TransferLeaderRequest {
+    /// Writes the body.
+    pub fn encode(&self, writer: &mut Writer) {
+        coding::put_partition(writer, self.partition);
+        writer.optional(self.to, |writer, node| writer.u32(node.0));
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<TransferLeaderRequest, DecodeError> {
+        coding::open_request(reader, "a request to hand over leadership")?;
+        let request = TransferLeaderRequest {
+            partition: coding::partition(reader)?,
+            to: reader.optional("a broker", coding::node)?,
+        };
+        reader.tagged_fields()?;
+        Ok(request)
+    }
+}
+
 fn dry_run(reader: &mut Reader<'_>) -> Result<DryRun, DecodeError> {
     Ok(if coding::flag(reader, "a dry-run flag")? { DryRun::Yes } else { DryRun::No })
 }
@@ -215,6 +244,10 @@ mod tests {
             let (partitions, dry_run, first) = (9, DryRun::Yes, PartitionId(6));
             let wish = CreatePartitionsRequest { name, partitions, dry_run };
             comes_back!(wish, CreatePartitionsRequest);
+            let partition = TopicPartition::new(id, first);
+            for to in [None, Some(NodeId(3))] {
+                comes_back!(TransferLeaderRequest { partition, to }, TransferLeaderRequest);
+            }
             let replicas = vec![vec![NodeId(1), NodeId(2)], vec![NodeId(2)]];
             comes_back!(CreatePartitionsResponse { id, first, replicas }, CreatePartitionsResponse);
         }
@@ -224,6 +257,7 @@ mod tests {
             let _ = AlterTopicRequest::decode(&mut Reader::new(&bytes));
             let _ = AlterTopicResponse::decode(&mut Reader::new(&bytes));
             let _ = CreatePartitionsRequest::decode(&mut Reader::new(&bytes));
+            let _ = TransferLeaderRequest::decode(&mut Reader::new(&bytes));
             let _ = CreatePartitionsResponse::decode(&mut Reader::new(&bytes));
         }
     }

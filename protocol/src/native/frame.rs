@@ -41,6 +41,8 @@ pub enum ApiKey {
     AlterTopic = 12,
     /// Add partitions to a topic.
     CreatePartitions = 13,
+    /// Hand the leadership of a partition to another broker.
+    TransferLeader = 14,
 }
 
 impl ApiKey {
@@ -57,6 +59,7 @@ impl ApiKey {
         ApiKey::TrimPartition,
         ApiKey::AlterTopic,
         ApiKey::CreatePartitions,
+        ApiKey::TransferLeader,
     ];
 
     /// The number on the wire.

@@ -47,6 +47,8 @@ pub struct Rig {
     dirs: BTreeMap<NodeId, TempDir>,
     pub brokers: BTreeMap<NodeId, Broker>,
     links: Vec<JoinHandle<()>>,
+    /// For brokers that are booted from now on.
+    pub leaders_return_after_ms: Option<u64>,
 }
 
 impl Rig {
@@ -59,6 +61,7 @@ impl Rig {
             dirs: all.map(dir).collect(),
             brokers: BTreeMap::new(),
             links: Vec::new(),
+            leaders_return_after_ms: None,
         };
         rig.boot(1).await;
         rig.all_serve().await;
@@ -133,6 +136,7 @@ impl Rig {
             peer_address: format!("broker-{me}:1"),
             session_ms: 3_000,
             log_records_max: 40,
+            leaders_return_after_ms: self.leaders_return_after_ms,
         }
     }
 

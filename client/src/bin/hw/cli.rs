@@ -195,6 +195,19 @@ pub enum PartitionVerb {
         #[command(flatten)]
         output: ReadOutput,
     },
+    /// Hand the leadership of a partition to another of its replicas
+    #[command(visible_alias = "transfer-leader", after_help = PARTITION_TRANSFER_EXAMPLES)]
+    Transfer(TransferArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct TransferArgs {
+    /// TOPIC/NUMBER, such as orders/3
+    #[arg(value_name = "TOPIC/P")]
+    pub partition: PartitionName,
+    /// The broker that is to lead [default: the replica that is furthest on]
+    #[arg(long, value_name = "BROKER")]
+    pub to: Option<u32>,
 }
 
 /// What can be wrong with a partition.
@@ -393,6 +406,13 @@ const PARTITION_DESCRIBE_EXAMPLES: &str = "\
 Examples:
   hw partition describe orders/3
   hw partition describe orders/3 -o yaml";
+const PARTITION_TRANSFER_EXAMPLES: &str = "\
+Examples:
+  hw partition transfer orders/3 --to 2
+  hw partition transfer orders/3
+
+Producers and readers follow by themselves. Ten seconds after the preferred replica (the first of the
+list) is in sync it gets the leadership back.";
 const CLUSTER_HEALTH_EXAMPLES: &str = "\
 Examples:
   hw cluster health

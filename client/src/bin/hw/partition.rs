@@ -2,11 +2,12 @@
 
 use anstream::eprintln;
 use highwater_client::{
-    Admin, DescribePartitionResponse, PartitionId, PartitionInfo, ReplicaRole, ReplicaStatus,
+    Admin, DescribePartitionResponse, NodeId, PartitionId, PartitionInfo, ReplicaRole,
+    ReplicaStatus,
 };
 use serde_json::json;
 
-use crate::cli::{PartitionName, PartitionVerb, Problem};
+use crate::cli::{PartitionName, PartitionVerb, Problem, TransferArgs};
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::human;
@@ -27,7 +28,23 @@ pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failu
             description(&partition, &seen).print(output.format)?;
             Ok(Exit::Fine)
         }
+        PartitionVerb::Transfer(args) => transfer(args, settings).await,
     }
+}
+
+async fn transfer(args: TransferArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let admin = settings.connect().await?.admin();
+    let TransferArgs { partition, to } = args;
+    let id = PartitionId(partition.partition);
+    let before = admin.describe_partition(&partition.topic, id).await?.leader;
+    admin.transfer_leader(&partition.topic, id, to.map(NodeId)).await?;
+    let after = admin.describe_partition(&partition.topic, id).await?.leader;
+    let (was, is) = (or_dash(before), or_dash(after));
+    match before == after {
+        true => eprintln!("{partition} is led by broker {is}, as before"),
+        false => eprintln!("{partition} is led by broker {is} now, before by broker {was}"),
+    }
+    Ok(Exit::Fine)
 }
 
 const LIST_COLUMNS: &[Column] = &[

@@ -1,0 +1,230 @@
+//! Gives leadership back: a broker that leads what another one is preferred for hands it over once
+//! that one was in sync for a while.
+//!
+//! Each leader decides for itself, from the image and what it knows of its followers, so nobody has
+//! to be asked and nothing is recorded. What must hold: leadership does not flap. The preferred replica
+//! must have been in sync and its broker alive through all of a wait, within one term of ours; each
+//! try doubles the wait for that partition, until none was needed for a long time; and few are handed
+//! over at once, because each costs its producers a moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_protocol::ids::{NodeId, Term, TopicPartition};
+use highwater_protocol::peer::LeaderNews;
+use tokio::time::{MissedTickBehavior, timeout};
+
+use super::Inner;
+use crate::controller::ClusterImage;
+use crate::raft::Millis;
+use crate::shard::event::ReplicaCommand;
+
+/// Runs until the node stops.
+pub(super) async fn run(node: Arc<Inner>) {
+    let Some(after_ms) = node.options.leaders_return_after_ms else { return };
+    let mut returns = Returns::new(node.options.me, after_ms);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            _ = look.tick() => {}
+        }
+        let now = node.shards.of(TopicPartition::CLUSTER).clock().now();
+        let due = returns.due(now, node.routes.led_here(), &node.image.load());
+        hand_over(&node, due).await;
+    }
+}
+
+async fn hand_over(node: &Inner, due: Vec<Return>) {
+    let asked: Vec<_> = due
+        .into_iter()
+        .filter_map(|Return { partition, to }| {
+            let command = ReplicaCommand::TransferLeader(Some(to));
+            // A shard that is too busy is asked again after a longer wait.
+            let reply = node.shards.of(partition).admin(partition, command).ok()?;
+            Some((partition, to, reply))
+        })
+        .collect();
+    for (partition, to, reply) in asked {
+        match timeout(HAND_OVER_MAX, reply).await {
+            Ok(Ok(Ok(_))) => tracing::info!(%partition, %to, "gave leadership back"),
+            Ok(Ok(Err(error))) => {
+                tracing::info!(%partition, %to, %error, "leadership was not taken back");
+            }
+            Ok(Err(_)) | Err(_) => {
+                tracing::info!(%partition, %to, "nobody said whether leadership was taken back");
+            }
+        }
+    }
+}
+
+/// A partition to hand over, and to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Return {
+    partition: TopicPartition,
+    to: NodeId,
+}
+
+/// What this broker leads in the place of others.
+struct Returns {
+    me: NodeId,
+    after_ms: u64,
+    /// Since when nothing spoke against handing a partition back.
+    ready: BTreeMap<TopicPartition, Ready>,
+    /// What was handed back, or tried, not long ago.
+    tried: BTreeMap<TopicPartition, Tried>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ready {
+    to: NodeId,
+    term: Term,
+    since: Millis,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tried {
+    at: Millis,
+    next_wait_ms: u64,
+}
+
+impl Returns {
+    fn new(me: NodeId, after_ms: u64) -> Returns {
+        Returns { me, after_ms, ready: BTreeMap::new(), tried: BTreeMap::new() }
+    }
+
+    /// What is to be handed back now; whoever asks carries it out.
+    fn due(&mut self, now: Millis, mut led: Vec<LeaderNews>, image: &ClusterImage) -> Vec<Return> {
+        led.sort_by_key(|news| news.partition);
+        let before = std::mem::take(&mut self.ready);
+        self.tried.retain(|_, tried| now.0.saturating_sub(tried.at.0) < FORGET_MS);
+        let mut due = Vec::new();
+        for LeaderNews { partition, term, in_sync } in led {
+            let Some(to) = preferred(partition, image, self.me).filter(|to| in_sync.contains(to))
+            else {
+                continue;
+            };
+            let fresh = Ready { to, term, since: now };
+            let known = before.get(&partition).filter(|known| (known.to, known.term) == (to, term));
+            let ready = known.copied().unwrap_or(fresh);
+            self.ready.insert(partition, ready);
+            let wait_ms =
+                self.tried.get(&partition).map_or(self.after_ms, |tried| tried.next_wait_ms);
+            let waited = now.0.saturating_sub(ready.since.0) >= wait_ms;
+            if waited && due.len() < AT_ONCE_MAX {
+                let next_wait_ms = (wait_ms * 2).min(WAIT_MS_MAX);
+                self.tried.insert(partition, Tried { at: now, next_wait_ms });
+                self.ready.insert(partition, fresh);
+                due.push(Return { partition, to });
+            }
+        }
+        due
+    }
+}
+
+/// The broker that should lead a partition, if it is another one and alive.
+fn preferred(partition: TopicPartition, image: &ClusterImage, me: NodeId) -> Option<NodeId> {
+    let topic = image.topic(partition.topic)?;
+    let first = topic.partitions.get(partition.partition.0 as usize)?.first()?;
+    let broker = image.broker(first.node)?;
+    (first.node != me && !broker.fenced).then_some(first.node)
+}
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const AT_ONCE_MAX: usize = 8;
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+/// However often it was in vain, another try comes within this time.
+const WAIT_MS_MAX: u64 = 600_000;
+/// After this long, the first wait is the short one again.
+const FORGET_MS: u64 = 3_600_000;
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::ids::{DirectoryId, Incarnation, PartitionId, TopicId};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::controller::MetadataRecord;
+    use crate::controller::record::{BrokerRegistration, PlacedReplica};
+
+    const TOPIC: TopicId = TopicId(Uuid::from_u128(7));
+    const ME: NodeId = NodeId(1);
+
+    /// Broker 2 is preferred for every partition, broker 1 has the other replica.
+    fn image(partitions: usize) -> ClusterImage {
+        let directory = DirectoryId(Uuid::nil());
+        let register = |node| {
+            MetadataRecord::RegisterBroker(BrokerRegistration {
+                node: NodeId(node),
+                incarnation: Incarnation(1),
+                directory,
+                rack: None,
+                client_address: String::new(),
+                peer_address: String::new(),
+            })
+        };
+        let place = |node| PlacedReplica { node: NodeId(node), directory };
+        let (name, configs) = ("orders".to_string(), Vec::new());
+        let (first, sets) = (PartitionId(0), vec![vec![place(2), place(1)]; partitions]);
+        let mut image = ClusterImage::default();
+        for record in [
+            register(1),
+            register(2),
+            MetadataRecord::CreateTopic { id: TOPIC, name, configs },
+            MetadataRecord::CreatePartitions { topic: TOPIC, first, partitions: sets },
+        ] {
+            image.apply(&record).expect("fits");
+        }
+        image
+    }
+
+    fn led(partitions: u32, term: u32, in_sync: &[u32]) -> Vec<LeaderNews> {
+        let news = |number| LeaderNews {
+            partition: TopicPartition::new(TOPIC, PartitionId(number)),
+            term: Term(term),
+            in_sync: in_sync.iter().copied().map(NodeId).collect(),
+        };
+        (0..partitions).rev().map(news).collect()
+    }
+
+    #[test]
+    fn leadership_goes_back_after_the_preferred_one_was_in_sync_for_a_while() {
+        let (image, mut returns) = (image(1), Returns::new(ME, 100));
+        let mut due = |now, in_sync: &[u32]| returns.due(Millis(now), led(1, 3, in_sync), &image);
+        assert_eq!(due(0, &[1, 2]), []);
+        assert_eq!(due(99, &[1]), [], "it fell behind, and the wait begins again");
+        assert_eq!(due(150, &[1, 2]), []);
+        assert_eq!(due(249, &[1, 2]), []);
+        let partition = TopicPartition::new(TOPIC, PartitionId(0));
+        assert_eq!(due(250, &[1, 2]), [Return { partition, to: NodeId(2) }]);
+    }
+
+    #[test]
+    fn each_try_makes_the_next_wait_longer_and_a_new_term_begins_it_anew() {
+        let (image, mut returns) = (image(1), Returns::new(ME, 100));
+        let mut tries = |now, term| returns.due(Millis(now), led(1, term, &[1, 2]), &image).len();
+        let seen: Vec<_> = [0, 100, 299, 300, 699, 700].map(|now| tries(now, 3)).into();
+        assert_eq!(seen, [0, 1, 0, 1, 0, 1]);
+        assert_eq!([1_500, 1_501].map(|now| tries(now, 3)), [1, 0]);
+        assert_eq!([2_000, 3_599, 3_600].map(|now| tries(now, 5)), [0, 0, 1]);
+        let later = 3_600 + FORGET_MS;
+        assert_eq!([later, later + 100].map(|now| tries(now, 7)), [0, 1], "all is forgotten");
+    }
+
+    #[test]
+    fn a_fenced_broker_gets_nothing_and_few_partitions_go_at_once() {
+        let (mut image, mut returns) = (image(20), Returns::new(ME, 100));
+        let mut due = |now, image: &ClusterImage| {
+            let due = returns.due(Millis(now), led(20, 3, &[1, 2]), image);
+            due.iter().map(|given| given.partition.partition.0).collect::<Vec<_>>()
+        };
+        assert_eq!(due(0, &image), []);
+        assert_eq!(due(100, &image), (0..8).collect::<Vec<_>>());
+        assert_eq!(due(150, &image), (8..16).collect::<Vec<_>>());
+        let fence = MetadataRecord::FenceBroker { node: NodeId(2), fenced: true };
+        image.apply(&fence).expect("fits");
+        assert_eq!(due(1_000, &image), []);
+    }
+}
