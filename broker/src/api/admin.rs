@@ -32,7 +32,8 @@ impl Api {
             other @ (CommandReply::Registered
             | CommandReply::TopicDeleted { .. }
             | CommandReply::TopicAltered(_)
-            | CommandReply::PartitionsCreated(_)) => Err(not_the_answer(&other)),
+            | CommandReply::PartitionsCreated(_)
+            | CommandReply::Moves(_)) => Err(not_the_answer(&other)),
         }
     }
 
@@ -48,7 +49,8 @@ impl Api {
             other @ (CommandReply::Registered
             | CommandReply::TopicCreated(_)
             | CommandReply::TopicAltered(_)
-            | CommandReply::PartitionsCreated(_)) => Err(not_the_answer(&other)),
+            | CommandReply::PartitionsCreated(_)
+            | CommandReply::Moves(_)) => Err(not_the_answer(&other)),
         }
     }
 

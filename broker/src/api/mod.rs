@@ -5,7 +5,7 @@
 //! connections or principals; nothing here decides what a shard or the controller decides.
 //!
 //! Read `produce` and `fetch` for the hot roads, `admission` for what is refused under load, then
-//! `metadata`, `partitions`, `admin`; `errors` has the words.
+//! `metadata`, `partitions`, `admin`, `moves`; `errors` has the words.
 
 mod admin;
 mod admission;
@@ -13,6 +13,7 @@ mod alter;
 mod errors;
 mod fetch;
 mod metadata;
+mod moves;
 mod partitions;
 mod produce;
 

@@ -11,9 +11,11 @@ use highwater_protocol::native::admin::{CreateTopicRequest, CreateTopicResponse,
 use highwater_protocol::native::alter::{
     AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
 };
+use highwater_protocol::native::moves::PlannedMove;
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
+use crate::controller::moves::{self, MoveCommand};
 use crate::controller::record::{BrokerRegistration, get_configs, put_configs};
 
 /// Something to be decided.
@@ -50,6 +52,8 @@ pub enum Command {
         /// What is wanted.
         request: CreatePartitionsRequest,
     },
+    /// Something about moves of replicas.
+    Moves(MoveCommand),
 }
 
 /// What became of a command.
@@ -68,6 +72,8 @@ pub enum CommandReply {
     TopicAltered(AlterTopicResponse),
     /// The topic has these partitions more, or would.
     PartitionsCreated(CreatePartitionsResponse),
+    /// The moves that the command was about.
+    Moves(Vec<PlannedMove>),
 }
 
 impl Command {
@@ -99,6 +105,10 @@ impl Command {
                 put_id(*id, &mut out);
                 request.encode(&mut out);
             }
+            Command::Moves(command) => {
+                put_head(command.kind(), &mut out);
+                command.encode(&mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -124,7 +134,7 @@ impl Command {
                     id: get_id(input)?,
                     request: CreatePartitionsRequest::decode(input)?,
                 },
-                _ => return Ok(None),
+                other => return Ok(MoveCommand::decode(other, input)?.map(Command::Moves)),
             }))
         })
     }
@@ -155,6 +165,10 @@ impl CommandReply {
                 put_head(CREATE_PARTITIONS, &mut out);
                 created.encode(&mut out);
             }
+            CommandReply::Moves(planned) => {
+                put_head(moves::MOVES_REPLY, &mut out);
+                moves::put_reply(planned, &mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -176,6 +190,7 @@ impl CommandReply {
                 CREATE_PARTITIONS => {
                     CommandReply::PartitionsCreated(CreatePartitionsResponse::decode(input)?)
                 }
+                moves::MOVES_REPLY => CommandReply::Moves(moves::get_reply(input)?),
                 _ => return Ok(None),
             }))
         })

@@ -15,6 +15,7 @@ use crate::controller::config::TopicConfig;
 use crate::controller::image::{ClusterImage, Topic};
 use crate::controller::liveness::{Heard, Sessions, Verdict};
 use crate::controller::placement::{self, Wanted};
+use crate::controller::reassign;
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
 use crate::raft::Millis;
 
@@ -46,10 +47,12 @@ impl Controller {
             Command::DeleteTopic { name, id } => delete_topic(image, &name, id),
             Command::AlterTopic { id, request } => alter::settings(image, id, &request),
             Command::CreatePartitions { id, request } => alter::partitions(image, id, &request),
+            Command::Moves(command) => reassign::decide(image, &command),
         }
     }
 
-    /// Whom to fence and whom to take back, from how long ago each broker was heard.
+    /// Whom to fence and whom to take back, from how long ago each broker was heard; and which of
+    /// the moves that wait begin.
     pub fn judge(
         &mut self,
         image: &ClusterImage,
@@ -58,7 +61,7 @@ impl Controller {
     ) -> Vec<MetadataRecord> {
         let verdicts = self.sessions.judge(now, image, heard);
         let record = |Verdict { node, fenced }| MetadataRecord::FenceBroker { node, fenced };
-        verdicts.into_iter().map(record).collect()
+        verdicts.into_iter().map(record).chain(reassign::start_waiting(image)).collect()
     }
 
     fn register(
@@ -243,7 +246,7 @@ fn existing<'a>(
 /// Replicas of each partition where none are asked for and there are as many brokers.
 const REPLICATION_DEFAULT: usize = 3;
 /// More replicas than this cost more than they save.
-const REPLICATION_MAX: usize = 7;
+pub(super) const REPLICATION_MAX: usize = 7;
 const TOPIC_PARTITIONS_MAX: u32 = 10_000;
 /// Every broker holds the image of all partitions, and news of all leaders flow every second.
 const CLUSTER_PARTITIONS_MAX: usize = 100_000;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId};
 
 use crate::controller::config::TopicConfig;
+use crate::controller::moves::{MoveRecord, TopicMoves};
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
 
 /// The cluster at one offset of the controller's log.
@@ -44,6 +45,8 @@ pub struct Topic {
     pub config: TopicConfig,
     /// The replicas of each partition, the preferred leader first.
     pub partitions: Vec<Vec<PlacedReplica>>,
+    /// Which of them move.
+    pub(super) moves: TopicMoves,
 }
 
 /// A record that does not fit the records before it.
@@ -84,6 +87,7 @@ impl ClusterImage {
                 Ok(())
             }
             MetadataRecord::AlterTopic { id, configs } => self.alter_topic(*id, configs),
+            MetadataRecord::Move(change) => self.move_replicas(change),
         }
     }
 
@@ -100,7 +104,14 @@ impl ClusterImage {
         let name: Arc<str> = name.into();
         self.names.insert(name.clone(), id);
         let configs = configs.to_vec();
-        let topic = Topic { id, name, configs, config, partitions: Vec::new() };
+        let topic = Topic {
+            id,
+            name,
+            configs,
+            config,
+            partitions: Vec::new(),
+            moves: TopicMoves::default(),
+        };
         self.topics.insert(id, Arc::new(topic));
         Ok(())
     }
@@ -147,6 +158,14 @@ impl ClusterImage {
         Ok(())
     }
 
+    fn move_replicas(&mut self, change: &MoveRecord) -> Result<(), Contradiction> {
+        let id = change.partition().topic;
+        let Some(topic) = self.topics.get_mut(&id) else {
+            return Err(contradiction(format!("topic {id} is moved, but does not exist")));
+        };
+        Arc::make_mut(topic).take_move(change).map_err(contradiction)
+    }
+
     fn delete_topic(&mut self, id: TopicId) {
         if let Some(topic) = self.topics.remove(&id) {
             self.names.remove(&topic.name);
@@ -183,6 +202,7 @@ impl ClusterImage {
                     partitions: topic.partitions.clone(),
                 });
             }
+            records.extend(topic.move_records().map(MetadataRecord::Move));
         }
         records.extend(self.deleted.iter().map(|id| MetadataRecord::DeleteTopic { id: *id }));
         records

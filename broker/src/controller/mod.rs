@@ -6,18 +6,22 @@
 //! in memory; a new leader gathers them anew and grants everyone a full session first.
 //!
 //! What must hold: a command is decided on an image that contains everything committed before; a
-//! decision that is not committed leaves no trace. Read `record`, `image`, then `decide`.
+//! decision that is not committed leaves no trace. Read `record`, `image`, `decide`, then
+//! `moves` and `reassign`.
 
 pub mod command;
 pub mod config;
 mod decide;
 pub mod image;
 pub mod liveness;
+pub mod moves;
 pub mod placement;
+mod reassign;
 pub mod record;
 
 pub use command::{Command, CommandReply};
 pub use config::TopicConfig;
 pub use decide::Controller;
 pub use image::ClusterImage;
+pub use reassign::MOVES_AT_ONCE_MAX;
 pub use record::MetadataRecord;

@@ -10,6 +10,8 @@ use highwater_protocol::ids::{DirectoryId, Incarnation, NodeId, PartitionId, Top
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
+use crate::controller::moves::MoveRecord;
+
 /// One change of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MetadataRecord {
@@ -55,6 +57,8 @@ pub enum MetadataRecord {
         /// All settings given, by name.
         configs: Vec<(String, String)>,
     },
+    /// A partition's replicas move to other brokers.
+    Move(MoveRecord),
 }
 
 /// What a broker says of itself.
@@ -140,6 +144,7 @@ impl MetadataRecord {
                 out.u128(id.0.as_u128());
                 put_configs(configs, &mut out);
             }
+            MetadataRecord::Move(change) => change.encode(&mut out),
         }
         out.no_tagged_fields();
         out.finish()
@@ -150,7 +155,9 @@ impl MetadataRecord {
         let mut input = Reader::new(bytes);
         let kind = input.u16().map_err(RecordError::NoType)?;
         let version = input.u8().map_err(RecordError::NoType)?;
-        if version != VERSION || !KINDS.contains(&kind) {
+        let known = KINDS.contains(&kind)
+            || (MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX).contains(&kind);
+        if version != VERSION || !known {
             return Err(RecordError::Unknown { kind, version });
         }
         let record = MetadataRecord::decode_body(kind, &mut input).and_then(|record| {
@@ -189,6 +196,9 @@ impl MetadataRecord {
                 id: TopicId(Uuid::from_u128(input.u128()?)),
                 configs: get_configs(input)?,
             },
+            MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX => {
+                MetadataRecord::Move(MoveRecord::decode(kind, input)?)
+            }
             _ => MetadataRecord::DeleteTopic { id: TopicId(Uuid::from_u128(input.u128()?)) },
         })
     }
@@ -202,6 +212,7 @@ impl MetadataRecord {
             MetadataRecord::DeleteTopic { .. } => DELETE_TOPIC,
             MetadataRecord::BeginImage => BEGIN_IMAGE,
             MetadataRecord::AlterTopic { .. } => ALTER_TOPIC,
+            MetadataRecord::Move(change) => change.kind(),
         }
     }
 }

@@ -230,7 +230,7 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// Deletes a partition's directory: only for a committed tombstone that names the partition.
+/// Deletes a partition's directory: only for a committed record that names it.
 pub fn remove(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.remove_dir(dir)
 }

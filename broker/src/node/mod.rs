@@ -7,13 +7,14 @@
 //!
 //! Read in this order: `routes` (what is known of each partition), `reconcile` (what an image means
 //! for us), `follow` (from the log to the image), `ask` (how commands reach the controller),
-//! `controller_task` (deciding), then `register`, `leaders`, `balance`, `retention`, `snapshot`, `strays`.
+//! `controller_task` (deciding), then `moves`, `register`, `leaders`, `balance`, `retention`, `snapshot`, `strays`.
 
 mod ask;
 mod balance;
 mod controller_task;
 mod follow;
 mod leaders;
+mod moves;
 pub mod reconcile;
 mod register;
 mod retention;
@@ -147,6 +148,8 @@ impl Node {
         inner.spawn(&mut tasks, "follows the controller's log", follower.run());
         let controller = controller_task::run(inner.clone(), asked);
         inner.spawn(&mut tasks, "decides for the cluster", controller);
+        let moves = moves::run(inner.clone(), line.clone());
+        inner.spawn(&mut tasks, "leads moves of replicas", moves);
         let register = register::run(inner.clone(), line.clone());
         inner.spawn(&mut tasks, "registers this broker", register);
         inner.spawn(&mut tasks, "looks for what need not be kept", retention::run(inner.clone()));

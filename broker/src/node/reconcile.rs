@@ -1,8 +1,8 @@
 //! What a change of the image means for this broker: which replicas to host, to change, to let go.
 //!
 //! Pure: two images in, changes out, so that the simulator runs the same code. What must hold: files
-//! are given up for deletion only when the topic's tombstone was applied; a replica that merely
-//! is no longer ours is closed and its files stay.
+//! are given up for deletion only when the topic's tombstone was applied, or a record that ends a
+//! move and names this broker; a replica that merely is no longer ours is closed and its files stay.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::controller::config::FlushMode;
 use crate::controller::image::{ClusterImage, Topic};
+use crate::controller::moves;
 use crate::controller::record::PlacedReplica;
 use crate::log;
 use crate::replica::{FlushPolicy, ReplicaOptions, Retention};
@@ -46,15 +47,14 @@ pub fn diff(old: &ClusterImage, new: &ClusterImage, me: Me<'_>) -> Changes {
     let mut changes = Changes::default();
     for topic in old.topics() {
         if new.topic(topic.id).is_none() {
-            let partitions = partitions(topic);
-            changes.gone.extend(partitions.clone().map(|(partition, _)| partition));
-            let hosted = partitions.filter(|(_, replicas)| hosts(replicas, me).is_some());
+            changes.gone.extend(partitions(topic));
+            let hosted = partitions(topic).filter(|at| hosts(topic, *at, me).is_some());
             // A tombstone so old that it is forgotten deletes nothing: the files are the operator's.
             let after = match new.is_deleted(topic.id) {
                 true => AfterClose::Delete,
                 false => AfterClose::Keep,
             };
-            changes.close.extend(hosted.map(|(partition, _)| (partition, after)));
+            changes.close.extend(hosted.map(|partition| (partition, after)));
         }
     }
     for topic in new.topics() {
@@ -68,51 +68,63 @@ pub fn diff(old: &ClusterImage, new: &ClusterImage, me: Me<'_>) -> Changes {
 
 fn compare(before: Option<&Arc<Topic>>, after: &Topic, me: Me<'_>, changes: &mut Changes) {
     let config_changed = before.is_none_or(|before| before.config != after.config);
-    for (partition, replicas) in partitions(after) {
-        let was = before.and_then(|before| before.partitions.get(partition.partition.0 as usize));
-        if was.is_none() {
+    for partition in partitions(after) {
+        let number = partition.partition;
+        let set = |topic: &Topic| topic.partitions.get(number.0 as usize).cloned();
+        if before.and_then(|before| set(before)).is_none() {
             changes.appeared.push((partition, after.name.clone()));
         }
-        let hosted_before = was.and_then(|replicas| hosts(replicas, me));
-        match (hosted_before, hosts(replicas, me)) {
+        let hosted_before = before.and_then(|before| hosts(before, partition, me));
+        match (hosted_before, hosts(after, partition, me)) {
             (None, None) => {}
-            (Some(_), None) => changes.close.push((partition, AfterClose::Keep)),
-            (None, Some(mine)) => changes.open.push(open(after, partition, replicas, mine, me)),
+            (Some(_), None) => {
+                // The record that ended the move names who is to delete.
+                let then = match after.is_dropped(number, me.node) {
+                    true => AfterClose::Delete,
+                    false => AfterClose::Keep,
+                };
+                changes.close.push((partition, then));
+            }
+            (None, Some(mine)) => changes.open.push(open(after, partition, mine, me)),
             (Some(_), Some(mine)) => {
-                if config_changed || was != Some(replicas) {
-                    changes.open.push(open(after, partition, replicas, mine, me));
+                let moved = before.is_some_and(|before| {
+                    set(before) != set(after) || before.move_of(number) != after.move_of(number)
+                });
+                if config_changed || moved {
+                    changes.open.push(open(after, partition, mine, me));
                 }
             }
         }
     }
 }
 
-fn partitions(
-    topic: &Topic,
-) -> impl Iterator<Item = (TopicPartition, &Vec<PlacedReplica>)> + Clone + '_ {
-    let numbered = (0u32..).map(|number| TopicPartition::new(topic.id, PartitionId(number)));
-    numbered.zip(&topic.partitions)
+fn partitions(topic: &Topic) -> impl Iterator<Item = TopicPartition> + '_ {
+    let numbers = (0u32..).map(PartitionId).take(topic.partitions.len());
+    numbers.map(|number| TopicPartition::new(topic.id, number))
 }
 
-fn hosts(replicas: &[PlacedReplica], me: Me<'_>) -> Option<PlacedReplica> {
-    replicas.iter().copied().find(|replica| replica.node == me.node)
+fn hosts(topic: &Topic, partition: TopicPartition, me: Me<'_>) -> Option<PlacedReplica> {
+    topic.hosts(partition.partition).find(|replica| replica.node == me.node)
 }
 
-fn open(
-    topic: &Topic,
-    partition: TopicPartition,
-    replicas: &[PlacedReplica],
-    mine: PlacedReplica,
-    me: Me<'_>,
-) -> OpenReplica {
-    let same = mine.directory == me.directory;
+fn open(topic: &Topic, partition: TopicPartition, mine: PlacedReplica, me: Me<'_>) -> OpenReplica {
+    let number = partition.partition;
+    let replicas = moves::nodes(&topic.partitions[number.0 as usize]);
+    let comes = !replicas.contains(&me.node);
+    let identity = match (mine.directory == me.directory, comes) {
+        (false, _) => Identity::Lost,
+        (true, true) => Identity::Joins,
+        (true, false) => Identity::Same,
+    };
+    // While the number of replicas changes, the smaller one must do for `sync`.
+    let aimed = topic.move_of(number).map_or(replicas.len(), |found| found.target.len());
     OpenReplica {
         partition,
         dir: topics_dir(me.data_dir).join(dir_name(&topic.name, partition)),
-        voters: replicas.iter().map(|replica| replica.node).collect(),
-        learners: Vec::new(),
-        identity: if same { Identity::Same } else { Identity::Lost },
-        options: options(topic, replicas.len()),
+        options: options(topic, replicas.len().min(aimed)),
+        voters: replicas,
+        learners: comes.then_some(me.node).into_iter().collect(),
+        identity,
     }
 }
 
@@ -158,7 +170,10 @@ const NAME_BYTES_SHOWN: usize = 200;
 
 #[cfg(test)]
 mod tests {
+    use highwater_protocol::native::moves::MoveStage;
+
     use super::*;
+    use crate::controller::moves::{Move, MoveId, MoveRecord};
     use crate::controller::record::MetadataRecord;
 
     const HERE: DirectoryId = DirectoryId(Uuid::from_u128(77));
@@ -220,6 +235,44 @@ mod tests {
         let changes = diff(&image(&[(5, &[&[1, 2]])]), &image(&[(5, &[&[3, 2]])]), me());
         assert_eq!(changes.close, [(partition(5, 0), AfterClose::Keep)]);
         assert!(changes.gone.is_empty());
+    }
+
+    fn moved(image: &ClusterImage, record: MoveRecord) -> ClusterImage {
+        let mut after = image.clone();
+        after.apply(&MetadataRecord::Move(record)).expect("fits");
+        after
+    }
+
+    #[test]
+    fn a_broker_opens_what_moves_to_it_as_a_learner_and_deletes_what_a_move_took_from_it() {
+        let before = image(&[(5, &[&[2, 3]])]);
+        let at = partition(5, 0);
+        let place = |node| PlacedReplica { node: NodeId(node), directory: HERE };
+        let to = |target: &[u32], stage| {
+            let target = target.iter().map(|node| place(*node)).collect();
+            MoveRecord::Set(at, Move { id: MoveId(9), stage, target })
+        };
+        let waiting = moved(&before, to(&[1, 2], MoveStage::Waiting));
+        assert!(diff(&before, &waiting, me()).open.is_empty(), "it has to wait");
+        let running = moved(&before, to(&[1, 2], MoveStage::Running));
+        let changes = diff(&waiting, &running, me());
+        assert_eq!(changes.open[0].voters, [NodeId(2), NodeId(3)]);
+        assert_eq!(changes.open[0].learners, [NodeId(1)]);
+        assert_eq!(changes.open[0].identity, Identity::Joins);
+
+        let end = |replicas: &[u32], dropped: &[u32]| MoveRecord::End {
+            partition: at,
+            replicas: replicas.iter().map(|node| place(*node)).collect(),
+            dropped: dropped.iter().copied().map(NodeId).collect(),
+        };
+        let there = moved(&running, end(&[1, 2], &[3]));
+        let changes = diff(&running, &there, me());
+        assert!(changes.close.is_empty());
+        assert_eq!(changes.open[0].voters, [NodeId(1), NodeId(2)]);
+        let back = moved(&running, end(&[2, 3], &[1]));
+        assert_eq!(diff(&running, &back, me()).close, [(at, AfterClose::Delete)]);
+        let unnamed = moved(&running, end(&[2, 3], &[]));
+        assert_eq!(diff(&running, &unnamed, me()).close, [(at, AfterClose::Keep)]);
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! Directories of replicas that the image does not give us: removed where the topic's tombstone is
-//! known, left alone and named otherwise.
+//! known or a move has taken the replica from us, left alone and named otherwise.
 //!
 //! They are left behind by a crash between a tombstone and the removal of its files. Run once in a
 //! life, after the image has caught up; what this life has opened is the shards' and never touched.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 
 use highwater_protocol::ids::TopicPartition;
 
 use super::reconcile::{Me, parse_dir_name, topics_dir};
 use crate::controller::ClusterImage;
+use crate::controller::image::Topic;
 use crate::disk::Disk;
 use crate::log;
 
@@ -34,8 +36,8 @@ pub fn remove(
         let dir = topics.join(&name);
         match parse_dir_name(&name) {
             Some(partition) if touched.contains(&partition) => {}
-            Some(partition) if image.is_deleted(partition.topic) => {
-                tracing::info!(dir = %dir.display(), "removing what is left of a deleted topic");
+            Some(partition) if may_go(image, me, partition) => {
+                tracing::info!(dir = %dir.display(), "removing what is left of a deleted replica");
                 if let Err(error) = log::remove(disk, &dir) {
                     tracing::warn!(dir = %dir.display(), %error, "it could not be removed");
                 }
@@ -48,4 +50,9 @@ pub fn remove(
             }
         }
     }
+}
+
+fn may_go(image: &ClusterImage, me: Me<'_>, partition: TopicPartition) -> bool {
+    let taken = |topic: &Arc<Topic>| topic.is_dropped(partition.partition, me.node);
+    image.is_deleted(partition.topic) || image.topic(partition.topic).is_some_and(taken)
 }

@@ -119,8 +119,9 @@ impl Raft {
         self.appended(now, end);
     }
 
-    /// The next voter set on the way to `target`, if the leader may append a mark with it now.
-    pub fn next_voter_set(&self, target: &VoterSet) -> Option<VoterSet> {
+    /// The next voter set on the way to `target`, if the leader may append a mark with it now. Nobody
+    /// loses a vote unless a majority of those that stay keeps up: the group would stand still.
+    pub fn next_voter_set(&self, now: Millis, target: &VoterSet) -> Option<VoterSet> {
         let Role::Leader(leader) = &self.role else { return None };
         // Before that, an older leader's change may still be alive (Raft-dev list, July 2015).
         let started = leader.started.is_some_and(|started| started <= self.commit)
@@ -130,7 +131,11 @@ impl Raft {
         }
         let near = self.commit;
         let caught_up = |node| leader.peers.get(&node).is_some_and(|peer| peer.appended >= near);
-        next_step(self.membership.current(), target, self.me, caught_up)
+        let current = self.membership.current();
+        let next = next_step(current, target, self.me, caught_up)?;
+        let shrinks = next.voters.len() < current.voters.len();
+        let can_go_on = is_majority(&next.voters, |voter| self.is_in_sync(now, voter));
+        (!shrinks || can_go_on).then_some(next)
     }
 
     /// The mark with a new voter set was appended: it is in force.

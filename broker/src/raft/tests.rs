@@ -2,6 +2,7 @@
 //! the Raft paper and of bugs that others had, `storm` draws faults from a seed.
 
 mod group;
+mod moves;
 mod paper;
 mod storm;
 mod start;

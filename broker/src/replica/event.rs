@@ -41,6 +41,9 @@ pub enum Identity {
     Same,
     /// The data directory was made anew since.
     Lost,
+    /// A move brings it here. It may have been here before and have voted, and then been deleted: a
+    /// blank log proves nothing, so it starts Suspect unless the journal remembers it.
+    Joins,
 }
 
 /// A client's batch on its way to the log.

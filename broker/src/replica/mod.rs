@@ -275,7 +275,7 @@ impl Replica {
             self.noted_append(now);
             self.raft.appended_term_mark(now, appended.end);
         }
-        let next = self.voters_wished().and_then(|target| self.raft.next_voter_set(target));
+        let next = self.voters_wished().and_then(|target| self.raft.next_voter_set(now, target));
         if let Some(set) = next {
             let appended = self.log.append_mark(term, &Mark::Voters(set.clone()))?;
             self.noted_append(now);

@@ -128,7 +128,7 @@ fn suspicion(
     recovered: &Recovered,
 ) -> Suspicion {
     match (identity, &recovered.damage) {
-        (Identity::Lost, _) => return Suspicion::LostIdentity,
+        (Identity::Lost | Identity::Joins, _) => return Suspicion::LostIdentity,
         (Identity::Same, Some(damage)) => {
             tracing::error!(at = %damage.at, until = %damage.until, "{}", damage.detail);
             return Suspicion::Damage;

@@ -58,7 +58,7 @@ pub enum Event {
 pub enum AfterClose {
     /// They stay.
     Keep,
-    /// They are deleted: a committed tombstone names the partition.
+    /// They are deleted: a committed tombstone names the partition, or the end of a move this broker.
     Delete,
 }
 

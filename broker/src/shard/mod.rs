@@ -266,7 +266,11 @@ impl Shard {
             (Memory::Whole, None) => false,
             (Memory::Lost, None) => names.is_ok_and(|names| !names.is_empty()),
         };
-        if disagree { Identity::Lost } else { open.identity }
+        match (disagree, open.identity, known) {
+            (true, _, _) => Identity::Lost,
+            (false, Identity::Joins, Some(_)) => Identity::Same,
+            (false, identity, _) => identity,
+        }
     }
 
     fn close_replica(

@@ -125,3 +125,25 @@ fn an_unclean_end_is_remembered_until_the_files_were_opened() {
     pass(&mut shard, vec![open_with(FlushPolicy::Interval { ms: 1_000 })]);
     assert_eq!(suspicion(&shard), Suspicion::LostTail);
 }
+
+/// It may have been here before, have voted, and have been deleted.
+#[test]
+fn a_replica_that_a_move_brings_is_suspect_unless_the_journal_remembers_it() {
+    let disk = SimDisk::new(1);
+    let joining = || match open_event() {
+        Event::Open(mut open) => {
+            open.identity = Identity::Joins;
+            Event::Open(open)
+        }
+        other => other,
+    };
+    let mut shard = boot(&disk, 1);
+    pass(&mut shard, vec![joining()]);
+    assert_eq!(suspicion(&shard), Suspicion::LostIdentity);
+    let delete = Event::Close(PARTITION, AfterClose::Delete);
+    pass(&mut shard, vec![delete, open_event()]);
+    assert_eq!(suspicion(&shard), Suspicion::None);
+    let close = Event::Close(PARTITION, AfterClose::Keep);
+    pass(&mut shard, vec![close, joining()]);
+    assert_eq!(suspicion(&shard), Suspicion::None, "the journal knows that it lost nothing");
+}

@@ -10,6 +10,7 @@ pub(crate) mod coding;
 pub mod fetch;
 pub mod frame;
 pub mod metadata;
+pub mod moves;
 pub mod produce;
 
 /// The ALPN name of the client protocol.

@@ -2,6 +2,7 @@
 
 mod alter;
 mod leaders;
+mod moves;
 mod rig;
 
 use highwater_protocol::batch::{BatchView, frames};

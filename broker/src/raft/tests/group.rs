@@ -253,7 +253,8 @@ impl Group {
             self.nodes.get_mut(&id).expect("it exists").raft.appended_term_mark(now, end);
         }
         let node = &self.nodes[&id];
-        let step = node.target.as_ref().and_then(|target| node.raft.next_voter_set(target));
+        let step =
+            node.target.as_ref().and_then(|target| node.raft.next_voter_set(self.now, target));
         if let Some(set) = step {
             let end = self.append_own(id, 1, Some(set.clone()));
             self.nodes.get_mut(&id).expect("it exists").raft.appended_voters(now, end, set);

@@ -1,0 +1,361 @@
+//! Moves of replicas: how they lie in records and commands, and what the image makes of them.
+//!
+//! A move is begun by a record that names the target, and ended by one that names the set in force
+//! and the brokers whose replicas go. In between the leader of the partition leads the voters from
+//! one set to the other, whoever leads the controller. A cancelled move goes back the same way. What
+//! must hold: only the record that ends a move gives up files, and it is decided only on the word of
+//! a leader that the voters are the ones aimed at, about this very move and not an earlier one.
+//!
+//! Decisions are in `reassign`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId, TopicPartition};
+use highwater_protocol::native::moves::{
+    CancelMovesRequest, MoveStage, PlannedMove, ReassignRequest,
+};
+use highwater_protocol::wire::{DecodeError, Reader, Writer};
+use uuid::Uuid;
+
+use crate::controller::image::Topic;
+use crate::controller::record::PlacedReplica;
+
+/// Tells moves apart, also those of the same partition; drawn by the broker that took the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MoveId(pub u64);
+
+/// A move that is not over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Which one; cancelling gives it a new id, for it has another aim from then on.
+    pub id: MoveId,
+    /// How far it is.
+    pub stage: MoveStage,
+    /// The replicas wished for, the preferred leader first.
+    pub target: Vec<PlacedReplica>,
+}
+
+/// What records say of moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MoveRecord {
+    /// A move is begun, started after a wait, or turned back.
+    Set(TopicPartition, Move),
+    /// A move is over.
+    End {
+        /// Of which partition.
+        partition: TopicPartition,
+        /// Its replicas from here on.
+        replicas: Vec<PlacedReplica>,
+        /// Whose replicas are deleted.
+        dropped: Vec<NodeId>,
+    },
+    /// Whose replicas were deleted by moves that are over, for an image made anew.
+    Dropped(TopicPartition, Vec<NodeId>),
+}
+
+/// What the controller can be asked about moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MoveCommand {
+    /// Begin moves under this id.
+    Reassign(MoveId, ReassignRequest),
+    /// Cancel moves; they go back under this id.
+    Cancel(MoveId, CancelMovesRequest),
+    /// The partition's leader asks or tells about a move.
+    Step(TopicPartition, MoveId, Step),
+}
+
+/// What a leader has to say about a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Is it still wanted?
+    Begins,
+    /// The voters are the ones aimed at.
+    Reached,
+}
+
+/// The moves of a topic, and what earlier ones left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicMoves {
+    under_way: BTreeMap<PartitionId, Move>,
+    dropped: BTreeMap<PartitionId, BTreeSet<NodeId>>,
+}
+
+impl Topic {
+    /// The move of a partition, if it is not over.
+    pub fn move_of(&self, partition: PartitionId) -> Option<&Move> {
+        self.moves.under_way.get(&partition)
+    }
+
+    /// Every partition with a move that is not over.
+    pub fn moving(&self) -> impl Iterator<Item = (PartitionId, &Move)> {
+        self.moves.under_way.iter().map(|(partition, found)| (*partition, found))
+    }
+
+    /// Where a partition has replicas: the set in force, and what comes.
+    pub fn hosts(&self, partition: PartitionId) -> impl Iterator<Item = PlacedReplica> + '_ {
+        let in_force = self.partitions.get(partition.0 as usize).into_iter().flatten();
+        let coming = self.move_of(partition).filter(|found| found.opens_replicas());
+        let coming = coming.into_iter().flat_map(|found| &found.target);
+        let is_new = move |new: &&PlacedReplica| {
+            let set = self.partitions.get(partition.0 as usize);
+            !set.is_some_and(|set| set.iter().any(|replica| replica.node == new.node))
+        };
+        in_force.chain(coming.filter(is_new)).copied()
+    }
+
+    /// The set that the voters of a moving partition are led to.
+    pub fn aim(&self, partition: PartitionId) -> Option<&[PlacedReplica]> {
+        let set = self.partitions.get(partition.0 as usize)?;
+        match self.move_of(partition)?.stage {
+            MoveStage::Waiting => None,
+            MoveStage::Running => Some(&self.move_of(partition)?.target),
+            MoveStage::GoingBack => Some(set),
+        }
+    }
+
+    /// Whether a move that is over has taken the partition from a broker, which may delete what it
+    /// still has of it.
+    pub fn is_dropped(&self, partition: PartitionId, node: NodeId) -> bool {
+        self.moves.dropped.get(&partition).is_some_and(|nodes| nodes.contains(&node))
+    }
+
+    /// Takes in a record about one of this topic's partitions; an error says what does not fit.
+    pub(super) fn take_move(&mut self, record: &MoveRecord) -> Result<(), String> {
+        let partition = record.partition().partition;
+        let name = self.name.clone();
+        let Some(set) = self.partitions.get_mut(partition.0 as usize) else {
+            return Err(format!("{name}/{partition} is moved, but does not exist"));
+        };
+        match record {
+            MoveRecord::Set(_, change) => {
+                if change.target.is_empty() {
+                    return Err(format!("{name}/{partition} is moved to nowhere"));
+                }
+                if change.opens_replicas()
+                    && let Some(dropped) = self.moves.dropped.get_mut(&partition)
+                {
+                    dropped.retain(|node| change.target.iter().all(|new| new.node != *node));
+                }
+                self.moves.under_way.insert(partition, change.clone());
+            }
+            MoveRecord::End { replicas, dropped, .. } => {
+                if replicas.is_empty() || self.moves.under_way.remove(&partition).is_none() {
+                    return Err(format!("a move of {name}/{partition} ends that never began"));
+                }
+                replicas.clone_into(set);
+                self.drop_replicas(partition, dropped);
+            }
+            MoveRecord::Dropped(_, nodes) => self.drop_replicas(partition, nodes),
+        }
+        Ok(())
+    }
+
+    fn drop_replicas(&mut self, partition: PartitionId, nodes: &[NodeId]) {
+        let set = &self.partitions[partition.0 as usize];
+        let gone = nodes.iter().filter(|node| set.iter().all(|replica| replica.node != **node));
+        self.moves.dropped.entry(partition).or_default().extend(gone);
+        self.moves.dropped.retain(|_, nodes| !nodes.is_empty());
+    }
+
+    /// Records that make this topic's moves out of none.
+    pub(super) fn move_records(&self) -> impl Iterator<Item = MoveRecord> + '_ {
+        let of = |partition: &PartitionId| TopicPartition::new(self.id, *partition);
+        let dropped = self.moves.dropped.iter().map(move |(partition, nodes)| {
+            MoveRecord::Dropped(of(partition), nodes.iter().copied().collect())
+        });
+        let under_way = self.moves.under_way.iter();
+        dropped.chain(under_way.map(move |(at, found)| MoveRecord::Set(of(at), found.clone())))
+    }
+}
+
+impl Move {
+    /// Whether the brokers of its target have replicas to open.
+    pub fn opens_replicas(&self) -> bool {
+        match self.stage {
+            MoveStage::Waiting => false,
+            MoveStage::Running | MoveStage::GoingBack => true,
+        }
+    }
+}
+
+impl MoveRecord {
+    /// The first of the types that these records have.
+    pub const KIND_MIN: u16 = SET_MOVE;
+    /// The last of them.
+    pub const KIND_MAX: u16 = DROPPED_REPLICAS;
+
+    /// Which partition it is about.
+    pub fn partition(&self) -> TopicPartition {
+        match self {
+            MoveRecord::Set(partition, _)
+            | MoveRecord::End { partition, .. }
+            | MoveRecord::Dropped(partition, _) => *partition,
+        }
+    }
+
+    /// Its type.
+    pub fn kind(&self) -> u16 {
+        match self {
+            MoveRecord::Set(..) => SET_MOVE,
+            MoveRecord::End { .. } => END_MOVE,
+            MoveRecord::Dropped(..) => DROPPED_REPLICAS,
+        }
+    }
+
+    /// Writes the fields one after another.
+    pub fn encode(&self, out: &mut Writer) {
+        put_partition(self.partition(), out);
+        match self {
+            MoveRecord::Set(_, change) => {
+                out.u64(change.id.0);
+                change.stage.encode(out);
+                put_replicas(&change.target, out);
+            }
+            MoveRecord::End { replicas, dropped, .. } => {
+                put_replicas(replicas, out);
+                out.list(dropped, |out, node| out.u32(node.0));
+            }
+            MoveRecord::Dropped(_, nodes) => out.list(nodes, |out, node| out.u32(node.0)),
+        }
+    }
+
+    /// Reads what `encode` wrote, by its type.
+    pub fn decode(kind: u16, input: &mut Reader<'_>) -> Result<MoveRecord, DecodeError> {
+        let partition = get_partition(input)?;
+        Ok(match kind {
+            SET_MOVE => {
+                let id = MoveId(input.u64()?);
+                let stage = MoveStage::decode(input)?;
+                MoveRecord::Set(partition, Move { id, stage, target: get_replicas(input)? })
+            }
+            END_MOVE => MoveRecord::End {
+                partition,
+                replicas: get_replicas(input)?,
+                dropped: get_nodes(input)?,
+            },
+            _ => MoveRecord::Dropped(partition, get_nodes(input)?),
+        })
+    }
+}
+
+impl MoveCommand {
+    /// Its kind as it travels.
+    pub fn kind(&self) -> u16 {
+        match self {
+            MoveCommand::Reassign(..) => REASSIGN,
+            MoveCommand::Cancel(..) => CANCEL_MOVES,
+            MoveCommand::Step(..) => MOVE_STEP,
+        }
+    }
+
+    /// Writes the fields one after another.
+    pub fn encode(&self, out: &mut Writer) {
+        match self {
+            MoveCommand::Reassign(id, request) => {
+                out.u64(id.0);
+                out.blob(&nested(|out| request.encode(out)));
+            }
+            MoveCommand::Cancel(id, request) => {
+                out.u64(id.0);
+                out.blob(&nested(|out| request.encode(out)));
+            }
+            MoveCommand::Step(partition, id, step) => {
+                put_partition(*partition, out);
+                out.u64(id.0);
+                out.u8(match step {
+                    Step::Begins => 0,
+                    Step::Reached => 1,
+                });
+            }
+        }
+    }
+
+    /// Reads what `encode` wrote, by its kind; `None` if it is no command about moves.
+    pub fn decode(kind: u16, input: &mut Reader<'_>) -> Result<Option<MoveCommand>, DecodeError> {
+        Ok(Some(match kind {
+            REASSIGN => {
+                let id = MoveId(input.u64()?);
+                let mut body = Reader::new(input.blob("a request to move replicas")?);
+                MoveCommand::Reassign(id, ReassignRequest::decode(&mut body)?)
+            }
+            CANCEL_MOVES => {
+                let id = MoveId(input.u64()?);
+                let mut body = Reader::new(input.blob("a request to cancel moves")?);
+                MoveCommand::Cancel(id, CancelMovesRequest::decode(&mut body)?)
+            }
+            MOVE_STEP => {
+                let (partition, id) = (get_partition(input)?, MoveId(input.u64()?));
+                let step = match input.u8()? {
+                    0 => Step::Begins,
+                    1 => Step::Reached,
+                    found => {
+                        return Err(DecodeError::Invalid { what: "a step", found: found.into() });
+                    }
+                };
+                MoveCommand::Step(partition, id, step)
+            }
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The kind of the one reply to commands about moves.
+pub(super) const MOVES_REPLY: u16 = REASSIGN;
+
+/// Writes the reply to commands about moves.
+pub(super) fn put_reply(moves: &[PlannedMove], out: &mut Writer) {
+    out.list(moves, |out, planned| planned.encode(out));
+}
+
+/// Reads what `put_reply` wrote.
+pub(super) fn get_reply(input: &mut Reader<'_>) -> Result<Vec<PlannedMove>, DecodeError> {
+    input.list("moves", 22, PlannedMove::decode)
+}
+
+/// The brokers of a set.
+pub fn nodes(set: &[PlacedReplica]) -> Vec<NodeId> {
+    set.iter().map(|replica| replica.node).collect()
+}
+
+fn nested(body: impl FnOnce(&mut Writer)) -> Bytes {
+    let mut out = Writer::new();
+    body(&mut out);
+    out.finish()
+}
+
+fn put_partition(partition: TopicPartition, out: &mut Writer) {
+    out.u128(partition.topic.0.as_u128());
+    out.u32(partition.partition.0);
+}
+
+fn get_partition(input: &mut Reader<'_>) -> Result<TopicPartition, DecodeError> {
+    let topic = TopicId(Uuid::from_u128(input.u128()?));
+    Ok(TopicPartition::new(topic, PartitionId(input.u32()?)))
+}
+
+fn put_replicas(set: &[PlacedReplica], out: &mut Writer) {
+    out.list(set, |out, replica| {
+        out.u32(replica.node.0);
+        out.u128(replica.directory.0.as_u128());
+    });
+}
+
+fn get_replicas(input: &mut Reader<'_>) -> Result<Vec<PlacedReplica>, DecodeError> {
+    input.list("replicas", 20, |input| {
+        let node = NodeId(input.u32()?);
+        Ok(PlacedReplica { node, directory: DirectoryId(Uuid::from_u128(input.u128()?)) })
+    })
+}
+
+fn get_nodes(input: &mut Reader<'_>) -> Result<Vec<NodeId>, DecodeError> {
+    input.list("brokers", 4, |input| Ok(NodeId(input.u32()?)))
+}
+
+const SET_MOVE: u16 = 16;
+const END_MOVE: u16 = 17;
+const DROPPED_REPLICAS: u16 = 18;
+
+const REASSIGN: u16 = 16;
+const CANCEL_MOVES: u16 = 17;
+const MOVE_STEP: u16 = 18;

@@ -1,0 +1,396 @@
+//! Deciding about moves: which partitions go where, how many at once, and when one is over.
+//!
+//! A request is refused whole, before anything is begun, and the refusal names the partition. Who
+//! asks again under the same id gets the same answer and no second move.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::{NodeId, PartitionId, TopicPartition};
+use highwater_protocol::native::admin::DryRun;
+use highwater_protocol::native::moves::{
+    CancelMovesRequest, MoveStage, MoveWish, PlannedMove, ReassignRequest,
+};
+
+use crate::controller::command::CommandReply;
+use crate::controller::decide::{Decision, REPLICATION_MAX};
+use crate::controller::image::{ClusterImage, Topic};
+use crate::controller::moves::{Move, MoveCommand, MoveId, MoveRecord, Step, nodes};
+use crate::controller::record::{MetadataRecord, PlacedReplica};
+
+/// What a command about moves comes to.
+pub(super) fn decide(image: &ClusterImage, command: &MoveCommand) -> Result<Decision, WireError> {
+    match command {
+        MoveCommand::Reassign(id, request) => reassign(image, *id, request),
+        MoveCommand::Cancel(id, request) => cancel(image, *id, request),
+        MoveCommand::Step(partition, id, step) => take_step(image, *partition, *id, *step),
+    }
+}
+
+/// Starts moves that wait, as long as not too many are under way.
+pub(super) fn start_waiting(image: &ClusterImage) -> Vec<MetadataRecord> {
+    let mut room = MOVES_AT_ONCE_MAX.saturating_sub(under_way(image));
+    let mut records = Vec::new();
+    for topic in image.topics() {
+        for (partition, found) in topic.moving() {
+            if room > 0 && found.stage == MoveStage::Waiting {
+                room -= 1;
+                let started = Move { stage: MoveStage::Running, ..found.clone() };
+                records.push(set(TopicPartition::new(topic.id, partition), started));
+            }
+        }
+    }
+    records
+}
+
+fn under_way(image: &ClusterImage) -> usize {
+    let moves = image.topics().flat_map(|topic| topic.moving());
+    moves.filter(|(_, found)| found.opens_replicas()).count()
+}
+
+fn reassign(
+    image: &ClusterImage,
+    id: MoveId,
+    request: &ReassignRequest,
+) -> Result<Decision, WireError> {
+    check_wish(image, &request.wish)?;
+    let partitions = named(image, &request.partitions)?;
+    let mut planner = Planner::new(image);
+    let mut room = MOVES_AT_ONCE_MAX.saturating_sub(under_way(image));
+    let (mut records, mut moves) = (Vec::new(), Vec::new());
+    for (at, (topic, partition)) in partitions.iter().enumerate() {
+        let from = nodes(&topic.partitions[partition.0 as usize]);
+        let of = TopicPartition::new(topic.id, *partition);
+        if let Some(found) = topic.move_of(*partition) {
+            if found.id == id {
+                moves.push(PlannedMove { partition: of, from, to: nodes(&found.target) });
+                continue;
+            }
+            if !planner.touches(&request.wish, &from) && request.partitions.is_empty() {
+                continue;
+            }
+            return Err(moving_already(topic, *partition));
+        }
+        let mut to = planner.target(topic, *partition, &from, &request.wish)?;
+        if let (MoveWish::To(_), true) = (&request.wish, partitions.len() > 1) {
+            // Otherwise the first broker named would be every partition's preferred leader.
+            let places = to.len();
+            to.rotate_left(at % places);
+        }
+        if same(&from, &to) {
+            continue;
+        }
+        check_insync(topic, *partition, to.len())?;
+        planner.placed(&from, &to);
+        let stage = if room > 0 { MoveStage::Running } else { MoveStage::Waiting };
+        room = room.saturating_sub(1);
+        records.push(set(of, Move { id, stage, target: placed(image, &to) }));
+        moves.push(PlannedMove { partition: of, from, to });
+    }
+    let records = match request.dry_run {
+        DryRun::Yes => Vec::new(),
+        DryRun::No => records,
+    };
+    Ok((records, CommandReply::Moves(moves)))
+}
+
+fn cancel(
+    image: &ClusterImage,
+    id: MoveId,
+    request: &CancelMovesRequest,
+) -> Result<Decision, WireError> {
+    let (mut records, mut moves) = (Vec::new(), Vec::new());
+    for (topic, partition) in named(image, &request.partitions)? {
+        let Some(found) = topic.move_of(partition) else {
+            if request.partitions.is_empty() {
+                continue;
+            }
+            let why = format!(
+                "{}/{partition} is not being moved, so there is nothing to cancel; `hw partition moves` shows \
+                 what is under way",
+                topic.name
+            );
+            return Err(WireError::new(ErrorCode::InvalidRequest, why));
+        };
+        let replicas = &topic.partitions[partition.0 as usize];
+        let of = TopicPartition::new(topic.id, partition);
+        moves.push(PlannedMove { partition: of, from: nodes(&found.target), to: nodes(replicas) });
+        match found.stage {
+            // Nothing was opened anywhere.
+            MoveStage::Waiting => records.push(MetadataRecord::Move(MoveRecord::End {
+                partition: of,
+                replicas: replicas.clone(),
+                dropped: Vec::new(),
+            })),
+            MoveStage::Running => {
+                let back = Move { id, stage: MoveStage::GoingBack, target: found.target.clone() };
+                records.push(set(of, back));
+            }
+            MoveStage::GoingBack => {}
+        }
+    }
+    Ok((records, CommandReply::Moves(moves)))
+}
+
+fn take_step(
+    image: &ClusterImage,
+    partition: TopicPartition,
+    id: MoveId,
+    step: Step,
+) -> Result<Decision, WireError> {
+    let number = partition.partition;
+    let found = image.topic(partition.topic).and_then(|topic| Some((topic, topic.aim(number)?)));
+    let current = found.filter(|(topic, _)| topic.move_of(number).is_some_and(|m| m.id == id));
+    let done = CommandReply::Moves(Vec::new());
+    let Some((topic, aim)) = current else {
+        return match step {
+            Step::Begins => {
+                let why = format!("the move of {partition} is over or was turned back");
+                Err(WireError::new(ErrorCode::Superseded, why))
+            }
+            // An answer that was lost, or word of an earlier aim: nothing is done on it.
+            Step::Reached => Ok((Vec::new(), done)),
+        };
+    };
+    match step {
+        Step::Begins => Ok((Vec::new(), done)),
+        Step::Reached => {
+            let replicas = aim.to_vec();
+            let hosts = topic.hosts(number).map(|replica| replica.node);
+            let stays = |node: &NodeId| replicas.iter().any(|replica| replica.node == *node);
+            let dropped = hosts.filter(|node| !stays(node)).collect();
+            let end = MetadataRecord::Move(MoveRecord::End { partition, replicas, dropped });
+            let mut after = image.clone();
+            after.apply(&end).expect("a decision fits the image that it was made on");
+            let records = std::iter::once(end).chain(start_waiting(&after)).collect();
+            Ok((records, done))
+        }
+    }
+}
+
+/// The partitions named, or all.
+fn named<'a>(
+    image: &'a ClusterImage,
+    partitions: &[TopicPartition],
+) -> Result<Vec<(&'a Topic, PartitionId)>, WireError> {
+    if partitions.is_empty() {
+        let all = image.topics().flat_map(|topic| {
+            (0u32..).map(PartitionId).take(topic.partitions.len()).map(move |at| (&**topic, at))
+        });
+        return Ok(all.collect());
+    }
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for partition in partitions {
+        let topic = image.topic(partition.topic);
+        let known = |topic: &&std::sync::Arc<Topic>| {
+            (partition.partition.0 as usize) < topic.partitions.len()
+        };
+        let Some(topic) = topic.filter(known) else {
+            let why = format!(
+                "{partition} does not exist: its topic was deleted meanwhile, or never had so many partitions; \
+                 `hw topic list` shows the topics"
+            );
+            return Err(WireError::new(ErrorCode::UnknownTopicOrPartition, why));
+        };
+        if seen.insert(*partition) {
+            found.push((&**topic, partition.partition));
+        }
+    }
+    Ok(found)
+}
+
+fn check_wish(image: &ClusterImage, wish: &MoveWish) -> Result<(), WireError> {
+    let invalid = |why: String| Err(WireError::new(ErrorCode::InvalidReplicationFactor, why));
+    let registered = |node: NodeId| match image.broker(node) {
+        Some(broker) => Ok(broker),
+        None => {
+            let why = format!(
+                "broker {node} is not part of the cluster; `hw cluster status` shows those that are"
+            );
+            Err(WireError::new(ErrorCode::InvalidRequest, why))
+        }
+    };
+    match wish {
+        MoveWish::To(to) => {
+            if to.is_empty() || to.len() > REPLICATION_MAX {
+                let count = to.len();
+                return invalid(format!(
+                    "a partition cannot have {count} replicas; name 1 to {REPLICATION_MAX} brokers"
+                ));
+            }
+            for (at, node) in to.iter().enumerate() {
+                if to[..at].contains(node) {
+                    return invalid(format!("broker {node} is named twice; name it once"));
+                }
+                if registered(*node)?.fenced {
+                    let why = format!(
+                        "broker {node} is not alive, so no replica can be moved to it; start it, or name another"
+                    );
+                    return Err(WireError::new(ErrorCode::BrokerNotAvailable, why));
+                }
+            }
+            Ok(())
+        }
+        MoveWish::Drain(node) => registered(*node).map(|_| ()),
+        MoveWish::Replicas(wanted) => {
+            let alive = image.brokers().filter(|broker| !broker.fenced).count();
+            let most = alive.min(REPLICATION_MAX);
+            match (1..=most).contains(&usize::from(*wanted)) {
+                true => Ok(()),
+                false => invalid(format!(
+                    "a partition cannot have {wanted} replicas: {alive} brokers are alive, and \
+                     {REPLICATION_MAX} replicas are the most; ask for 1 to {most}"
+                )),
+            }
+        }
+    }
+}
+
+fn check_insync(topic: &Topic, partition: PartitionId, replicas: usize) -> Result<(), WireError> {
+    let wanted = topic.config.insync_replicas_min(replicas);
+    if usize::from(wanted) <= replicas {
+        return Ok(());
+    }
+    let why = format!(
+        "{}/{partition} would have {replicas} replicas, but `min.insync.replicas` of the topic is {wanted}: no `sync` \
+         produce could succeed; keep {wanted} replicas or lower the setting first",
+        topic.name
+    );
+    Err(WireError::new(ErrorCode::InvalidReplicationFactor, why))
+}
+
+fn moving_already(topic: &Topic, partition: PartitionId) -> WireError {
+    let why = format!(
+        "{}/{partition} is being moved already; wait for it (`hw partition moves -w`) or cancel it first \
+         (`hw partition cancel {}/{partition}`)",
+        topic.name, topic.name
+    );
+    WireError::new(ErrorCode::InvalidRequest, why)
+}
+
+fn set(partition: TopicPartition, change: Move) -> MetadataRecord {
+    MetadataRecord::Move(MoveRecord::Set(partition, change))
+}
+
+fn same(a: &[NodeId], b: &[NodeId]) -> bool {
+    a.len() == b.len() && a.iter().all(|node| b.contains(node))
+}
+
+fn placed(image: &ClusterImage, set: &[NodeId]) -> Vec<PlacedReplica> {
+    let place = |node: &NodeId| {
+        let directory = image.directory_of(*node).expect("targets are checked to be registered");
+        PlacedReplica { node: *node, directory }
+    };
+    set.iter().map(place).collect()
+}
+
+/// Chooses brokers for what a wish leaves open: racks first, then the fewest replicas.
+struct Planner<'a> {
+    image: &'a ClusterImage,
+    held: BTreeMap<NodeId, usize>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(image: &'a ClusterImage) -> Planner<'a> {
+        let mut held: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for topic in image.topics() {
+            for number in (0u32..).map(PartitionId).take(topic.partitions.len()) {
+                for replica in topic.hosts(number) {
+                    *held.entry(replica.node).or_default() += 1;
+                }
+            }
+        }
+        Planner { image, held }
+    }
+
+    /// Whether a wish may change a partition with these replicas.
+    fn touches(&self, wish: &MoveWish, from: &[NodeId]) -> bool {
+        match wish {
+            MoveWish::To(to) => !same(from, to),
+            MoveWish::Drain(node) => from.contains(node),
+            MoveWish::Replicas(wanted) => from.len() != usize::from(*wanted),
+        }
+    }
+
+    fn target(
+        &self,
+        topic: &Topic,
+        partition: PartitionId,
+        from: &[NodeId],
+        wish: &MoveWish,
+    ) -> Result<Vec<NodeId>, WireError> {
+        let mut to = from.to_vec();
+        let no_broker = || {
+            let name = &topic.name;
+            let why = format!(
+                "{name}/{partition}: no broker is alive that could take another replica; add or start one, or ask \
+                 for fewer replicas first (`hw partition reassign {name}/{partition} --replicas {}`)",
+                (from.len() - 1).max(1)
+            );
+            WireError::new(ErrorCode::BrokerNotAvailable, why)
+        };
+        match wish {
+            MoveWish::To(nodes) => to.clone_from(nodes),
+            MoveWish::Drain(node) => {
+                if let Some(place) = to.iter().position(|held| held == node) {
+                    to.remove(place);
+                    let heir = self.best(&to, Some(*node)).ok_or_else(no_broker)?;
+                    to.insert(place, heir);
+                }
+            }
+            MoveWish::Replicas(wanted) => {
+                let wanted = usize::from(*wanted);
+                while to.len() > wanted {
+                    let worst = self.worst(&to);
+                    to.remove(worst);
+                }
+                while to.len() < wanted {
+                    to.push(self.best(&to, None).ok_or_else(no_broker)?);
+                }
+            }
+        }
+        Ok(to)
+    }
+
+    fn placed(&mut self, from: &[NodeId], to: &[NodeId]) {
+        for node in from.iter().filter(|node| !to.contains(node)) {
+            let held = self.held.entry(*node).or_default();
+            *held = held.saturating_sub(1);
+        }
+        for node in to.iter().filter(|node| !from.contains(node)) {
+            *self.held.entry(*node).or_default() += 1;
+        }
+    }
+
+    fn best(&self, set: &[NodeId], not: Option<NodeId>) -> Option<NodeId> {
+        let alive = self.image.brokers().filter(|broker| !broker.fenced);
+        let open = alive.map(|broker| broker.registration.node);
+        let open = open.filter(|node| !set.contains(node) && Some(*node) != not);
+        open.min_by_key(|node| {
+            (self.in_rack_of(set, *node), self.held.get(node).copied().unwrap_or_default(), *node)
+        })
+    }
+
+    /// Who leaves first: the dead, then those that share a rack, then the last named.
+    fn worst(&self, set: &[NodeId]) -> usize {
+        let fenced = |node| self.image.broker(node).is_none_or(|broker| broker.fenced);
+        let key = |at: &usize| (fenced(set[*at]), self.in_rack_of(set, set[*at]), *at);
+        (0..set.len()).max_by_key(key).expect("a set is never empty")
+    }
+
+    /// How many others of the set lie in the broker's rack.
+    fn in_rack_of(&self, set: &[NodeId], node: NodeId) -> usize {
+        let rack = |node| self.image.broker(node).and_then(|b| b.registration.rack.as_deref());
+        let mine = rack(node);
+        set.iter()
+            .filter(|other| **other != node && mine.is_some() && rack(**other) == mine)
+            .count()
+    }
+}
+
+/// Moves under way at once in the whole cluster; the others wait for their turn.
+pub const MOVES_AT_ONCE_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+use highwater_protocol::ids::{DirectoryId, Incarnation, TopicId};
+use uuid::Uuid;
+
+use super::*;
+use crate::controller::moves::MoveCommand;
+use crate::controller::record::BrokerRegistration;
+
+fn directory(node: u32) -> DirectoryId {
+    DirectoryId(Uuid::from_u128(u128::from(node)))
+}
+
+fn topic() -> TopicId {
+    TopicId(Uuid::from_u128(7))
+}
+
+fn at(number: u32) -> TopicPartition {
+    TopicPartition::new(topic(), PartitionId(number))
+}
+
+/// Brokers 1 to `brokers`, the odd ones in one rack, and the replicas of each partition of `orders`.
+fn image(brokers: u32, partitions: &[&[u32]]) -> ClusterImage {
+    let mut image = ClusterImage::default();
+    let mut take = |record: MetadataRecord| image.apply(&record).expect("it fits");
+    for node in 1..=brokers {
+        take(MetadataRecord::RegisterBroker(BrokerRegistration {
+            node: NodeId(node),
+            incarnation: Incarnation(1),
+            directory: directory(node),
+            rack: Some(if node % 2 == 1 { "odd" } else { "even" }.into()),
+            client_address: String::new(),
+            peer_address: String::new(),
+        }));
+    }
+    let place = |node: &u32| PlacedReplica { node: NodeId(*node), directory: directory(*node) };
+    take(MetadataRecord::CreateTopic { id: topic(), name: "orders".into(), configs: Vec::new() });
+    take(MetadataRecord::CreatePartitions {
+        topic: topic(),
+        first: PartitionId(0),
+        partitions: partitions.iter().map(|set| set.iter().map(place).collect()).collect(),
+    });
+    image
+}
+
+fn wish(wish: MoveWish) -> ReassignRequest {
+    ReassignRequest { partitions: Vec::new(), wish, dry_run: DryRun::No }
+}
+
+fn brokers(list: &[u32]) -> Vec<NodeId> {
+    list.iter().copied().map(NodeId).collect()
+}
+
+/// Decides and applies; gives the moves of the reply.
+fn carry_out(
+    image: &mut ClusterImage,
+    command: MoveCommand,
+) -> Result<Vec<PlannedMove>, WireError> {
+    let (records, reply) = decide(image, &command)?;
+    for record in records {
+        let read = MetadataRecord::decode(&record.encode()).expect("it was just written");
+        assert_eq!(read, record);
+        image.apply(&record).expect("a decision fits");
+    }
+    let mut again = ClusterImage::default();
+    image.to_records().iter().for_each(|record| again.apply(record).expect("it fits"));
+    assert_eq!(&again, image, "an image made anew keeps moves and what they dropped");
+    match reply {
+        CommandReply::Moves(moves) => Ok(moves),
+        other => panic!("not an answer about moves: {other:?}"),
+    }
+}
+
+fn reassign_to(
+    image: &mut ClusterImage,
+    id: u64,
+    to: &[u32],
+) -> Result<Vec<PlannedMove>, WireError> {
+    let request = wish(MoveWish::To(brokers(to)));
+    carry_out(image, MoveCommand::Reassign(MoveId(id), request))
+}
+
+fn replicas(image: &ClusterImage, number: u32) -> Vec<NodeId> {
+    nodes(&image.topic(topic()).expect("made above").partitions[number as usize])
+}
+
+fn stages(image: &ClusterImage) -> Vec<MoveStage> {
+    let topic = image.topic(topic()).expect("made above");
+    topic.moving().map(|(_, found)| found.stage).collect()
+}
+
+fn step(image: &mut ClusterImage, number: u32, id: u64, step: Step) -> Result<(), WireError> {
+    carry_out(image, MoveCommand::Step(at(number), MoveId(id), step)).map(|_| ())
+}
+
+#[test]
+fn a_move_changes_the_set_only_when_its_leader_says_that_the_voters_are_reached() {
+    let mut image = image(4, &[&[1, 2, 3]]);
+    let moves = reassign_to(&mut image, 9, &[2, 3, 4]).expect("all are alive");
+    assert_eq!(moves[0].to, brokers(&[2, 3, 4]));
+    assert_eq!(replicas(&image, 0), brokers(&[1, 2, 3]));
+    let hosts = |image: &ClusterImage| -> Vec<NodeId> {
+        let topic = image.topic(topic()).expect("made above");
+        topic.hosts(PartitionId(0)).map(|replica| replica.node).collect()
+    };
+    assert_eq!(hosts(&image), brokers(&[1, 2, 3, 4]));
+    assert_eq!(reassign_to(&mut image, 9, &[2, 3, 4]), Ok(moves), "asked again");
+    step(&mut image, 0, 9, Step::Begins).expect("it is wanted");
+    step(&mut image, 0, 9, Step::Reached).expect("it is this move");
+    assert_eq!(hosts(&image), brokers(&[2, 3, 4]));
+    let dropped = |node| image.topic(topic()).expect("made").is_dropped(PartitionId(0), node);
+    assert!(dropped(NodeId(1)) && !dropped(NodeId(2)) && !dropped(NodeId(4)));
+}
+
+#[test]
+fn word_of_an_earlier_move_ends_no_later_one() {
+    let mut image = image(4, &[&[1, 2, 3]]);
+    reassign_to(&mut image, 9, &[2, 3, 4]).expect("all are alive");
+    let all = CancelMovesRequest { partitions: Vec::new() };
+    carry_out(&mut image, MoveCommand::Cancel(MoveId(10), all)).expect("always");
+    assert_eq!(stages(&image), [MoveStage::GoingBack]);
+    step(&mut image, 0, 9, Step::Reached).expect("nothing is done on it");
+    assert_eq!(stages(&image), [MoveStage::GoingBack]);
+    assert!(step(&mut image, 0, 9, Step::Begins).is_err());
+    step(&mut image, 0, 10, Step::Reached).expect("the voters went back");
+    assert!(stages(&image).is_empty());
+    assert_eq!(replicas(&image, 0), brokers(&[1, 2, 3]));
+    let topic = image.topic(topic()).expect("made above");
+    assert!(
+        topic.is_dropped(PartitionId(0), NodeId(4)) && !topic.is_dropped(PartitionId(0), NodeId(1))
+    );
+}
+
+#[test]
+fn only_so_many_moves_are_under_way_and_the_others_follow_as_they_end() {
+    const SET: &[u32] = &[1, 2];
+    let mut image = image(3, &[SET; MOVES_AT_ONCE_MAX + 2]);
+    reassign_to(&mut image, 9, &[2, 3]).expect("all are alive");
+    let running = |image: &ClusterImage| {
+        stages(image).iter().filter(|stage| **stage == MoveStage::Running).count()
+    };
+    assert_eq!(running(&image), MOVES_AT_ONCE_MAX);
+    assert!(start_waiting(&image).is_empty());
+    let last = MOVES_AT_ONCE_MAX as u32 + 1;
+    assert!(step(&mut image, last, 9, Step::Begins).is_err(), "it waits");
+    step(&mut image, 0, 9, Step::Reached).expect("it is this move");
+    assert_eq!(running(&image), MOVES_AT_ONCE_MAX);
+    let waiting = CancelMovesRequest { partitions: vec![at(last)] };
+    carry_out(&mut image, MoveCommand::Cancel(MoveId(10), waiting)).expect("it waits still");
+    assert_eq!(stages(&image).len(), MOVES_AT_ONCE_MAX, "what waited is over at once");
+}
+
+#[test]
+fn a_drained_broker_is_replaced_in_its_place_by_one_of_a_rack_that_lacks_a_replica() {
+    let mut image = image(4, &[&[1, 2], &[2, 3], &[3, 4]]);
+    let drain = wish(MoveWish::Drain(NodeId(2)));
+    let moves = carry_out(&mut image, MoveCommand::Reassign(MoveId(9), drain)).expect("4 is left");
+    let to: Vec<_> = moves.iter().map(|planned| planned.to.clone()).collect();
+    assert_eq!(to, [brokers(&[1, 4]), brokers(&[4, 3])], "4 is the other even one");
+}
+
+#[test]
+fn the_number_of_replicas_grows_over_racks_and_shrinks_by_the_dead_first() {
+    let mut image = image(4, &[&[1, 3], &[1, 2, 4]]);
+    let fence = MetadataRecord::FenceBroker { node: NodeId(1), fenced: true };
+    image.apply(&fence).expect("it is registered");
+    let plan = |image: &ClusterImage, number, count| {
+        let mut request = wish(MoveWish::Replicas(count));
+        (request.partitions, request.dry_run) = (vec![at(number)], DryRun::Yes);
+        let command = MoveCommand::Reassign(MoveId(9), request);
+        let (records, reply) = decide(image, &command).expect("there are as many");
+        assert!(records.is_empty(), "a dry run changes nothing");
+        match reply {
+            CommandReply::Moves(moves) => moves[0].to.clone(),
+            other => panic!("not an answer about moves: {other:?}"),
+        }
+    };
+    assert_eq!(plan(&image, 0, 3), brokers(&[1, 3, 2]));
+    assert_eq!(plan(&image, 1, 2), brokers(&[2, 4]));
+    assert_eq!(plan(&image, 1, 1), brokers(&[2]));
+}
+
+#[test]
+fn what_cannot_be_moved_is_refused_with_its_name_and_a_way_out() {
+    let mut image = image(3, &[&[1, 2], &[1, 3]]);
+    let refusal = |image: &mut ClusterImage, request| {
+        let error = carry_out(image, MoveCommand::Reassign(MoveId(9), request));
+        error.expect_err("refused").detail
+    };
+    let cases = [
+        (wish(MoveWish::To(brokers(&[1, 9]))), "broker 9 is not part of the cluster"),
+        (wish(MoveWish::To(brokers(&[1, 1]))), "named twice"),
+        (wish(MoveWish::To(Vec::new())), "name 1 to 7 brokers"),
+        (wish(MoveWish::Replicas(4)), "ask for 1 to 3"),
+    ];
+    for (request, words) in cases {
+        let detail = refusal(&mut image, request);
+        assert!(detail.contains(words), "{detail}");
+    }
+    let unknown = ReassignRequest { partitions: vec![at(5)], ..wish(MoveWish::Replicas(1)) };
+    assert!(refusal(&mut image, unknown).contains("`hw topic list`"));
+    let fence = MetadataRecord::FenceBroker { node: NodeId(3), fenced: true };
+    image.apply(&fence).expect("it is registered");
+    assert!(refusal(&mut image, wish(MoveWish::To(brokers(&[3])))).contains("is not alive"));
+    let detail = refusal(&mut image, wish(MoveWish::Drain(NodeId(1))));
+    assert!(detail.starts_with("orders/0: no broker is alive"), "{detail}");
+    reassign_to(&mut image, 8, &[2, 1]).map(|_| ()).expect("only the second one moves");
+    let again = ReassignRequest { partitions: vec![at(1)], ..wish(MoveWish::Replicas(1)) };
+    assert!(refusal(&mut image, again).contains("`hw partition cancel orders/1`"));
+}
