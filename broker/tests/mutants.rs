@@ -61,7 +61,7 @@ fn a_leader_that_changes_voters_before_it_committed_in_its_term_is_found_by_a_sc
     check_script(Mutant::ChangeVotersEarly, || {
         let raft = leader_over_five_entries();
         let target = VoterSet { voters: nodes(&[1, 2, 3]), learners: nodes(&[4]) };
-        raft.next_voter_set(&target).is_none()
+        raft.next_voter_set(Millis(1_002), &target).is_none()
     });
 }
 

@@ -47,6 +47,7 @@ mod client;
 mod connection;
 mod error;
 mod metadata;
+mod moves;
 mod partitioner;
 mod producer;
 mod profile;
@@ -55,7 +56,9 @@ mod reader;
 mod record;
 mod retry;
 
-pub use highwater_protocol::ids::{NodeId, Offset, PartitionId, Term, Timestamp, TopicId};
+pub use highwater_protocol::ids::{
+    NodeId, Offset, PartitionId, Term, Timestamp, TopicId, TopicPartition,
+};
 pub use highwater_protocol::native::admin::{
     CreateTopicResponse, DescribePartitionResponse, DryRun, ReplicaRole, ReplicaStatus,
 };
@@ -64,6 +67,7 @@ pub use highwater_protocol::native::alter::{
 };
 pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};
 pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};
+pub use highwater_protocol::native::moves::{MoveInfo, MoveStage, MoveWish, PlannedMove};
 pub use highwater_protocol::native::produce::{AckMode, Receipt};
 pub use highwater_protocol::topic_config::{ConfigKey, KEYS as TOPIC_SETTINGS};
 

@@ -35,7 +35,8 @@ impl Api {
             other @ (CommandReply::Registered
             | CommandReply::TopicCreated(_)
             | CommandReply::TopicDeleted { .. }
-            | CommandReply::PartitionsCreated(_)) => Err(not_the_answer(&other)),
+            | CommandReply::PartitionsCreated(_)
+            | CommandReply::Moves(_)) => Err(not_the_answer(&other)),
         }
     }
 
@@ -60,7 +61,8 @@ impl Api {
             other @ (CommandReply::Registered
             | CommandReply::TopicCreated(_)
             | CommandReply::TopicDeleted { .. }
-            | CommandReply::TopicAltered(_)) => Err(not_the_answer(&other)),
+            | CommandReply::TopicAltered(_)
+            | CommandReply::Moves(_)) => Err(not_the_answer(&other)),
         }
     }
 

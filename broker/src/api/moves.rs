@@ -51,7 +51,9 @@ impl Api {
             CommandReply::Moves(moves) => Ok(moves),
             other @ (CommandReply::Registered
             | CommandReply::TopicCreated(_)
-            | CommandReply::TopicDeleted { .. }) => Err(not_the_answer(&other)),
+            | CommandReply::TopicDeleted { .. }
+            | CommandReply::TopicAltered(_)
+            | CommandReply::PartitionsCreated(_)) => Err(not_the_answer(&other)),
         }
     }
 }

@@ -155,8 +155,8 @@ impl MetadataRecord {
         let mut input = Reader::new(bytes);
         let kind = input.u16().map_err(RecordError::NoType)?;
         let version = input.u8().map_err(RecordError::NoType)?;
-        let known = KINDS.contains(&kind)
-            || (MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX).contains(&kind);
+        let known =
+            KINDS.contains(&kind) || (MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX).contains(&kind);
         if version != VERSION || !known {
             return Err(RecordError::Unknown { kind, version });
         }

@@ -23,6 +23,9 @@ use highwater_protocol::native::frame::{
     spoken_versions,
 };
 use highwater_protocol::native::metadata::MetadataRequest;
+use highwater_protocol::native::moves::{
+    CancelMovesRequest, ListMovesRequest, ListMovesResponse, ReassignRequest,
+};
 use highwater_protocol::native::produce::{AckMode, ProduceRequest};
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use tracing::debug;
@@ -114,6 +117,9 @@ impl Calls {
             ApiKey::TrimPartition => {
                 self.trim_partition(correlation, whole(&body, TrimPartitionRequest::decode)?)
             }
+            ApiKey::Reassign | ApiKey::CancelMoves | ApiKey::ListMoves => {
+                self.moves(api, correlation, &body)?
+            }
             ApiKey::AlterTopic => {
                 self.alter_topic(correlation, whole(&body, AlterTopicRequest::decode)?)
             }
@@ -190,6 +196,32 @@ impl Calls {
         })
     }
 
+    fn moves(
+        &self,
+        api: ApiKey,
+        correlation: CorrelationId,
+        body: &Bytes,
+    ) -> Result<Answering, DecodeError> {
+        let calls = self.clone();
+        if api == ApiKey::Reassign {
+            let request = whole(body, ReassignRequest::decode)?;
+            return Ok(Box::pin(async move {
+                let result = calls.api.reassign(request).await;
+                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+            }));
+        }
+        if api == ApiKey::CancelMoves {
+            let request = whole(body, CancelMovesRequest::decode)?;
+            return Ok(Box::pin(async move {
+                let result = calls.api.cancel_moves(request).await;
+                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+            }));
+        }
+        whole(body, ListMovesRequest::decode)?;
+        let found = Ok(calls.api.list_moves());
+        Ok(Box::pin(ready(self.answer(correlation, found, ListMovesResponse::encode))))
+    }
+
     fn produce(
         &self,
         correlation: CorrelationId,
@@ -246,7 +278,10 @@ impl Calls {
             | ApiKey::TrimPartition
             | ApiKey::AlterTopic
             | ApiKey::CreatePartitions
-            | ApiKey::TransferLeader => &self.metrics.requests_admin,
+            | ApiKey::TransferLeader
+            | ApiKey::Reassign
+            | ApiKey::CancelMoves
+            | ApiKey::ListMoves => &self.metrics.requests_admin,
         };
         counter.bump();
     }

@@ -18,6 +18,10 @@ use highwater_protocol::native::frame::{
     spoken_versions,
 };
 use highwater_protocol::native::metadata::{MetadataRequest, MetadataResponse};
+use highwater_protocol::native::moves::{
+    CancelMovesRequest, CancelMovesResponse, ListMovesRequest, ListMovesResponse, ReassignRequest,
+    ReassignResponse,
+};
 use highwater_protocol::native::produce::{ProduceRequest, Receipt};
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 
@@ -145,6 +149,9 @@ calls! {
         |request| format!("describe partition {}", request.partition.partition);
     TrimPartitionRequest, TrimPartition, TrimPartitionResponse,
         |request| format!("trim partition {}", request.partition.partition);
+    ReassignRequest, Reassign, ReassignResponse, |_| "move replicas".into();
+    CancelMovesRequest, CancelMoves, CancelMovesResponse, |_| "cancel moves".into();
+    ListMovesRequest, ListMoves, ListMovesResponse, |_| "list moves".into();
     AlterTopicRequest, AlterTopic, AlterTopicResponse,
         |request| format!("alter topic {}", request.name);
     CreatePartitionsRequest, CreatePartitions, CreatePartitionsResponse,
@@ -168,8 +175,8 @@ macro_rules! responses {
 
 responses! {
     HelloResponse Receipt MetadataResponse ListOffsetsResponse CreateTopicResponse
-    DescribePartitionResponse TrimPartitionResponse AlterTopicResponse
-    CreatePartitionsResponse
+    DescribePartitionResponse TrimPartitionResponse ReassignResponse CancelMovesResponse
+    ListMovesResponse AlterTopicResponse CreatePartitionsResponse
 }
 
 impl Response for FetchResponse {

@@ -134,7 +134,10 @@ impl Session {
             | ApiKey::TrimPartition
             | ApiKey::AlterTopic
             | ApiKey::CreatePartitions
-            | ApiKey::TransferLeader => {
+            | ApiKey::TransferLeader
+            | ApiKey::Reassign
+            | ApiKey::CancelMoves
+            | ApiKey::ListMoves => {
                 let error = WireError::new(ErrorCode::InvalidRequest, "not in the fake");
                 error_answer(id, &error)
             }

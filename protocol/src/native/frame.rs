@@ -37,12 +37,18 @@ pub enum ApiKey {
     DescribePartition,
     /// Give up the oldest records of a partition.
     TrimPartition,
+    /// Move replicas to other brokers.
+    Reassign,
+    /// Have moves go back.
+    CancelMoves,
+    /// What is moving.
+    ListMoves,
     /// Change the settings of a topic.
-    AlterTopic = 12,
+    AlterTopic,
     /// Add partitions to a topic.
-    CreatePartitions = 13,
+    CreatePartitions,
     /// Hand the leadership of a partition to another broker.
-    TransferLeader = 14,
+    TransferLeader,
 }
 
 impl ApiKey {
@@ -57,6 +63,9 @@ impl ApiKey {
         ApiKey::DeleteTopic,
         ApiKey::DescribePartition,
         ApiKey::TrimPartition,
+        ApiKey::Reassign,
+        ApiKey::CancelMoves,
+        ApiKey::ListMoves,
         ApiKey::AlterTopic,
         ApiKey::CreatePartitions,
         ApiKey::TransferLeader,

@@ -195,6 +195,15 @@ pub enum PartitionVerb {
         #[command(flatten)]
         output: ReadOutput,
     },
+    /// Move replicas to other brokers, off a broker, or change how many there are
+    #[command(after_help = crate::reassign::REASSIGN_EXAMPLES)]
+    Reassign(crate::reassign::ReassignArgs),
+    /// Show what is moving
+    #[command(after_help = crate::reassign::MOVES_EXAMPLES)]
+    Moves(crate::reassign::MovesArgs),
+    /// Have moves go back to where they began
+    #[command(after_help = crate::reassign::CANCEL_EXAMPLES)]
+    Cancel(crate::reassign::CancelArgs),
     /// Hand the leadership of a partition to another of its replicas
     #[command(visible_alias = "transfer-leader", after_help = PARTITION_TRANSFER_EXAMPLES)]
     Transfer(TransferArgs),

@@ -15,6 +15,7 @@ mod human;
 mod output;
 mod partition;
 mod profile;
+mod reassign;
 mod record;
 mod topic;
 mod trim;
