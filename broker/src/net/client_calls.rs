@@ -106,11 +106,7 @@ impl Calls {
                 })
             }
             ApiKey::DeleteTopic => {
-                let request = whole(&body, DeleteTopicRequest::decode)?;
-                Box::pin(async move {
-                    let result = calls.api.delete_topic(request).await;
-                    calls.answer(correlation, result, |(), writer| writer.no_tagged_fields())
-                })
+                self.delete_topic(correlation, whole(&body, DeleteTopicRequest::decode)?)
             }
             ApiKey::DescribePartition => self
                 .describe_partition(correlation, whole(&body, DescribePartitionRequest::decode)?),
@@ -129,6 +125,14 @@ impl Calls {
             ApiKey::TransferLeader => {
                 self.transfer_leader(correlation, whole(&body, TransferLeaderRequest::decode)?)
             }
+        })
+    }
+
+    fn delete_topic(&self, correlation: CorrelationId, request: DeleteTopicRequest) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.delete_topic(request).await;
+            calls.answer(correlation, result, |(), writer| writer.no_tagged_fields())
         })
     }
 

@@ -1,3 +1,5 @@
+//! Which moves are decided on, which are refused, and what their records leave behind.
+
 use highwater_protocol::ids::{DirectoryId, Incarnation, TopicId};
 use uuid::Uuid;
 
