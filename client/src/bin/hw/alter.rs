@@ -3,9 +3,9 @@
 //!
 //! The broker checks everything and says what differs; all changes take effect, or none.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
-use anstream::{eprint, eprintln};
+use anstream::eprintln;
 use clap::Args;
 use highwater_client::{
     Admin, AlterTopicResponse, ConfigKey, CreatePartitionsResponse, DryRun, NodeId, SettingChange,
@@ -14,6 +14,7 @@ use highwater_client::{
 use serde_json::{Value, json};
 
 use crate::cli::parse_setting;
+use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Page, ReadOutput, Row, Rows, ids, or_dash};
@@ -96,13 +97,7 @@ async fn add_partitions(
          before and after the change, but not across it."
     );
     if !args.yes {
-        eprint!("Add them? [y/N] ");
-        io::stderr().flush()?;
-        let mut typed = String::new();
-        io::stdin().lock().read_line(&mut typed)?;
-        if !matches!(typed.trim(), "y" | "Y" | "yes") {
-            return Err(Failure::new(Exit::Failed, "not confirmed; nothing was changed"));
-        }
+        confirm::yes("Add them?", "nothing was changed")?;
     }
     Ok(admin.create_partitions(name, count, DryRun::No).await?)
 }

@@ -4,10 +4,10 @@
 //! Whoever stops looking stops nothing: moves are the cluster's, and `moves` shows them again.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use anstream::{eprint, eprintln};
+use anstream::eprintln;
 use clap::{ArgGroup, Args};
 use highwater_client::{
     Admin, DryRun, MoveInfo, MoveStage, MoveWish, NodeId, PartitionId, PlannedMove, TopicId,
@@ -15,11 +15,12 @@ use highwater_client::{
 };
 use serde_json::json;
 
-use crate::cli::PartitionName;
+use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::output::{Column, Page, ReadOutput, Row, Rows, ids};
+use crate::target::Target;
 use crate::watch::Watch;
 
 #[derive(Debug, Args)]
@@ -67,13 +68,6 @@ pub struct MovesArgs {
     pub output: ReadOutput,
 }
 
-/// A topic or one of its partitions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    topic: String,
-    partition: Option<u32>,
-}
-
 /// Names of the topics that were looked at.
 type Names = BTreeMap<TopicId, String>;
 
@@ -106,7 +100,7 @@ pub async fn reassign(args: ReassignArgs, settings: &Settings) -> Result<Exit, F
         return Ok(Exit::Fine);
     }
     if !args.yes {
-        confirm(&what)?;
+        confirm::yes(&format!("Move {what}?"), "nothing was moved")?;
     }
     let begun = admin.reassign(partitions, wish, DryRun::No).await?;
     if begun != plan {
@@ -254,17 +248,6 @@ async fn show_plan(admin: &Admin, plan: &[PlannedMove], names: &Names) -> u64 {
     total
 }
 
-fn confirm(what: &str) -> Result<(), Failure> {
-    eprint!("Move {what}? [y/N] ");
-    io::stderr().flush()?;
-    let mut typed = String::new();
-    io::stdin().lock().read_line(&mut typed)?;
-    match typed.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::new(Exit::Failed, "not confirmed; nothing was moved")),
-    }
-}
-
 /// Looks again and again until every partition is where it should be.
 async fn follow(admin: &Admin, plan: &[PlannedMove], names: &Names) -> Result<Exit, Failure> {
     let (mut last, mut changed) = (String::new(), Instant::now());
@@ -315,18 +298,6 @@ fn title(partition: TopicPartition, names: &Names) -> String {
     match names.get(&partition.topic) {
         Some(name) => format!("{name}/{}", partition.partition),
         None => partition.to_string(),
-    }
-}
-
-impl std::str::FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Target, String> {
-        if text.contains('/') {
-            let PartitionName { topic, partition } = text.parse()?;
-            return Ok(Target { topic, partition: Some(partition) });
-        }
-        Ok(Target { topic: text.to_owned(), partition: None })
     }
 }
 

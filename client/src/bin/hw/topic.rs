@@ -1,14 +1,15 @@
 //! `hw topic`: create, list, describe, delete.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
-use anstream::{eprint, eprintln};
+use anstream::eprintln;
 use highwater_client::{
     Admin, CreateTopicResponse, DryRun, NewTopic, PartitionInfo, TopicDetail, TopicInfo,
 };
 use serde_json::{Map, Value, json};
 
 use crate::cli::{TopicCreateArgs, TopicDeleteArgs, TopicVerb};
+use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::human;
@@ -236,7 +237,7 @@ async fn delete_one(admin: &Admin, name: &str, args: &TopicDeleteArgs) -> Result
         return Ok(());
     }
     if !args.yes {
-        confirm(name, &plan)?;
+        confirm::deletion(name, &plan)?;
     }
     admin.delete_topic(name).await?;
     eprintln!("deleted {plan}");
@@ -257,18 +258,6 @@ async fn count_records(admin: &Admin, name: &str, detail: &TopicDetail) -> Optio
         records += end.offset.0.saturating_sub(start.offset.0);
     }
     Some(records)
-}
-
-fn confirm(name: &str, plan: &str) -> Result<(), Failure> {
-    eprintln!("This deletes {plan}. It cannot be undone.");
-    eprint!("Type the topic's name to delete it: ");
-    io::stderr().flush()?;
-    let mut typed = String::new();
-    io::stdin().lock().read_line(&mut typed)?;
-    if typed.trim_end_matches(['\r', '\n']) == name {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Failed, "what was typed is not the name; nothing was deleted"))
 }
 
 #[cfg(test)]

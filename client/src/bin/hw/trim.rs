@@ -3,17 +3,18 @@
 //! Where to cut is resolved to an offset of each partition before anything is asked, so that what
 //! was confirmed is what happens, however long the answer took.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
-use anstream::{eprint, eprintln};
+use anstream::eprintln;
 use clap::Args;
 use highwater_client::{Admin, Offset, OffsetAt, PartitionId, Timestamp};
 
-use crate::cli::PartitionName;
+use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::record::position::{Bounds, Position};
+use crate::target::Target;
 
 #[derive(Debug, Args)]
 pub struct TrimArgs {
@@ -29,13 +30,6 @@ pub struct TrimArgs {
     /// Show what would be deleted, delete nothing
     #[arg(long)]
     pub dry_run: bool,
-}
-
-/// What is trimmed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    topic: String,
-    partition: Option<u32>,
 }
 
 /// One partition's share of the plan.
@@ -69,7 +63,7 @@ pub async fn run(args: TrimArgs, settings: &Settings) -> Result<Exit, Failure> {
         return Ok(Exit::Fine);
     }
     if !args.yes {
-        confirm(topic, &what)?;
+        confirm::deletion(topic, &what)?;
     }
     let (mut done, mut first) = (0, None);
     for cut in &cuts {
@@ -136,32 +130,8 @@ async fn plan(admin: &Admin, args: &TrimArgs) -> Result<Vec<Cut>, Failure> {
     Ok(cuts)
 }
 
-fn confirm(topic: &str, what: &str) -> Result<(), Failure> {
-    eprintln!("This deletes {what}. It cannot be undone.");
-    eprint!("Type the topic's name to delete them: ");
-    io::stderr().flush()?;
-    let mut typed = String::new();
-    io::stdin().lock().read_line(&mut typed)?;
-    if typed.trim_end_matches(['\r', '\n']) == topic {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Failed, "what was typed is not the name; nothing was deleted"))
-}
-
 fn parse_position(text: &str) -> Result<Position, String> {
     Position::parse(text, jiff::Timestamp::now())
-}
-
-impl std::str::FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Target, String> {
-        if text.contains('/') {
-            let PartitionName { topic, partition } = text.parse()?;
-            return Ok(Target { topic, partition: Some(partition) });
-        }
-        Ok(Target { topic: text.to_owned(), partition: None })
-    }
 }
 
 pub const EXAMPLES: &str = "\
