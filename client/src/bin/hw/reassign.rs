@@ -317,6 +317,7 @@ Ctrl-C stops the looking, not the moves: `hw partition cancel` does that.";
 
 pub const MOVES_EXAMPLES: &str = "\
 Examples:
+  hw partition moves                               what is moving now
   hw partition moves -w                            look again every 2 s
 
 BEHIND is how many entries the slowest new replica still lacks.";
