@@ -1,5 +1,7 @@
 //! `hw partition`: where partitions are, who leads them, how far their replicas are.
 
+use std::time::{Duration, Instant};
+
 use anstream::eprintln;
 use highwater_client::{
     Admin, DescribePartitionResponse, NodeId, PartitionId, PartitionInfo, ReplicaRole,
@@ -35,13 +37,29 @@ pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failu
     }
 }
 
+/// Who leads once the election that a transfer asks for is over; nobody if that takes long.
+async fn leader_after(
+    admin: &Admin,
+    topic: &str,
+    partition: PartitionId,
+) -> Result<Option<NodeId>, Failure> {
+    let begun = Instant::now();
+    loop {
+        let leader = admin.describe_partition(topic, partition).await?.leader;
+        if leader.is_some() || begun.elapsed() > ELECTION_MAX {
+            return Ok(leader);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 async fn transfer(args: TransferArgs, settings: &Settings) -> Result<Exit, Failure> {
     let admin = settings.connect().await?.admin();
     let TransferArgs { partition, to } = args;
     let id = PartitionId(partition.partition);
     let before = admin.describe_partition(&partition.topic, id).await?.leader;
     admin.transfer_leader(&partition.topic, id, to.map(NodeId)).await?;
-    let after = admin.describe_partition(&partition.topic, id).await?.leader;
+    let after = leader_after(&admin, &partition.topic, id).await?;
     let (was, is) = (or_dash(before), or_dash(after));
     match before == after {
         true => eprintln!("{partition} is led by broker {is}, as before"),
@@ -196,6 +214,9 @@ fn replica_row(replica: &ReplicaStatus, end: u64) -> Row {
         }),
     }
 }
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const ELECTION_MAX: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
