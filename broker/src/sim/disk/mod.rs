@@ -141,9 +141,10 @@ impl SimDisk {
         self.lock().fuse = Some(operations);
     }
 
-    /// Whether power will go off by itself.
+    /// Whether power will go off by itself, or a flush fail, after which it may have to.
     pub fn is_armed(&self) -> bool {
-        self.lock().fuse.is_some()
+        let state = self.lock();
+        state.fuse.is_some() || state.flush_fails != FlushFails::No
     }
 
     /// Takes back what was armed and has not struck.
