@@ -79,8 +79,8 @@ impl Cluster {
         let at = contents.windows(frame.bytes.len()).position(|bytes| bytes == frame.bytes)? as u64;
         let byte = at + self.rng.below(frame.bytes.len() as u64);
         let (mut first, mut begins) = (nth, at);
-        // The first page is the segment's header.
-        while begins > (byte - byte % PAGE_BYTES).max(PAGE_BYTES) {
+        // The first page is the segment's header; what lies before the first frame was trimmed.
+        while first > 0 && begins > (byte - byte % PAGE_BYTES).max(PAGE_BYTES) {
             first -= 1;
             begins -= frames[first].bytes.len() as u64;
         }

@@ -108,6 +108,8 @@ impl Shadow {
         if anew {
             self.frames.clear();
             self.log_start = start;
+            // What it had flushed behind that was the other leader's as well.
+            self.flushed = start;
         }
         anew
     }
