@@ -556,7 +556,7 @@ const RANDOM_HISTORIES: u64 = 12;
 fn on_a_real_disk_a_killed_process_loses_nothing() {
     let dir = tempfile::tempdir().expect("the test's own directory");
     REAL_DIR.with(|real| *real.borrow_mut() = Some(dir.path().join("p").display().to_string()));
-    let disk: Arc<dyn Disk> = Arc::new(MmapDisk);
+    let disk: Arc<dyn Disk> = Arc::new(MmapDisk::default());
     let mut run = Run::start(Arc::clone(&disk)).expect("a new log");
     let (big, small) = (Append(2, 5_000), Append(3, 100));
     let history = [

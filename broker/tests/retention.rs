@@ -167,7 +167,8 @@ fn contents(cluster: &Cluster, node: usize) -> (LogIndex, Vec<u8>) {
     let partition = parse_dir_name(&name).expect("a directory of ours");
     let options = Options { segment_bytes_max: MIB, keep_free_bytes: 0 };
     let (log, recovered) =
-        Log::open(Arc::new(MmapDisk), Path::new(&dir), partition, options).expect("it opens");
+        Log::open(Arc::new(MmapDisk::default()), Path::new(&dir), partition, options)
+            .expect("it opens");
     assert_eq!(recovered.damage, None);
     let read = log.read_frames(log.start().0, usize::MAX >> 1).expect("it reads");
     (log.start().0, read.frames.concat())

@@ -209,7 +209,11 @@ mod tests {
     fn real_files_go_through_it() {
         let dir = tempfile::tempdir().expect("the test's own directory");
         let files: Vec<Arc<dyn File>> = (0..20)
-            .map(|n| MmapDisk.create(&dir.path().join(n.to_string()), 4096, 4096).expect("create"))
+            .map(|n| {
+                MmapDisk::default()
+                    .create(&dir.path().join(n.to_string()), 4096, 4096)
+                    .expect("create")
+            })
             .collect();
         files.iter().for_each(|file| file.write_at(0, &[b"x"]).expect("write"));
         let (sender, results) = unbounded();

@@ -4,7 +4,8 @@
 //! reported to whoever flushes; blocks are allocated before they are written, so that a full disk
 //! is an error of `create` or `extend` and never a signal; the map is made once, at the first read,
 //! with room for the file to grow into, and nobody touches it beyond the allocated length. Files
-//! are never shortened.
+//! are never shortened. A removed file's blocks are freed by the `closer`'s thread, soon after
+//! nobody has the file open or mapped.
 //!
 //! All `unsafe` code of the project is in this file.
 
@@ -13,7 +14,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,14 +24,17 @@ use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
+use super::closer::{Closer, Held};
 use super::{Disk, File, explain};
 
 /// The machine's file system.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct MmapDisk;
+#[derive(Debug, Clone, Default)]
+pub struct MmapDisk {
+    closer: Arc<Closer>,
+}
 
 struct MmapFile {
-    file: fs::File,
+    file: Arc<Held>,
     path: PathBuf,
     len: AtomicU64,
     bytes_max: u64,
@@ -41,6 +45,8 @@ struct MmapFile {
 struct Map {
     start: NonNull<u8>,
     bytes: usize,
+    /// Goes after the mapping, so that unmapping is never what frees a deleted file's blocks.
+    _file: Arc<Held>,
 }
 
 /// A part of a map that keeps the whole of it alive.
@@ -57,7 +63,7 @@ impl Disk for MmapDisk {
             .create_new(true)
             .open(path)
             .map_err(|error| explain(&error, "create", path))?;
-        let file = MmapFile::new(file, path, 0, bytes_max);
+        let file = MmapFile::new(self.hold(file), path, 0, bytes_max);
         if let Err(error) = file.extend(bytes) {
             // Without its blocks the file is of no use; if it stays, recovery removes it.
             let _ = fs::remove_file(path);
@@ -70,7 +76,7 @@ impl Disk for MmapDisk {
         let opened = OpenOptions::new().read(true).write(true).open(path);
         let file = opened.map_err(|error| explain(&error, "open", path))?;
         let len = file.metadata().map_err(|error| explain(&error, "measure", path))?.len();
-        Ok(Arc::new(MmapFile::new(file, path, len, bytes_max.max(len))))
+        Ok(Arc::new(MmapFile::new(self.hold(file), path, len, bytes_max.max(len))))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -102,10 +108,19 @@ impl Disk for MmapDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        // A handle of ours over the act hands the blocks of a file that nobody has open to the closer.
+        let _held = fs::File::open(path).map(|file| self.hold(file));
         fs::remove_file(path).map_err(|error| explain(&error, "remove", path))
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        let names = match self.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => names?,
+        };
+        for path in names.into_iter().map(|name| dir.join(name)).filter(|path| path.is_file()) {
+            self.remove(&path)?;
+        }
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(explain(&error, "remove the directory", dir))
@@ -127,8 +142,14 @@ impl Disk for MmapDisk {
     }
 }
 
+impl MmapDisk {
+    fn hold(&self, file: fs::File) -> Arc<Held> {
+        Arc::new(Held::new(file, &self.closer))
+    }
+}
+
 impl MmapFile {
-    fn new(file: fs::File, path: &Path, len: u64, bytes_max: u64) -> MmapFile {
+    fn new(file: Arc<Held>, path: &Path, len: u64, bytes_max: u64) -> MmapFile {
         let (path, len) = (path.to_owned(), AtomicU64::new(len));
         MmapFile { file, path, len, bytes_max, map: OnceLock::new() }
     }
@@ -222,7 +243,7 @@ impl File for MmapFile {
         let (all, write) = (0, libc::SYNC_FILE_RANGE_WRITE);
         // SAFETY: the descriptor is open for as long as `self.file` lives, and the call takes no
         // pointers. Its result does not matter: whatever fails here fails again in `flush`.
-        let _ = unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, all, write) };
+        let _ = unsafe { libc::sync_file_range(self.file.as_fd().as_raw_fd(), 0, all, write) };
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -232,14 +253,14 @@ impl File for MmapFile {
 }
 
 impl Map {
-    fn new(file: &fs::File, bytes: u64) -> io::Result<Map> {
+    fn new(file: &Arc<Held>, bytes: u64) -> io::Result<Map> {
         let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let start = unsafe {
             mm::mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, file, 0)?
         };
         let start = NonNull::new(start.cast()).expect("the kernel never maps the null page for us");
-        Ok(Map { start, bytes })
+        Ok(Map { start, bytes, _file: Arc::clone(file) })
     }
 
     /// Brings the pages in, so that a medium that cannot be read is an error here instead of a
@@ -298,7 +319,7 @@ mod tests {
     use super::*;
 
     fn disk_and_dir() -> (MmapDisk, tempfile::TempDir) {
-        (MmapDisk, tempfile::tempdir().expect("the test's own directory"))
+        (MmapDisk::default(), tempfile::tempdir().expect("the test's own directory"))
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! here truncates or overwrites what a reader may hold: callers never write a range twice once it
 //! was handed out.
 
+mod closer;
 pub mod flusher;
 pub mod mmap;
 
@@ -29,7 +30,7 @@ pub trait Disk: Send + Sync {
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Gives a file another name, replacing what had it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
+    /// Removes a file; its bytes are free soon after nobody reads it any more.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes a directory and everything in it; one that is missing is no error.
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;

@@ -481,7 +481,7 @@ fn a_removed_log_leaves_nothing() {
 #[test]
 fn a_smaller_size_of_segments_holds_at_once_and_a_larger_one_from_the_next_segment_on() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let disk = Arc::new(crate::disk::mmap::MmapDisk);
+    let disk = Arc::new(crate::disk::mmap::MmapDisk::default());
     let small = Options { segment_bytes_max: 1 << 20, keep_free_bytes: 0 };
     let (mut log, _) = Log::open(disk, dir.path(), partition(0), small).expect("a new log");
     let segments = |log: &Log| log.shared.pieces.load().len();

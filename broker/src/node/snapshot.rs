@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_saved_image_is_loaded_and_a_later_one_replaces_it() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let disk = MmapDisk;
+        let disk = MmapDisk::default();
         assert_eq!(load(&disk, dir.path()).expect("readable"), None);
         for topics in [3, 200, 0] {
             save(&disk, dir.path(), &snapshot(topics)).expect("writable");
@@ -165,13 +165,13 @@ mod tests {
     fn what_a_crash_left_of_a_save_does_not_hinder_the_next() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::write(dir.path().join(NEW_NAME), b"half").expect("writable");
-        save(&MmapDisk, dir.path(), &snapshot(3)).expect("the rest is overwritten");
+        save(&MmapDisk::default(), dir.path(), &snapshot(3)).expect("the rest is overwritten");
     }
 
     #[test]
     fn a_damaged_image_is_passed_over_and_a_newer_one_stops_the_start() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let disk = MmapDisk;
+        let disk = MmapDisk::default();
         save(&disk, dir.path(), &snapshot(3)).expect("writable");
         let good = fs::read(path(dir.path())).expect("just written");
         for at in [0, 12, 20, 30, good.len().min(60)] {

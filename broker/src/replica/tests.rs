@@ -114,7 +114,7 @@ impl Trio {
             known.map(|hard| Remembered { hard: *hard, suspicion: Suspicion::None, last_life });
         let disk: Arc<dyn Disk> = match self.small_disks.get(&id) {
             Some(disk) => disk.clone(),
-            None => Arc::new(MmapDisk),
+            None => Arc::new(MmapDisk::default()),
         };
         let replica = Replica::open(disk, known, open, boot, self.now).expect("it opens");
         self.replicas.insert(id, replica);

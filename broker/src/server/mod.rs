@@ -145,7 +145,7 @@ impl Core {
         data_dir: &DataDir,
         metrics: &Arc<Metrics>,
     ) -> io::Result<Core> {
-        let disk: Arc<dyn Disk> = Arc::new(MmapDisk);
+        let disk: Arc<dyn Disk> = Arc::new(MmapDisk::default());
         let flusher = Arc::new(Flusher::new(FLUSH_THREADS)?);
         let routes = Routes::new(config.node.id);
         let clock = Clock::start();

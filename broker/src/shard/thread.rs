@@ -363,8 +363,9 @@ mod tests {
     #[test]
     fn a_failed_file_is_told_to_every_ticket_that_wanted_it_and_to_no_other() {
         let dir = tempfile::tempdir().expect("the test's own directory");
-        let file =
-            |name: &str| MmapDisk.create(&dir.path().join(name), 4096, 4096).expect("create");
+        let file = |name: &str| {
+            MmapDisk::default().create(&dir.path().join(name), 4096, 4096).expect("create")
+        };
         let (a, b, c) = (file("a"), file("b"), file("c"));
         let mut waiting = vec![
             (FlushTicket(1), vec![Arc::clone(&a), Arc::clone(&b)]),

@@ -89,7 +89,7 @@ impl Rig {
     }
 
     async fn boot_one(&self, me: NodeId, dir: &TempDir, incarnation: Incarnation) -> Broker {
-        let disk: Arc<dyn Disk> = Arc::new(MmapDisk);
+        let disk: Arc<dyn Disk> = Arc::new(MmapDisk::default());
         let routes = Routes::new(me);
         let peers = self.dirs.keys().copied().filter(|peer| *peer != me);
         let outbox = PeerOutbox::new(incarnation, peers, 1);
@@ -180,7 +180,7 @@ impl Rig {
     /// The names below a broker's directory of topics.
     pub fn topic_dirs(&self, node: u32) -> Vec<String> {
         let dir = self.dirs[&NodeId(node)].path().join("topics");
-        MmapDisk.list(&dir).unwrap_or_default()
+        MmapDisk::default().list(&dir).unwrap_or_default()
     }
 }
 
