@@ -60,6 +60,8 @@ mutants! {
     ReopenedUnheard,
     /// A life that ends before it opened its replicas forgets that the one before ended uncleanly.
     UncleanEndForgotten,
+    /// Where a voter's log ends counts for a Suspect although it was said to no life in particular.
+    StaleReportCounts,
     /// A follower takes the leader's commit for its own log beyond what provably agrees.
     CommitUnmatched,
     /// A leader changes voters before it has committed in its own term.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::mutant::{self, Mutant};
-use highwater_protocol::ids::{NodeId, Term};
+use highwater_protocol::ids::{NodeId, Position, Term};
 use highwater_protocol::peer::{Ballot, RaftMessage, VoteAnswer, VoteRequest};
 
 use super::progress::Progress;
@@ -56,10 +56,14 @@ impl Raft {
         }
     }
 
+    /// A replica that asks for votes says by that where its log ends, and says it to this life of ours.
+    pub fn end_reported(&mut self, from: NodeId, last: Position) {
+        self.trust.reported(from, last);
+        self.trust.settle(self.me, self.terms.last(), &self.membership.current().voters);
+    }
+
     /// Somebody asks for a vote.
     pub fn receive_vote(&mut self, now: Millis, from: NodeId, request: VoteRequest) {
-        self.trust.reported(from, request.last);
-        self.trust.settle(self.me, self.terms.last(), &self.membership.current().voters);
         if let (Role::Leader(leader), Ballot::Pre) = (&mut self.role, request.ballot) {
             // Whoever asks has not heard this leader, or needs its word that all is well.
             leader.peers.entry(from).and_modify(Progress::ask_again);

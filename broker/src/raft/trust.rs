@@ -5,7 +5,9 @@
 //! a leader without it. Suspicion ends in one of two ways. Either the replica accepts, in this life,
 //! all that a leader which committed in its own term has committed. Or every voter, this one
 //! included, has said in this life of ours where its log ends: then nothing better than the highest
-//! of them exists, and the replica helps only a candidate that is at least as high. The second way
+//! of them exists, and the replica helps only a candidate that is at least as high. What was said to
+//! no life in particular does not count: it may be older than this life, and than what this replica
+//! counted last in the one before (`model/Suspect.tla`). The second way
 //! accepts a loss that every voter suffered; it is closed to a replica whose files were lost, for it
 //! has forgotten its votes, and to one whose files are damaged, for they may still be repaired.
 

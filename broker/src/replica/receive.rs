@@ -11,7 +11,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use highwater_protocol::batch::{FrameHeader, FrameKind, LogStart, Mark, VoterSet, frames};
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{LogIndex, NodeId};
+use highwater_protocol::ids::{LogIndex, NodeId, Position};
 use highwater_protocol::peer::{AppendRequest, RaftMessage};
 
 use crate::log::StartPoint;
@@ -35,6 +35,11 @@ pub(super) struct Parsed {
 }
 
 impl Replica {
+    /// Another replica said to this life of ours where its log ends.
+    pub fn end_reported(&mut self, from: NodeId, last: Position) {
+        self.raft.end_reported(from, last);
+    }
+
     /// A Raft message of another replica; lives were compared by the shard.
     pub fn receive(&mut self, now: Millis, from: NodeId, message: RaftMessage, out: &mut Output) {
         if let Failure::Final(_) = self.failure {

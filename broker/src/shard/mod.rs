@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{Incarnation, NodeId, Timestamp, TopicPartition};
-use highwater_protocol::peer::GroupMessage;
+use highwater_protocol::peer::{GroupMessage, RaftMessage};
 
 use crate::disk::{Disk, FlushFailure};
 use crate::log;
@@ -333,6 +333,10 @@ impl Shard {
                 continue;
             }
             let Some(hosted) = self.replicas.get_mut(&group) else { continue };
+            let says_it_to_us = to.is_some() || mutant::active(Mutant::StaleReportCounts);
+            if let (RaftMessage::Vote(request), true) = (&message, says_it_to_us) {
+                hosted.replica.end_reported(from, request.last);
+            }
             let mut output = Output::default();
             hosted.replica.receive(now, from, message, &mut output);
             self.touched(group, output, out);

@@ -223,7 +223,12 @@ impl Group {
         }
         match payload {
             Payload::Raft(message) => match message {
-                RaftMessage::Vote(request) => node.raft.receive_vote(now, from, request),
+                RaftMessage::Vote(request) => {
+                    if lives.1 != 0 {
+                        node.raft.end_reported(from, request.last);
+                    }
+                    node.raft.receive_vote(now, from, request);
+                }
                 RaftMessage::VoteAnswer(answer) => node.raft.receive_vote_answer(now, from, answer),
                 RaftMessage::AppendAnswer(answer) => {
                     node.raft.receive_append_answer(now, from, answer);
