@@ -190,7 +190,8 @@ pub(crate) fn outcome_of(code: ErrorCode) -> Outcome {
         | ErrorCode::InvalidRecord
         | ErrorCode::Overloaded
         | ErrorCode::DiskFull
-        | ErrorCode::Superseded => Outcome::NotWritten,
+        | ErrorCode::Superseded
+        | ErrorCode::BrokerRemoved => Outcome::NotWritten,
     }
 }
 

@@ -43,6 +43,7 @@
 
 mod admin;
 mod alter;
+mod brokers;
 mod client;
 mod connection;
 mod error;
@@ -64,6 +65,9 @@ pub use highwater_protocol::native::admin::{
 };
 pub use highwater_protocol::native::alter::{
     AlterTopicResponse, CreatePartitionsResponse, SettingChange,
+};
+pub use highwater_protocol::native::brokers::{
+    BrokerDuty, BrokerStatus, SetDutyResponse, Unretired,
 };
 pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};
 pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};

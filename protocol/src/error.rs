@@ -121,6 +121,8 @@ error_codes! {
     DiskFull = 1002, retriable, "DISK_FULL";
     /// The batch was replaced by a newer leader's before it was committed.
     Superseded = 1003, retriable, "SUPERSEDED";
+    /// The broker was taken out of the cluster and cannot register again with this data directory.
+    BrokerRemoved = 1010, fatal, "BROKER_REMOVED";
 }
 
 impl fmt::Display for ErrorCode {

@@ -9,6 +9,7 @@ use highwater_protocol::batch::{
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::*;
 use highwater_protocol::native::admin::*;
+use highwater_protocol::native::brokers::*;
 use highwater_protocol::native::fetch::*;
 use highwater_protocol::native::frame::*;
 use highwater_protocol::native::metadata::*;
@@ -472,6 +473,10 @@ fn decode_everything(bytes: Bytes) {
     let _ = CancelMovesRequest::decode(&mut Reader::new(&bytes));
     let _ = CancelMovesResponse::decode(&mut Reader::new(&bytes));
     let _ = ListMovesResponse::decode(&mut Reader::new(&bytes));
+    let _ = ListBrokersResponse::decode(&mut Reader::new(&bytes));
+    let _ = SetDutyRequest::decode(&mut Reader::new(&bytes));
+    let _ = SetDutyResponse::decode(&mut Reader::new(&bytes));
+    let _ = RemoveBrokerRequest::decode(&mut Reader::new(&bytes));
     let _ = TrimPartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = DescribePartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = HelloRequest::decode(&mut Reader::new(&bytes));

@@ -33,7 +33,8 @@ impl Api {
             | CommandReply::TopicDeleted { .. }
             | CommandReply::TopicAltered(_)
             | CommandReply::PartitionsCreated(_)
-            | CommandReply::Moves(_)) => Err(not_the_answer(&other)),
+            | CommandReply::Moves(_)
+            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }
     }
 
@@ -50,7 +51,8 @@ impl Api {
             | CommandReply::TopicCreated(_)
             | CommandReply::TopicAltered(_)
             | CommandReply::PartitionsCreated(_)
-            | CommandReply::Moves(_)) => Err(not_the_answer(&other)),
+            | CommandReply::Moves(_)
+            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }
     }
 

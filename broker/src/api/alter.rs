@@ -36,7 +36,8 @@ impl Api {
             | CommandReply::TopicCreated(_)
             | CommandReply::TopicDeleted { .. }
             | CommandReply::PartitionsCreated(_)
-            | CommandReply::Moves(_)) => Err(not_the_answer(&other)),
+            | CommandReply::Moves(_)
+            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }
     }
 
@@ -62,7 +63,8 @@ impl Api {
             | CommandReply::TopicCreated(_)
             | CommandReply::TopicDeleted { .. }
             | CommandReply::TopicAltered(_)
-            | CommandReply::Moves(_)) => Err(not_the_answer(&other)),
+            | CommandReply::Moves(_)
+            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }
     }
 

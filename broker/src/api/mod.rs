@@ -5,11 +5,12 @@
 //! connections or principals; nothing here decides what a shard or the controller decides.
 //!
 //! Read `produce` and `fetch` for the hot roads, `admission` for what is refused under load, then
-//! `metadata`, `partitions`, `admin`, `moves`; `errors` has the words.
+//! `metadata`, `partitions`, `admin`, `moves`, `brokers`; `errors` has the words.
 
 mod admin;
 mod admission;
 mod alter;
+mod brokers;
 mod errors;
 mod fetch;
 mod metadata;

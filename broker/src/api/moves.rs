@@ -53,7 +53,8 @@ impl Api {
             | CommandReply::TopicCreated(_)
             | CommandReply::TopicDeleted { .. }
             | CommandReply::TopicAltered(_)
-            | CommandReply::PartitionsCreated(_)) => Err(not_the_answer(&other)),
+            | CommandReply::PartitionsCreated(_)
+            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }
     }
 }

@@ -15,6 +15,7 @@ use highwater_protocol::native::moves::PlannedMove;
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
+use crate::controller::brokers::{BrokerCommand, BrokerReply};
 use crate::controller::moves::{self, MoveCommand};
 use crate::controller::record::{BrokerRegistration, get_configs, put_configs};
 
@@ -54,6 +55,8 @@ pub enum Command {
     },
     /// Something about moves of replicas.
     Moves(MoveCommand),
+    /// Something about brokers that come and go.
+    Brokers(BrokerCommand),
 }
 
 /// What became of a command.
@@ -74,6 +77,8 @@ pub enum CommandReply {
     PartitionsCreated(CreatePartitionsResponse),
     /// The moves that the command was about.
     Moves(Vec<PlannedMove>),
+    /// What became of a command about brokers.
+    Broker(BrokerReply),
 }
 
 impl Command {
@@ -109,6 +114,10 @@ impl Command {
                 put_head(command.kind(), &mut out);
                 command.encode(&mut out);
             }
+            Command::Brokers(command) => {
+                put_head(command.kind(), &mut out);
+                command.encode(&mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -134,7 +143,13 @@ impl Command {
                     id: get_id(input)?,
                     request: CreatePartitionsRequest::decode(input)?,
                 },
-                other => return Ok(MoveCommand::decode(other, input)?.map(Command::Moves)),
+                other => {
+                    let command = MoveCommand::decode(other, input)?.map(Command::Moves);
+                    return Ok(match command {
+                        Some(command) => Some(command),
+                        None => BrokerCommand::decode(other, input)?.map(Command::Brokers),
+                    });
+                }
             }))
         })
     }
@@ -169,6 +184,10 @@ impl CommandReply {
                 put_head(moves::MOVES_REPLY, &mut out);
                 moves::put_reply(planned, &mut out);
             }
+            CommandReply::Broker(reply) => {
+                put_head(reply.kind(), &mut out);
+                reply.encode(&mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -191,7 +210,7 @@ impl CommandReply {
                     CommandReply::PartitionsCreated(CreatePartitionsResponse::decode(input)?)
                 }
                 moves::MOVES_REPLY => CommandReply::Moves(moves::get_reply(input)?),
-                _ => return Ok(None),
+                other => return Ok(BrokerReply::decode(other, input)?.map(CommandReply::Broker)),
             }))
         })
     }
@@ -356,7 +375,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(kind in 0u8..24, bytes in vec(any::<u8>(), 0..100)) {
+        fn any_bytes_are_read_or_refused(kind in 0u8..50, bytes in vec(any::<u8>(), 0..100)) {
             for head in [[kind, 0, 0], [0, kind, 0]] {
                 let typed = [head.to_vec(), bytes.clone()].concat();
                 let _ = Command::decode(&typed);

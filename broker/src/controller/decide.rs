@@ -12,6 +12,7 @@ use highwater_protocol::topic_name;
 
 use crate::controller::command::{Command, CommandReply};
 use crate::controller::config::TopicConfig;
+use crate::controller::duty;
 use crate::controller::image::{ClusterImage, Topic};
 use crate::controller::liveness::{Heard, Sessions, Verdict};
 use crate::controller::placement::{self, Wanted};
@@ -23,6 +24,8 @@ use crate::raft::Millis;
 #[derive(Debug, Clone)]
 pub struct Controller {
     sessions: Sessions,
+    /// Who votes on the metadata.
+    voters: Vec<NodeId>,
 }
 
 /// Records to commit, and what to say once they are.
@@ -30,8 +33,8 @@ pub type Decision = (Vec<MetadataRecord>, CommandReply);
 
 impl Controller {
     /// The controller of a term that begins now.
-    pub fn new(me: NodeId, session_ms: u64, now: Millis) -> Controller {
-        Controller { sessions: Sessions::new(me, session_ms, now) }
+    pub fn new(me: NodeId, voters: &[NodeId], session_ms: u64, now: Millis) -> Controller {
+        Controller { sessions: Sessions::new(me, session_ms, now), voters: voters.to_vec() }
     }
 
     /// What a command comes to; without records nothing changes and the reply can go at once.
@@ -48,6 +51,7 @@ impl Controller {
             Command::AlterTopic { id, request } => alter::settings(image, id, &request),
             Command::CreatePartitions { id, request } => alter::partitions(image, id, &request),
             Command::Moves(command) => reassign::decide(image, &command),
+            Command::Brokers(command) => duty::decide(image, &self.voters, &command),
         }
     }
 
@@ -70,6 +74,9 @@ impl Controller {
         new: BrokerRegistration,
         now: Millis,
     ) -> Result<Decision, WireError> {
+        if image.was_removed_with(new.node, new.directory) {
+            return Err(removed(&new));
+        }
         if let Some(broker) = image.broker(new.node) {
             let known = &broker.registration;
             if known.directory != new.directory {
@@ -106,6 +113,15 @@ fn outlived(known: &BrokerRegistration, new: &BrokerRegistration) -> WireError {
         new.node, new.incarnation, new.directory, known.incarnation
     );
     WireError::new(ErrorCode::InvalidRequest, why)
+}
+
+fn removed(new: &BrokerRegistration) -> WireError {
+    let why = format!(
+        "broker {} with data directory {} was taken out of the cluster (`hw cluster remove`). To have the machine \
+         back, put the old data away, make the directory anew with `highwater format`, and start it again",
+        new.node, new.directory
+    );
+    WireError::new(ErrorCode::BrokerRemoved, why)
 }
 
 fn create_topic(
@@ -189,7 +205,8 @@ fn check_replication(request: &CreateTopicRequest, brokers: usize) -> Result<usi
     let name = &request.name;
     if brokers == 0 {
         let why = format!(
-            "topic {name} cannot be placed: no broker is alive; wait until one has registered"
+            "topic {name} cannot be placed: no broker is alive and takes new replicas; start one or \
+             `hw cluster undrain` one"
         );
         return Err(WireError::new(ErrorCode::BrokerNotAvailable, why));
     }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId};
+use highwater_protocol::native::brokers::BrokerDuty;
 
+use crate::controller::brokers::BrokerRecord;
 use crate::controller::config::TopicConfig;
 use crate::controller::moves::{MoveRecord, TopicMoves};
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
@@ -21,6 +23,8 @@ pub struct ClusterImage {
     names: BTreeMap<Arc<str>, TopicId>,
     deleted: VecDeque<TopicId>,
     partitions: usize,
+    /// Brokers taken out, with the data directories that they had.
+    removed: VecDeque<(NodeId, DirectoryId)>,
 }
 
 /// A registered broker.
@@ -30,6 +34,8 @@ pub struct Broker {
     pub registration: BrokerRegistration,
     /// Whether the controller has lost touch with it.
     pub fenced: bool,
+    /// What its operator wants it to be.
+    pub duty: BrokerDuty,
 }
 
 /// A topic.
@@ -59,7 +65,8 @@ impl ClusterImage {
     pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), Contradiction> {
         match record {
             MetadataRecord::RegisterBroker(registration) => {
-                let broker = Broker { registration: registration.clone(), fenced: false };
+                let duty = self.broker(registration.node).map_or(BrokerDuty::Active, |it| it.duty);
+                let broker = Broker { registration: registration.clone(), fenced: false, duty };
                 self.brokers.insert(registration.node, Arc::new(broker));
                 Ok(())
             }
@@ -88,6 +95,7 @@ impl ClusterImage {
             }
             MetadataRecord::AlterTopic { id, configs } => self.alter_topic(*id, configs),
             MetadataRecord::Move(change) => self.move_replicas(change),
+            MetadataRecord::Broker(change) => self.change_broker(change),
         }
     }
 
@@ -166,6 +174,29 @@ impl ClusterImage {
         Arc::make_mut(topic).take_move(change).map_err(contradiction)
     }
 
+    fn change_broker(&mut self, change: &BrokerRecord) -> Result<(), Contradiction> {
+        match change {
+            BrokerRecord::SetDuty(node, duty) => {
+                let Some(broker) = self.brokers.get_mut(node) else {
+                    return Err(contradiction(format!(
+                        "broker {node} gets a duty but is not registered"
+                    )));
+                };
+                Arc::make_mut(broker).duty = *duty;
+            }
+            BrokerRecord::Remove { node, directory } => {
+                if self.directory_of(*node) == Some(*directory) {
+                    self.brokers.remove(node);
+                }
+                self.removed.push_back((*node, *directory));
+                if self.removed.len() > REMOVED_MAX {
+                    self.removed.pop_front();
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn delete_topic(&mut self, id: TopicId) {
         if let Some(topic) = self.topics.remove(&id) {
             self.names.remove(&topic.name);
@@ -183,10 +214,17 @@ impl ClusterImage {
     /// Records that make this image out of an empty one.
     pub fn to_records(&self) -> Vec<MetadataRecord> {
         let mut records = Vec::new();
+        for (node, directory) in self.removed.iter().copied() {
+            records.push(MetadataRecord::Broker(BrokerRecord::Remove { node, directory }));
+        }
         for (node, broker) in &self.brokers {
             records.push(MetadataRecord::RegisterBroker(broker.registration.clone()));
             if broker.fenced {
                 records.push(MetadataRecord::FenceBroker { node: *node, fenced: true });
+            }
+            if broker.duty != BrokerDuty::Active {
+                let duty = BrokerRecord::SetDuty(*node, broker.duty);
+                records.push(MetadataRecord::Broker(duty));
             }
         }
         for topic in self.topics.values() {
@@ -216,6 +254,16 @@ impl ClusterImage {
     /// A broker.
     pub fn broker(&self, node: NodeId) -> Option<&Broker> {
         self.brokers.get(&node).map(|broker| &**broker)
+    }
+
+    /// Whether a broker of this id was taken out at some time.
+    pub fn was_removed(&self, node: NodeId) -> bool {
+        self.removed.iter().any(|(removed, _)| *removed == node)
+    }
+
+    /// Whether the broker that had this data directory was taken out.
+    pub fn was_removed_with(&self, node: NodeId, directory: DirectoryId) -> bool {
+        self.removed.contains(&(node, directory))
     }
 
     /// The data directory of a registered broker.
@@ -268,6 +316,8 @@ fn contradiction(what: String) -> Contradiction {
 /// Deleted topics that are remembered, for brokers that were away when they were deleted and have
 /// crashed in between; files of topics deleted longer ago are left for the operator.
 const DELETED_MAX: usize = 10_000;
+/// Removed brokers that are remembered.
+const REMOVED_MAX: usize = 1_000;
 
 #[cfg(test)]
 mod tests {

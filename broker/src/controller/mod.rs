@@ -7,11 +7,13 @@
 //!
 //! What must hold: a command is decided on an image that contains everything committed before; a
 //! decision that is not committed leaves no trace. Read `record`, `image`, `decide`, then
-//! `moves` and `reassign`.
+//! `moves` and `reassign`, `brokers` and `duty`.
 
+pub mod brokers;
 pub mod command;
 pub mod config;
 mod decide;
+mod duty;
 pub mod image;
 pub mod liveness;
 pub mod moves;

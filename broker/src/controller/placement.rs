@@ -42,7 +42,7 @@ pub struct Wanted {
     pub replication: usize,
 }
 
-/// The brokers that may get replicas: all that are not fenced.
+/// The brokers that may get replicas: all that live and take work.
 pub fn candidates(image: &ClusterImage) -> Vec<Candidate> {
     let mut load: BTreeMap<NodeId, (usize, usize)> = BTreeMap::new();
     for replicas in image.topics().flat_map(|topic| &topic.partitions) {
@@ -52,7 +52,7 @@ pub fn candidates(image: &ClusterImage) -> Vec<Candidate> {
             *led += usize::from(place == 0);
         }
     }
-    let active = image.brokers().filter(|broker| !broker.fenced);
+    let active = image.brokers().filter(|broker| broker.takes_work());
     let candidate = active.map(|broker| {
         let node = broker.registration.node;
         let (replicas, leaders) = load.get(&node).copied().unwrap_or_default();

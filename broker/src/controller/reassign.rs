@@ -206,7 +206,7 @@ fn check_wish(image: &ClusterImage, wish: &MoveWish) -> Result<(), WireError> {
         Some(broker) => Ok(broker),
         None => {
             let why = format!(
-                "broker {node} is not part of the cluster; `hw cluster status` shows those that are"
+                "broker {node} is not part of the cluster; `hw cluster brokers` shows those that are"
             );
             Err(WireError::new(ErrorCode::InvalidRequest, why))
         }
@@ -223,7 +223,15 @@ fn check_wish(image: &ClusterImage, wish: &MoveWish) -> Result<(), WireError> {
                 if to[..at].contains(node) {
                     return invalid(format!("broker {node} is named twice; name it once"));
                 }
-                if registered(*node)?.fenced {
+                let broker = registered(*node)?;
+                if !broker.fenced && !broker.takes_work() {
+                    let why = format!(
+                        "broker {node} is drained, so no replica can be moved to it; name another, or take it back \
+                         (`hw cluster undrain {node}`)"
+                    );
+                    return Err(WireError::new(ErrorCode::InvalidRequest, why));
+                }
+                if broker.fenced {
                     let why = format!(
                         "broker {node} is not alive, so no replica can be moved to it; start it, or name another"
                     );
@@ -234,12 +242,12 @@ fn check_wish(image: &ClusterImage, wish: &MoveWish) -> Result<(), WireError> {
         }
         MoveWish::Drain(node) => registered(*node).map(|_| ()),
         MoveWish::Replicas(wanted) => {
-            let alive = image.brokers().filter(|broker| !broker.fenced).count();
+            let alive = image.brokers().filter(|broker| broker.takes_work()).count();
             let most = alive.min(REPLICATION_MAX);
             match (1..=most).contains(&usize::from(*wanted)) {
                 true => Ok(()),
                 false => invalid(format!(
-                    "a partition cannot have {wanted} replicas: {alive} brokers are alive, and \
+                    "a partition cannot have {wanted} replicas: {alive} brokers are alive and take replicas, and \
                      {REPLICATION_MAX} replicas are the most; ask for 1 to {most}"
                 )),
             }
@@ -364,7 +372,7 @@ impl<'a> Planner<'a> {
     }
 
     fn best(&self, set: &[NodeId], not: Option<NodeId>) -> Option<NodeId> {
-        let alive = self.image.brokers().filter(|broker| !broker.fenced);
+        let alive = self.image.brokers().filter(|broker| broker.takes_work());
         let open = alive.map(|broker| broker.registration.node);
         let open = open.filter(|node| !set.contains(node) && Some(*node) != not);
         open.min_by_key(|node| {
@@ -372,10 +380,10 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// Who leaves first: the dead, then those that share a rack, then the last named.
+    /// Who leaves first: the dead and the drained, then those that share a rack, then the last named.
     fn worst(&self, set: &[NodeId]) -> usize {
-        let fenced = |node| self.image.broker(node).is_none_or(|broker| broker.fenced);
-        let key = |at: &usize| (fenced(set[*at]), self.in_rack_of(set, set[*at]), *at);
+        let unfit = |node| self.image.broker(node).is_none_or(|broker| !broker.takes_work());
+        let key = |at: &usize| (unfit(set[*at]), self.in_rack_of(set, set[*at]), *at);
         (0..set.len()).max_by_key(key).expect("a set is never empty")
     }
 

@@ -10,6 +10,7 @@ use highwater_protocol::ids::{DirectoryId, Incarnation, NodeId, PartitionId, Top
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
+use crate::controller::brokers::BrokerRecord;
 use crate::controller::moves::MoveRecord;
 
 /// One change of the cluster.
@@ -59,6 +60,8 @@ pub enum MetadataRecord {
     },
     /// A partition's replicas move to other brokers.
     Move(MoveRecord),
+    /// A broker gets another duty, or is taken out.
+    Broker(BrokerRecord),
 }
 
 /// What a broker says of itself.
@@ -145,6 +148,7 @@ impl MetadataRecord {
                 put_configs(configs, &mut out);
             }
             MetadataRecord::Move(change) => change.encode(&mut out),
+            MetadataRecord::Broker(change) => change.encode(&mut out),
         }
         out.no_tagged_fields();
         out.finish()
@@ -155,8 +159,9 @@ impl MetadataRecord {
         let mut input = Reader::new(bytes);
         let kind = input.u16().map_err(RecordError::NoType)?;
         let version = input.u8().map_err(RecordError::NoType)?;
-        let known =
-            KINDS.contains(&kind) || (MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX).contains(&kind);
+        let known = KINDS.contains(&kind)
+            || (MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX).contains(&kind)
+            || (BrokerRecord::KIND_MIN..=BrokerRecord::KIND_MAX).contains(&kind);
         if version != VERSION || !known {
             return Err(RecordError::Unknown { kind, version });
         }
@@ -199,6 +204,9 @@ impl MetadataRecord {
             MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX => {
                 MetadataRecord::Move(MoveRecord::decode(kind, input)?)
             }
+            BrokerRecord::KIND_MIN..=BrokerRecord::KIND_MAX => {
+                MetadataRecord::Broker(BrokerRecord::decode(kind, input)?)
+            }
             _ => MetadataRecord::DeleteTopic { id: TopicId(Uuid::from_u128(input.u128()?)) },
         })
     }
@@ -213,6 +221,7 @@ impl MetadataRecord {
             MetadataRecord::BeginImage => BEGIN_IMAGE,
             MetadataRecord::AlterTopic { .. } => ALTER_TOPIC,
             MetadataRecord::Move(change) => change.kind(),
+            MetadataRecord::Broker(change) => change.kind(),
         }
     }
 }
@@ -367,7 +376,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200), kind in 0u16..24) {
+        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200), kind in 0u16..50) {
             let _ = MetadataRecord::decode(&bytes);
             let mut typed = MetadataRecord::DeleteTopic { id: TopicId(Uuid::nil()) }.encode()[..3].to_vec();
             typed[..2].copy_from_slice(&(kind.to_be_bytes()));

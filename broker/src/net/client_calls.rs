@@ -17,6 +17,9 @@ use highwater_protocol::native::admin::{
 use highwater_protocol::native::alter::{
     AlterTopicRequest, CreatePartitionsRequest, TransferLeaderRequest,
 };
+use highwater_protocol::native::brokers::{
+    ListBrokersRequest, ListBrokersResponse, RemoveBrokerRequest, SetDutyRequest,
+};
 use highwater_protocol::native::fetch::{FetchRequest, FetchResponse, ListOffsetsRequest};
 use highwater_protocol::native::frame::{
     AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_answer,
@@ -99,11 +102,7 @@ impl Calls {
                 self.list_offsets(correlation, whole(&body, ListOffsetsRequest::decode)?)
             }
             ApiKey::CreateTopic => {
-                let request = whole(&body, CreateTopicRequest::decode)?;
-                Box::pin(async move {
-                    let result = calls.api.create_topic(request).await;
-                    calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-                })
+                self.create_topic(correlation, whole(&body, CreateTopicRequest::decode)?)
             }
             ApiKey::DeleteTopic => {
                 self.delete_topic(correlation, whole(&body, DeleteTopicRequest::decode)?)
@@ -116,6 +115,9 @@ impl Calls {
             ApiKey::Reassign | ApiKey::CancelMoves | ApiKey::ListMoves => {
                 self.moves(api, correlation, &body)?
             }
+            ApiKey::ListBrokers | ApiKey::SetDuty | ApiKey::RemoveBroker => {
+                self.brokers(api, correlation, &body)?
+            }
             ApiKey::AlterTopic => {
                 self.alter_topic(correlation, whole(&body, AlterTopicRequest::decode)?)
             }
@@ -125,6 +127,14 @@ impl Calls {
             ApiKey::TransferLeader => {
                 self.transfer_leader(correlation, whole(&body, TransferLeaderRequest::decode)?)
             }
+        })
+    }
+
+    fn create_topic(&self, correlation: CorrelationId, request: CreateTopicRequest) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.create_topic(request).await;
+            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
         })
     }
 
@@ -226,6 +236,32 @@ impl Calls {
         Ok(Box::pin(ready(self.answer(correlation, found, ListMovesResponse::encode))))
     }
 
+    fn brokers(
+        &self,
+        api: ApiKey,
+        correlation: CorrelationId,
+        body: &Bytes,
+    ) -> Result<Answering, DecodeError> {
+        let calls = self.clone();
+        if api == ApiKey::SetDuty {
+            let request = whole(body, SetDutyRequest::decode)?;
+            return Ok(Box::pin(async move {
+                let result = calls.api.set_duty(request).await;
+                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+            }));
+        }
+        if api == ApiKey::RemoveBroker {
+            let request = whole(body, RemoveBrokerRequest::decode)?;
+            return Ok(Box::pin(async move {
+                let result = calls.api.remove_broker(request).await;
+                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+            }));
+        }
+        whole(body, ListBrokersRequest::decode)?;
+        let found = Ok(calls.api.list_brokers());
+        Ok(Box::pin(ready(self.answer(correlation, found, ListBrokersResponse::encode))))
+    }
+
     fn produce(
         &self,
         correlation: CorrelationId,
@@ -285,7 +321,10 @@ impl Calls {
             | ApiKey::TransferLeader
             | ApiKey::Reassign
             | ApiKey::CancelMoves
-            | ApiKey::ListMoves => &self.metrics.requests_admin,
+            | ApiKey::ListMoves
+            | ApiKey::ListBrokers
+            | ApiKey::SetDuty
+            | ApiKey::RemoveBroker => &self.metrics.requests_admin,
         };
         counter.bump();
     }

@@ -1,29 +1,31 @@
-//! Gives leadership back: a broker that leads what another one is preferred for hands it over once
-//! that one was in sync for a while.
+//! Gives leadership away: a broker that leads what another one is preferred for hands it over once
+//! that one was in sync for a while; a broker that is drained hands over all that it leads at once.
 //!
 //! Each leader decides for itself, from the image and what it knows of its followers, so nobody has
 //! to be asked and nothing is recorded. What must hold: leadership does not flap. The preferred replica
 //! must have been in sync and its broker alive through all of a wait, within one term of ours; each
 //! try doubles the wait for that partition, until none was needed for a long time; and few are handed
-//! over at once, because each costs its producers a moment.
+//! over at once, because each costs its producers a moment. Nobody is given anything while it is drained,
+//! or what a drain took away would come back by itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_protocol::ids::{NodeId, Term, TopicPartition};
+use highwater_protocol::native::brokers::BrokerDuty;
 use highwater_protocol::peer::LeaderNews;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::Inner;
 use crate::controller::ClusterImage;
+use crate::controller::image::Broker;
 use crate::raft::Millis;
 use crate::shard::event::ReplicaCommand;
 
 /// Runs until the node stops.
 pub(super) async fn run(node: Arc<Inner>) {
-    let Some(after_ms) = node.options.leaders_return_after_ms else { return };
-    let mut returns = Returns::new(node.options.me, after_ms);
+    let mut returns = Returns::new(node.options.me, node.options.leaders_return_after_ms);
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -49,12 +51,12 @@ async fn hand_over(node: &Inner, due: Vec<Return>) {
         .collect();
     for (partition, to, reply) in asked {
         match timeout(HAND_OVER_MAX, reply).await {
-            Ok(Ok(Ok(_))) => tracing::info!(%partition, %to, "gave leadership back"),
+            Ok(Ok(Ok(_))) => tracing::info!(%partition, %to, "gave leadership away"),
             Ok(Ok(Err(error))) => {
-                tracing::info!(%partition, %to, %error, "leadership was not taken back");
+                tracing::info!(%partition, %to, %error, "leadership was not taken over");
             }
             Ok(Err(_)) | Err(_) => {
-                tracing::info!(%partition, %to, "nobody said whether leadership was taken back");
+                tracing::info!(%partition, %to, "nobody said whether leadership was taken over");
             }
         }
     }
@@ -70,7 +72,8 @@ struct Return {
 /// What this broker leads in the place of others.
 struct Returns {
     me: NodeId,
-    after_ms: u64,
+    /// How long the preferred one must have been in sync; `None` gives nothing back.
+    after_ms: Option<u64>,
     /// Since when nothing spoke against handing a partition back.
     ready: BTreeMap<TopicPartition, Ready>,
     /// What was handed back, or tried, not long ago.
@@ -91,7 +94,7 @@ struct Tried {
 }
 
 impl Returns {
-    fn new(me: NodeId, after_ms: u64) -> Returns {
+    fn new(me: NodeId, after_ms: Option<u64>) -> Returns {
         Returns { me, after_ms, ready: BTreeMap::new(), tried: BTreeMap::new() }
     }
 
@@ -101,20 +104,26 @@ impl Returns {
         let before = std::mem::take(&mut self.ready);
         self.tried.retain(|_, tried| now.0.saturating_sub(tried.at.0) < FORGET_MS);
         let mut due = Vec::new();
+        // One that is drained does not wait until an heir has proved itself.
+        let drained = is_drained(self.me, image);
+        let after_ms = if drained { Some(0) } else { self.after_ms };
         for LeaderNews { partition, term, in_sync } in led {
-            let Some(to) = preferred(partition, image, self.me).filter(|to| in_sync.contains(to))
-            else {
+            let preferred = preferred(partition, image).filter(|to| in_sync.contains(to));
+            let to = match drained {
+                true => preferred.or_else(|| in_sync.iter().copied().find(|to| takes(*to, image))),
+                false => preferred,
+            };
+            let (Some(to), Some(after_ms)) = (to.filter(|to| *to != self.me), after_ms) else {
                 continue;
             };
             let fresh = Ready { to, term, since: now };
             let known = before.get(&partition).filter(|known| (known.to, known.term) == (to, term));
             let ready = known.copied().unwrap_or(fresh);
             self.ready.insert(partition, ready);
-            let wait_ms =
-                self.tried.get(&partition).map_or(self.after_ms, |tried| tried.next_wait_ms);
+            let wait_ms = self.tried.get(&partition).map_or(after_ms, |tried| tried.next_wait_ms);
             let waited = now.0.saturating_sub(ready.since.0) >= wait_ms;
             if waited && due.len() < AT_ONCE_MAX {
-                let next_wait_ms = (wait_ms * 2).min(WAIT_MS_MAX);
+                let next_wait_ms = (wait_ms * 2).clamp(WAIT_MS_MIN, WAIT_MS_MAX);
                 self.tried.insert(partition, Tried { at: now, next_wait_ms });
                 self.ready.insert(partition, fresh);
                 due.push(Return { partition, to });
@@ -124,17 +133,30 @@ impl Returns {
     }
 }
 
-/// The broker that should lead a partition, if it is another one and alive.
-fn preferred(partition: TopicPartition, image: &ClusterImage, me: NodeId) -> Option<NodeId> {
+/// The broker that should lead a partition, if it can: the first that is not drained.
+fn preferred(partition: TopicPartition, image: &ClusterImage) -> Option<NodeId> {
     let topic = image.topic(partition.topic)?;
-    let first = topic.partitions.get(partition.partition.0 as usize)?.first()?;
-    let broker = image.broker(first.node)?;
-    (first.node != me && !broker.fenced).then_some(first.node)
+    let set = topic.partitions.get(partition.partition.0 as usize)?;
+    let first = set.iter().map(|replica| replica.node).find(|node| !is_drained(*node, image))?;
+    takes(first, image).then_some(first)
+}
+
+fn takes(node: NodeId, image: &ClusterImage) -> bool {
+    image.broker(node).is_some_and(Broker::takes_work)
+}
+
+fn is_drained(node: NodeId, image: &ClusterImage) -> bool {
+    image.broker(node).is_some_and(|broker| match broker.duty {
+        BrokerDuty::Active => false,
+        BrokerDuty::Draining | BrokerDuty::Leaving => true,
+    })
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AT_ONCE_MAX: usize = 8;
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+/// A drained broker tries again after this time at the earliest.
+const WAIT_MS_MIN: u64 = 100;
 /// However often it was in vain, another try comes within this time.
 const WAIT_MS_MAX: u64 = 600_000;
 /// After this long, the first wait is the short one again.
@@ -147,6 +169,7 @@ mod tests {
 
     use super::*;
     use crate::controller::MetadataRecord;
+    use crate::controller::brokers::BrokerRecord;
     use crate::controller::record::{BrokerRegistration, PlacedReplica};
 
     const TOPIC: TopicId = TopicId(Uuid::from_u128(7));
@@ -191,7 +214,7 @@ mod tests {
 
     #[test]
     fn leadership_goes_back_after_the_preferred_one_was_in_sync_for_a_while() {
-        let (image, mut returns) = (image(1), Returns::new(ME, 100));
+        let (image, mut returns) = (image(1), Returns::new(ME, Some(100)));
         let mut due = |now, in_sync: &[u32]| returns.due(Millis(now), led(1, 3, in_sync), &image);
         assert_eq!(due(0, &[1, 2]), []);
         assert_eq!(due(99, &[1]), [], "it fell behind, and the wait begins again");
@@ -203,7 +226,7 @@ mod tests {
 
     #[test]
     fn each_try_makes_the_next_wait_longer_and_a_new_term_begins_it_anew() {
-        let (image, mut returns) = (image(1), Returns::new(ME, 100));
+        let (image, mut returns) = (image(1), Returns::new(ME, Some(100)));
         let mut tries = |now, term| returns.due(Millis(now), led(1, term, &[1, 2]), &image).len();
         let seen: Vec<_> = [0, 100, 299, 300, 699, 700].map(|now| tries(now, 3)).into();
         assert_eq!(seen, [0, 1, 0, 1, 0, 1]);
@@ -215,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_fenced_broker_gets_nothing_and_few_partitions_go_at_once() {
-        let (mut image, mut returns) = (image(20), Returns::new(ME, 100));
+        let (mut image, mut returns) = (image(20), Returns::new(ME, Some(100)));
         let mut due = |now, image: &ClusterImage| {
             let due = returns.due(Millis(now), led(20, 3, &[1, 2]), image);
             due.iter().map(|given| given.partition.partition.0).collect::<Vec<_>>()
@@ -226,5 +249,36 @@ mod tests {
         let fence = MetadataRecord::FenceBroker { node: NodeId(2), fenced: true };
         image.apply(&fence).expect("fits");
         assert!(due(1_000, &image).is_empty());
+    }
+
+    fn set_duty(image: &mut ClusterImage, node: u32, duty: BrokerDuty) {
+        let record = MetadataRecord::Broker(BrokerRecord::SetDuty(NodeId(node), duty));
+        image.apply(&record).expect("fits");
+    }
+
+    #[test]
+    fn a_drained_broker_gives_up_all_it_leads_to_whoever_is_in_sync_and_nobody_gives_it_back() {
+        let (mut image, mut returns) = (image(10), Returns::new(ME, None));
+        let partition = TopicPartition::new(TOPIC, PartitionId(0));
+        let mut due = |now, image: &ClusterImage, in_sync: &[u32]| {
+            returns.due(Millis(now), led(10, 3, in_sync), image)
+        };
+        assert_eq!(due(0, &image, &[1, 2]), [], "nothing is given back here");
+        set_duty(&mut image, 1, BrokerDuty::Draining);
+        assert_eq!(due(1, &image, &[1]), [], "nobody else has everything");
+        let first = due(2, &image, &[1, 2]);
+        assert_eq!((first.len(), first[0]), (8, Return { partition, to: NodeId(2) }));
+        assert_eq!(due(3, &image, &[1, 2]).len(), 2);
+        assert_eq!(due(150, &image, &[1, 2]).len(), 8, "what was in vain is tried again");
+        set_duty(&mut image, 2, BrokerDuty::Leaving);
+        assert_eq!(due(900, &image, &[1, 2]), [], "both are drained");
+
+        let mut returns = Returns::new(ME, Some(100));
+        set_duty(&mut image, 1, BrokerDuty::Active);
+        let mut due =
+            |now, image: &ClusterImage| returns.due(Millis(now), led(1, 3, &[1, 2]), image).len();
+        assert_eq!([due(0, &image), due(500, &image)], [0, 0], "2 is drained");
+        set_duty(&mut image, 2, BrokerDuty::Active);
+        assert_eq!([due(600, &image), due(700, &image)], [0, 1]);
     }
 }

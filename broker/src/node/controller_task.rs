@@ -69,7 +69,9 @@ type Promise = (Ask, Result<CommandReply, WireError>);
 
 impl Leading {
     fn new(node: Arc<Inner>, term: Term) -> Leading {
-        let controller = Controller::new(node.options.me, node.options.session_ms, now(&node));
+        let options = &node.options;
+        let controller =
+            Controller::new(options.me, &options.controllers, options.session_ms, now(&node));
         Leading { node, term, controller, waiting: VecDeque::new() }
     }
 
@@ -207,10 +209,11 @@ impl Leading {
     /// Looks who was heard, fences and takes back, and sees that every broker gets the log.
     async fn look_around(&mut self) {
         let Some(seen) = self.describe().await else { return };
-        self.feed_learners(&seen).await;
+        // An older image may lack brokers that learn already.
         if self.all_applied().await.is_err() {
             return;
         }
+        self.feed_learners(&seen).await;
         let heard: Vec<Heard> = seen
             .replicas
             .iter()
@@ -273,7 +276,8 @@ impl Leading {
         }
     }
 
-    /// Makes every registered broker that has no vote a learner of the controller's log.
+    /// Makes every registered broker that has no vote a learner of the controller's log, and nobody
+    /// else: one that was removed gets no more of it.
     async fn feed_learners(&self, seen: &DescribePartitionResponse) {
         let (mut voters, mut learners) = (Vec::new(), Vec::new());
         for replica in &seen.replicas {
@@ -282,19 +286,17 @@ impl Leading {
                 ReplicaRole::Learner => learners.push(replica.node),
             }
         }
+        learners.sort_unstable();
         let image = self.node.image.load();
-        let missing: Vec<NodeId> = image
-            .brokers()
-            .map(|broker| broker.registration.node)
-            .filter(|node| !voters.contains(node) && !learners.contains(node))
-            .collect();
-        if missing.is_empty() || voters.is_empty() {
+        let registered = image.brokers().map(|broker| broker.registration.node);
+        let wanted: Vec<NodeId> = registered.filter(|node| !voters.contains(node)).collect();
+        if wanted == learners || voters.is_empty() {
             return;
         }
-        tracing::info!(brokers = ?missing, "feeding the controller's log to new brokers");
-        learners.extend(missing);
-        if let Err(error) = self.command(ReplicaCommand::ChangeVoters { voters, learners }).await {
-            tracing::warn!(%error, "new brokers do not get the controller's log yet");
+        tracing::info!(before = ?learners, now = ?wanted, "other brokers get the controller's log");
+        let command = ReplicaCommand::ChangeVoters { voters, learners: wanted };
+        if let Err(error) = self.command(command).await {
+            tracing::warn!(%error, "the brokers that get the controller's log stay the same for now");
         }
     }
 

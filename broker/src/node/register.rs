@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_protocol::error::ErrorCode;
 use tokio::time::sleep;
 
 use super::Inner;
@@ -28,6 +29,10 @@ pub(super) async fn run(node: Arc<Inner>, line: Arc<Line>) {
             Ok(_) => {
                 registered = true;
                 REGISTRATION_REPEAT_MS
+            }
+            Err(error) if error.code == ErrorCode::BrokerRemoved => {
+                node.fail(error.detail);
+                return;
             }
             Err(error) if error.code.retriable() && registered => {
                 tracing::debug!(%error, "the registration could not be repeated");

@@ -10,6 +10,10 @@ use highwater_protocol::native::alter::{
     AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
     TransferLeaderRequest,
 };
+use highwater_protocol::native::brokers::{
+    BrokerDuty, ListBrokersRequest, ListBrokersResponse, RemoveBrokerRequest, RemoveBrokerResponse,
+    SetDutyRequest, SetDutyResponse,
+};
 use highwater_protocol::native::fetch::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
 };
@@ -158,6 +162,15 @@ calls! {
         |request| format!("add partitions to topic {}", request.name);
     TransferLeaderRequest, TransferLeader, HandedOver,
         |request| format!("hand over partition {}", request.partition.partition);
+    ListBrokersRequest, ListBrokers, ListBrokersResponse, |_| "list brokers".into();
+    SetDutyRequest, SetDuty, SetDutyResponse,
+        |request| match request.duty {
+            BrokerDuty::Active => format!("take broker {} back", request.node),
+            BrokerDuty::Draining => format!("drain broker {}", request.node),
+            BrokerDuty::Leaving => format!("retire broker {}", request.node),
+        };
+    RemoveBrokerRequest, RemoveBroker, RemoveBrokerResponse,
+        |request| format!("remove broker {}", request.node);
 }
 
 macro_rules! responses {
@@ -176,7 +189,8 @@ macro_rules! responses {
 responses! {
     HelloResponse Receipt MetadataResponse ListOffsetsResponse CreateTopicResponse
     DescribePartitionResponse TrimPartitionResponse ReassignResponse CancelMovesResponse
-    ListMovesResponse AlterTopicResponse CreatePartitionsResponse
+    ListMovesResponse AlterTopicResponse CreatePartitionsResponse ListBrokersResponse
+    SetDutyResponse RemoveBrokerResponse
 }
 
 impl Response for FetchResponse {

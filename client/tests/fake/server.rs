@@ -137,7 +137,10 @@ impl Session {
             | ApiKey::TransferLeader
             | ApiKey::Reassign
             | ApiKey::CancelMoves
-            | ApiKey::ListMoves => {
+            | ApiKey::ListMoves
+            | ApiKey::ListBrokers
+            | ApiKey::SetDuty
+            | ApiKey::RemoveBroker => {
                 let error = WireError::new(ErrorCode::InvalidRequest, "not in the fake");
                 error_answer(id, &error)
             }

@@ -49,6 +49,12 @@ pub enum ApiKey {
     CreatePartitions,
     /// Hand the leadership of a partition to another broker.
     TransferLeader,
+    /// What each broker is for, and what it has.
+    ListBrokers = 20,
+    /// Drain a broker, retire it, or take it back.
+    SetDuty = 21,
+    /// Take a broker out of the cluster.
+    RemoveBroker = 22,
 }
 
 impl ApiKey {
@@ -69,6 +75,9 @@ impl ApiKey {
         ApiKey::AlterTopic,
         ApiKey::CreatePartitions,
         ApiKey::TransferLeader,
+        ApiKey::ListBrokers,
+        ApiKey::SetDuty,
+        ApiKey::RemoveBroker,
     ];
 
     /// The number on the wire.

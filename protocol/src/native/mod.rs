@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod alter;
+pub mod brokers;
 pub(crate) mod coding;
 pub mod fetch;
 pub mod frame;

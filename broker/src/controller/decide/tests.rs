@@ -19,7 +19,7 @@ fn registration(node: u32) -> BrokerRegistration {
 }
 
 fn controller() -> Controller {
-    Controller::new(NodeId(1), 3_000, Millis(0))
+    Controller::new(NodeId(1), &[NodeId(1)], 3_000, Millis(0))
 }
 
 fn cluster(brokers: u32) -> ClusterImage {

@@ -80,7 +80,7 @@ pub enum Noun {
     /// Look at partitions: leaders, replicas, offsets
     #[command(subcommand)]
     Partition(PartitionVerb),
-    /// Look at the cluster: health and brokers
+    /// Look at the cluster, and have brokers come and go
     #[command(subcommand)]
     Cluster(ClusterVerb),
     /// Keep the addresses and certificates of several clusters
@@ -243,12 +243,20 @@ pub enum ClusterVerb {
     #[command(after_help = CLUSTER_HEALTH_EXAMPLES)]
     Health(HealthArgs),
     /// List the brokers
-    #[command(visible_alias = "nodes", after_help = CLUSTER_BROKERS_EXAMPLES)]
-    Brokers {
-        /// How to print it.
-        #[command(flatten)]
-        output: ReadOutput,
-    },
+    #[command(visible_alias = "nodes", after_help = crate::brokers::BROKERS_EXAMPLES)]
+    Brokers(crate::brokers::BrokersArgs),
+    /// Take the leaders off a broker and give it no new work; its replicas stay
+    #[command(after_help = crate::brokers::DRAIN_EXAMPLES)]
+    Drain(crate::brokers::DrainArgs),
+    /// Give a broker work again
+    #[command(after_help = crate::brokers::UNDRAIN_EXAMPLES)]
+    Undrain(crate::brokers::UndrainArgs),
+    /// Move everything off a broker that is to be taken out
+    #[command(after_help = crate::brokers::DECOMMISSION_EXAMPLES)]
+    Decommission(crate::brokers::DecommissionArgs),
+    /// Take a broker that hosts nothing out of the cluster
+    #[command(after_help = crate::brokers::REMOVE_EXAMPLES)]
+    Remove(crate::brokers::RemoveArgs),
 }
 
 #[derive(Debug, Args)]
@@ -430,10 +438,6 @@ Examples:
   hw cluster health --watch
 
 Exits with 0 when healthy, 10 when not, and 6 when waiting took too long.";
-const CLUSTER_BROKERS_EXAMPLES: &str = "\
-Examples:
-  hw cluster brokers
-  hw cluster brokers -o wide";
 const PROFILE_LIST_EXAMPLES: &str = "\
 Examples:
   hw profile list

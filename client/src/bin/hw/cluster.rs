@@ -1,4 +1,4 @@
-//! `hw cluster`: is it healthy, and which brokers are there.
+//! `hw cluster`: is it healthy. `brokers` has the verbs about single brokers.
 //!
 //! Health is judged from outside, as a client sees it: one broker's picture of the cluster, and
 //! whether every other broker answers at the address that it registered.
@@ -6,13 +6,14 @@
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
-use highwater_client::{Admin, BrokerInfo, Client, ClusterInfo, NodeId, TopicInfo};
+use highwater_client::{Admin, Client, ClusterInfo, TopicInfo};
 use serde_json::json;
 
+use crate::brokers;
 use crate::cli::{ClusterVerb, HealthArgs};
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
-use crate::output::{Column, Format, Page, Row, Rows, or_dash};
+use crate::output::{Column, Page, Row, Rows, or_dash};
 use crate::topic::is_under_replicated;
 
 /// Carries out a verb.
@@ -20,53 +21,11 @@ pub async fn run(verb: ClusterVerb, settings: &Settings) -> Result<Exit, Failure
     match verb {
         ClusterVerb::Health(args) if args.watch.every.is_some() => watch(args, settings).await,
         ClusterVerb::Health(args) => health(args, settings).await,
-        ClusterVerb::Brokers { output } => brokers(settings, output.format).await,
-    }
-}
-
-const BROKER_COLUMNS: &[Column] = &[
-    Column::words("BROKER"),
-    Column::words("ADDRESS"),
-    Column::words("RACK"),
-    Column::words("STATE"),
-    Column::words("CONTROLLER"),
-    Column::number("INCARNATION").wide(),
-    Column::words("DIRECTORY").wide(),
-];
-
-async fn brokers(settings: &Settings, format: Format) -> Result<Exit, Failure> {
-    let info = settings.connect().await?.admin().cluster().await?;
-    let rows = info.brokers.iter().map(|broker| broker_row(broker, info.controller));
-    let rows = Rows { field: "brokers", columns: BROKER_COLUMNS, rows: rows.collect() };
-    let mut page = Page::list("hw.cluster.brokers/1", rows);
-    page.field("cluster_id", info.cluster_id.as_str());
-    page.print(format)?;
-    Ok(Exit::Fine)
-}
-
-fn broker_row(broker: &BrokerInfo, controller: Option<NodeId>) -> Row {
-    let state = if broker.fenced { "fenced" } else { "up" };
-    let controls = controller == Some(broker.node);
-    Row {
-        name: broker.node.to_string(),
-        cells: vec![
-            broker.node.to_string(),
-            broker.address.clone(),
-            or_dash(broker.rack.as_ref()),
-            state.to_owned(),
-            if controls { "leads" } else { "" }.to_owned(),
-            broker.incarnation.to_string(),
-            broker.directory.to_string(),
-        ],
-        value: json!({
-            "broker": broker.node.0,
-            "address": broker.address,
-            "rack": broker.rack,
-            "fenced": broker.fenced,
-            "controller": controls,
-            "incarnation": broker.incarnation.0,
-            "directory": broker.directory.to_string(),
-        }),
+        ClusterVerb::Brokers(args) => brokers::list(args, settings).await,
+        ClusterVerb::Drain(args) => brokers::drain(args, settings).await,
+        ClusterVerb::Undrain(args) => brokers::undrain(args, settings).await,
+        ClusterVerb::Decommission(args) => brokers::decommission(args, settings).await,
+        ClusterVerb::Remove(args) => brokers::remove(args, settings).await,
     }
 }
 
@@ -241,7 +200,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater_client::{PartitionId, PartitionInfo, Term, TopicDetail, TopicId};
+    use highwater_client::{
+        BrokerInfo, NodeId, PartitionId, PartitionInfo, Term, TopicDetail, TopicId,
+    };
     use highwater_protocol::ids::{DirectoryId, Incarnation};
 
     fn broker(node: u32, fenced: bool) -> BrokerInfo {

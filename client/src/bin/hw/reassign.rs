@@ -69,7 +69,7 @@ pub struct MovesArgs {
 }
 
 /// Names of the topics that were looked at.
-type Names = BTreeMap<TopicId, String>;
+pub type Names = BTreeMap<TopicId, String>;
 
 /// Plans, asks, begins, and waits.
 pub async fn reassign(args: ReassignArgs, settings: &Settings) -> Result<Exit, Failure> {
@@ -207,7 +207,7 @@ async fn behind(admin: &Admin, topic: &str, planned: &PlannedMove) -> Option<u64
     new.map(|node| end - has(node)).max()
 }
 
-async fn resolve(
+pub async fn resolve(
     admin: &Admin,
     targets: &[Target],
 ) -> Result<(Vec<TopicPartition>, Names), Failure> {
@@ -232,7 +232,7 @@ async fn resolve(
 }
 
 /// Prints the plan and gives the bytes that it copies, as far as leaders tell.
-async fn show_plan(admin: &Admin, plan: &[PlannedMove], names: &Names) -> u64 {
+pub async fn show_plan(admin: &Admin, plan: &[PlannedMove], names: &Names) -> u64 {
     let mut total = 0;
     for PlannedMove { partition, from, to } in plan {
         let new = to.iter().filter(|node| !from.contains(node)).count() as u64;
@@ -249,7 +249,7 @@ async fn show_plan(admin: &Admin, plan: &[PlannedMove], names: &Names) -> u64 {
 }
 
 /// Looks again and again until every partition is where it should be.
-async fn follow(admin: &Admin, plan: &[PlannedMove], names: &Names) -> Result<Exit, Failure> {
+pub async fn follow(admin: &Admin, plan: &[PlannedMove], names: &Names) -> Result<Exit, Failure> {
     let (mut last, mut changed) = (String::new(), Instant::now());
     loop {
         let mut arrived = 0;

@@ -1,0 +1,52 @@
+//! Brokers that come and go.
+
+use highwater_protocol::ids::NodeId;
+use highwater_protocol::native::admin::DryRun;
+use highwater_protocol::native::brokers::{
+    BrokerDuty, BrokerStatus, ListBrokersRequest, RemoveBrokerRequest, RemoveBrokerResponse,
+    SetDutyRequest, SetDutyResponse, Unretired,
+};
+
+use crate::admin::Admin;
+use crate::error::Error;
+
+impl Admin {
+    /// What each broker is for and has, as one broker knows: it may be a moment late.
+    ///
+    /// # Errors
+    /// `Unreachable` or `TimedOut` where no broker answered.
+    pub async fn brokers(&self) -> Result<Vec<BrokerStatus>, Error> {
+        Ok(self.change(&ListBrokersRequest).await?.brokers)
+    }
+
+    /// Drains a broker, retires it, or takes it back, or says what would move. Leaders and replicas
+    /// move by themselves afterwards.
+    ///
+    /// # Errors
+    /// `Refused` with `InvalidRequest` where there is no such broker, it votes on the metadata and
+    /// cannot leave, or a replica is moving to it; with `BrokerNotAvailable` where a replica finds no
+    /// other place; otherwise with outcome unknown where the answer was lost.
+    pub async fn set_duty(
+        &self,
+        node: NodeId,
+        duty: BrokerDuty,
+        dry_run: DryRun,
+    ) -> Result<SetDutyResponse, Error> {
+        self.change(&SetDutyRequest { node, duty, dry_run }).await
+    }
+
+    /// Takes a broker that hosts nothing out of the cluster; its process ends if it runs.
+    ///
+    /// # Errors
+    /// `Refused` with `InvalidRequest` where it hosts something, votes on the metadata, or nobody
+    /// retired it; otherwise with outcome unknown where the answer was lost.
+    pub async fn remove_broker(
+        &self,
+        node: NodeId,
+        unretired: Unretired,
+        dry_run: DryRun,
+    ) -> Result<(), Error> {
+        let request = RemoveBrokerRequest { node, unretired, dry_run };
+        self.change(&request).await.map(|RemoveBrokerResponse| ())
+    }
+}
