@@ -28,11 +28,19 @@ enum Command {
     Init(command::InitArguments),
     /// Issue a certificate for one more client
     Issue(command::IssueArguments),
+    /// Invite one more broker to a cluster, where the authority's key is
+    Invite(command::InviteArguments),
     /// Run a broker
     Start {
         /// The broker's configuration
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
+        #[arg(short, long, value_name = "FILE", required_unless_present = "join")]
+        config: Option<PathBuf>,
+        /// Join a cluster by this invitation (`-`: from the standard input), unless that is done already
+        #[arg(long, value_name = "FILE", requires = "dir", conflicts_with = "config")]
+        join: Option<PathBuf>,
+        /// The new broker's own directory: configuration, certificates, data
+        #[arg(long, value_name = "DIR", requires = "join")]
+        dir: Option<PathBuf>,
         /// End when the process that started this one does
         #[arg(long, hide = true, value_name = "PID")]
         with_parent: Option<u32>,
@@ -56,7 +64,10 @@ fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(arguments),
         Command::Init(arguments) => command::init(arguments),
         Command::Issue(arguments) => command::issue(arguments),
-        Command::Start { config, with_parent } => process::start(&config, with_parent),
+        Command::Invite(arguments) => command::invite(arguments),
+        Command::Start { config, join, dir, with_parent } => {
+            start(config, join.zip(dir), with_parent)
+        }
         Command::CheckConfig { config } => check_config(&config),
         Command::Format { config } => command::format(&config),
     };
@@ -67,6 +78,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn start(
+    config: Option<PathBuf>,
+    join: Option<(PathBuf, PathBuf)>,
+    with_parent: Option<u32>,
+) -> anyhow::Result<ExitCode> {
+    let config = match (config, join) {
+        (Some(config), _) => config,
+        (None, Some((invitation, dir))) => command::join(&invitation, &dir)?,
+        (None, None) => anyhow::bail!("give --config FILE, or --join FILE --dir DIR"),
+    };
+    process::start(&config, with_parent)
 }
 
 fn check_config(file: &Path) -> anyhow::Result<ExitCode> {

@@ -68,6 +68,14 @@ impl Authority {
         dir: &Path,
         stem: &str,
     ) -> io::Result<()> {
+        let Issued { certificate_pem, key_pem } = self.sign(principal, hosts)?;
+        let certificate_file = dir.join(format!("{stem}.pem"));
+        write_new(&certificate_file, certificate_pem.as_bytes(), Secrecy::Public)?;
+        write_new(&dir.join(format!("{stem}.key")), key_pem.as_bytes(), Secrecy::Secret)
+    }
+
+    /// A new key and its certificate for a node or client that is reached at `hosts`.
+    pub fn sign(&self, principal: Principal, hosts: &[String]) -> io::Result<Issued> {
         let identity = Identity { cluster: self.cluster.clone(), principal };
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, identity.to_string());
@@ -84,10 +92,16 @@ impl Authority {
         valid(&mut params);
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
-        write_new(&dir.join(format!("{stem}.pem")), certificate.pem().as_bytes(), Secrecy::Public)?;
-        let key_file = dir.join(format!("{stem}.key"));
-        write_new(&key_file, key.serialize_pem().as_bytes(), Secrecy::Secret)
+        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
+}
+
+/// A certificate and its private key.
+pub struct Issued {
+    /// For everyone.
+    pub certificate_pem: String,
+    /// For the owner alone.
+    pub key_pem: String,
 }
 
 fn names(identity: &Identity, hosts: &[String]) -> io::Result<Vec<SanType>> {

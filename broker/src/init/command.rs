@@ -1,12 +1,16 @@
-//! `highwater init`, `highwater format` and `highwater issue`, as a person runs them.
+//! `highwater init`, `format`, `issue` and `invite`, as a person runs them, and what `start --join` does first.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use highwater_protocol::ids::NodeId;
 
+use super::files::{Secrecy, write_new};
+use super::invitation::{Guest, Invitation};
 use super::{Plan, PlannedNode, add_client, format_data_dir};
 use crate::config::Config;
 
@@ -41,6 +45,26 @@ pub struct IssueArguments {
     /// Where to put client.pem and client.key
     #[arg(long, value_name = "DIR")]
     into: PathBuf,
+}
+
+/// What `highwater invite` is told.
+#[derive(Args)]
+pub struct InviteArguments {
+    /// The directory that `highwater init` made, with the authority's key
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Where others will reach the new broker
+    #[arg(long, value_name = "HOST:PORT")]
+    address: String,
+    /// Its failure domain
+    #[arg(long, value_name = "NAME")]
+    rack: Option<String>,
+    /// Its id [default: the next that was never given out]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    id: Option<u32>,
+    /// Where to write the invitation, `-` for the standard output [default: DIR/node-N.invitation]
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
 }
 
 /// Makes a cluster.
@@ -92,4 +116,40 @@ pub fn issue(arguments: IssueArguments) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("issue a certificate for {name}"))?;
     println!("{} and client.key are those of client {name}", into.join("client.pem").display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Invites one more broker.
+pub fn invite(arguments: InviteArguments) -> anyhow::Result<ExitCode> {
+    let InviteArguments { dir, address, rack, id, into } = arguments;
+    let guest = Guest { id: id.map(NodeId), address, rack };
+    let invitation = Invitation::issue(&dir, guest)
+        .with_context(|| format!("invite a broker to the cluster in {}", dir.display()))?;
+    let node = invitation.node();
+    let file = into.unwrap_or_else(|| dir.join(format!("node-{node}.invitation")));
+    if file == Path::new("-") {
+        print!("{}", invitation.to_text());
+        return Ok(ExitCode::SUCCESS);
+    }
+    write_new(&file, invitation.to_text().as_bytes(), Secrecy::Secret)?;
+    println!("broker {node} of cluster {} is invited by {}", invitation.cluster(), file.display());
+    println!("\nbring that file to its machine, and there:");
+    println!("  highwater start --join {} --dir node-{node}", file.display());
+    println!("\nit holds the broker's private key: delete it once the broker runs");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the directory of an invited broker, unless it is there; returns its configuration file.
+pub fn join(invitation: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
+    let mut text = String::new();
+    let whole = || format!("read the invitation {}", invitation.display());
+    if invitation == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).with_context(whole)?;
+    } else if invitation.exists() || !dir.join("config.toml").exists() {
+        text = std::fs::read_to_string(invitation).with_context(whole)?;
+    } else {
+        // It joined before, and the invitation was deleted since, as it should be.
+        return Ok(dir.join("config.toml"));
+    }
+    let invitation = Invitation::parse(&text)?;
+    Ok(invitation.accept(dir)?)
 }

@@ -67,6 +67,11 @@ impl DataDir {
         write_new(&path.join(META), &meta.encode(), Secrecy::Public)
     }
 
+    /// Whether a directory is some node's data directory already.
+    pub fn is_formatted(path: &Path) -> bool {
+        path.join(META).exists()
+    }
+
     /// Takes the directory for this process and counts the boot.
     pub fn open(path: &Path, cluster: &str, node: NodeId) -> io::Result<DataDir> {
         let file = path.join(META);

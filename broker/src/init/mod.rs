@@ -5,12 +5,13 @@
 //! DIR/node-1/                all that node 1 needs: config.toml, ca.pem, node.pem, node.key, data/
 //! DIR/admin/                 a client's certificate, and a profile for `hw`
 //! ```
-//! Nothing that exists is ever overwritten.
+//! More nodes are invited later (`invitation`). Nothing that exists is ever overwritten.
 
 pub mod certs;
 pub mod command;
 pub mod data_dir;
 pub mod files;
+pub mod invitation;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -81,7 +82,7 @@ impl Plan {
         let dir = self.dir.join(format!("node-{id}"));
         make_dir(&dir)?;
         write_new(&dir.join("ca.pem"), authority.certificate_pem().as_bytes(), Secrecy::Public)?;
-        let (host, _) = node.host_and_port()?;
+        let (host, _) = host_and_port(&node.address)?;
         authority.issue(Principal::Node(id), &[host], &dir, "node")?;
         DataDir::format(&dir.join("data"), cluster, id)?;
         let config = dir.join("config.toml");
@@ -113,29 +114,9 @@ impl Plan {
             3..5 => 3,
             _ => 5,
         };
-        let controllers: Vec<String> = (1..=controllers).map(|id| id.to_string()).collect();
-        let mut text = format!(
-            "# Written by `highwater init`; `highwater check-config` checks it after a change.\n\
-             # Relative paths mean relative to this file.\n\n\
-             listen = \"{listen}\"       # UDP, for clients and peers alike\n\
-             advertise = {address:?}\n\n\
-             [node]\nid = {id}\n# rack = \"a\"\n\n\
-             [data]\ndir = \"data\"\n# reserve_mib = 256  # with less free on its disk, records are refused\n\n\
-             [cluster]\nid = {cluster:?}\ncontrollers = [{controllers}]\n\n\
-             [tls]\nca = \"ca.pem\"\ncert = \"node.pem\"\nkey = \"node.key\"\n\n\
-             [defaults]\nreplication = {replication}\n\n",
-            listen = node.listen()?,
-            address = node.address,
-            controllers = controllers.join(", "),
-            replication = self.nodes.len().min(3),
-        );
-        if let Some(http) = node.http {
-            text.push_str(&format!("[http]\nlisten = \"{http}\"\n\n"));
-        }
-        for (peer, node) in self.numbered() {
-            text.push_str(&format!("[[peers]]\nid = {peer}\naddress = {:?}\n\n", node.address));
-        }
-        Ok(text)
+        let controllers: Vec<NodeId> = (1..=controllers).map(NodeId).collect();
+        let peers = self.numbered().map(|(peer, node)| (peer, node.address.as_str())).collect();
+        NodeText { cluster, id, node, rack: None, controllers: &controllers, peers }.write()
     }
 
     fn numbered(&self) -> impl Iterator<Item = (NodeId, &PlannedNode)> {
@@ -143,19 +124,64 @@ impl Plan {
     }
 }
 
-impl PlannedNode {
-    fn host_and_port(&self) -> io::Result<(String, u16)> {
-        let parts = self.address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        let parsed = parts.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
-        parsed.ok_or_else(|| {
-            let reason = format!("{:?} is not host:port, such as broker-1:9400", self.address);
-            io::Error::new(io::ErrorKind::InvalidInput, reason)
-        })
-    }
+/// What the configuration of a node is written from.
+struct NodeText<'a> {
+    cluster: &'a str,
+    id: NodeId,
+    node: &'a PlannedNode,
+    rack: Option<&'a str>,
+    controllers: &'a [NodeId],
+    /// Who is known from the start, itself possibly included.
+    peers: Vec<(NodeId, &'a str)>,
+}
 
+impl NodeText<'_> {
+    fn write(&self) -> io::Result<String> {
+        let NodeText { cluster, id, node, rack, controllers, peers } = self;
+        let controllers: Vec<String> = controllers.iter().map(NodeId::to_string).collect();
+        let rack = match rack {
+            Some(rack) => format!("rack = {rack:?}"),
+            None => "# rack = \"a\"".to_owned(),
+        };
+        let mut text = format!(
+            "# Written by `highwater init`; `highwater check-config` checks it after a change.\n\
+             # Relative paths mean relative to this file.\n\n\
+             listen = \"{listen}\"       # UDP, for clients and peers alike\n\
+             advertise = {address:?}\n\n\
+             [node]\nid = {id}\n{rack}\n\n\
+             [data]\ndir = \"data\"\n# reserve_mib = 256  # with less free on its disk, records are refused\n\n\
+             [cluster]\nid = {cluster:?}\ncontrollers = [{controllers}]\n\n\
+             [tls]\nca = \"ca.pem\"\ncert = \"node.pem\"\nkey = \"node.key\"\n\n\
+             [defaults]\nreplication = {replication}\n\n",
+            listen = node.listen()?,
+            address = node.address,
+            controllers = controllers.join(", "),
+            replication = peers.len().min(3),
+        );
+        if let Some(http) = node.http {
+            text.push_str(&format!("[http]\nlisten = \"{http}\"\n\n"));
+        }
+        for (peer, address) in peers {
+            text.push_str(&format!("[[peers]]\nid = {peer}\naddress = {address:?}\n\n"));
+        }
+        Ok(text)
+    }
+}
+
+/// The parts of an address.
+fn host_and_port(address: &str) -> io::Result<(String, u16)> {
+    let parts = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    let parsed = parts.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+    parsed.ok_or_else(|| {
+        let reason = format!("{address:?} is not host:port, such as broker-1:9400");
+        io::Error::new(io::ErrorKind::InvalidInput, reason)
+    })
+}
+
+impl PlannedNode {
     /// A loopback address stays on the loopback; behind any other name the node listens everywhere.
     fn listen(&self) -> io::Result<SocketAddr> {
-        let (host, port) = self.host_and_port()?;
+        let (host, port) = host_and_port(&self.address)?;
         let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
         Ok(match ip {
             Ok(ip) if ip.is_loopback() => SocketAddr::new(ip, port),

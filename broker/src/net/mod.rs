@@ -6,6 +6,7 @@
 
 mod client;
 mod client_calls;
+mod dialer;
 pub mod frames;
 mod peer_codec;
 mod peers;
@@ -27,10 +28,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::api::Api;
-use crate::config::{Config, Limits, Peer};
+use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::shard::handle::{PeerOutbox, Shards};
+use dialer::Dialing;
 use peers::Peers;
 use tls::{Credentials, Identity, Principal};
 
@@ -107,12 +109,16 @@ impl Bound {
         let client_config = transport::peer_client(&credentials)?;
         let accepting = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let others: Vec<Peer> = config.others().cloned().collect();
         let peers = Peers::new(config, &rooms);
-        for peer in others.into_iter().filter(|peer| config.node.id < peer.id) {
-            let dialer = peers.clone().dialer(endpoint.clone(), client_config.clone(), peer);
-            tasks.spawn(dialer.keep(accepting.clone()));
-        }
+        let dialing = Dialing {
+            me: config.node.id,
+            peers: peers.clone(),
+            endpoint: endpoint.clone(),
+            config: client_config,
+            configured: config.others().cloned().collect(),
+            until: accepting.clone(),
+        };
+        tasks.spawn(dialing.keep_all(tasks.clone()));
         let doors = Arc::new(Doors {
             cluster: config.cluster.id.clone(),
             me: config.node.id,
@@ -201,9 +207,13 @@ impl Doors {
                 let reason = format!("{identity} is no node and may not speak to brokers as one");
                 return self.turn_away(&connection, &reason);
             };
-            if node == self.me || !self.peers.knows(node) {
-                let reason = format!("node {node} is not a peer in this broker's configuration");
+            if node == self.me {
+                let reason =
+                    format!("node {node} is this broker itself: check node.id and tls.cert");
                 return self.turn_away(&connection, &reason);
+            }
+            if !self.peers.welcome(node) {
+                return self.turn_away(&connection, "this broker has too many peers");
             }
             drop(seat);
             self.peers.run(node, connection).await;

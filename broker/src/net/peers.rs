@@ -1,30 +1,27 @@
 //! One connection with every other broker: who dials, what travels on which stream, where it goes.
 //!
-//! Of two brokers the one with the lower id dials, for as long as it lives. Each side opens one
+//! Of two brokers the one with the lower id dials, and the other only after a while without
+//! a connection: one that joins is known to nobody yet. Who is dialled, is in `dialer`. Each side opens one
 //! stream of high priority for everything small and one per shard for appends, and reads the other
 //! side's. Nothing here waits for a shard: a frame that finds an inbox full is dropped, because Raft
 //! sends again what matters, while a stream that is not read would hold up the heartbeats behind it.
 //! Checksums of appended batches are verified here, before the core sees them.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{Incarnation, NodeId};
 use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame};
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::CloseCode;
 use super::frames::{FrameError, FrameReader, Gather};
 use super::peer_codec::{FRAME_BYTES_MAX, encode_into, is_intact};
-use super::tls::{Identity, Principal, SERVER_NAME};
-use crate::config::{Config, Peer};
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::Rooms;
 use crate::node::Node;
@@ -39,7 +36,8 @@ pub(super) struct Peers {
 
 struct Inner {
     cluster: String,
-    slots: BTreeMap<NodeId, Slot>,
+    /// One for each peer that ever connected, at most as many as the outbox has queues for.
+    slots: Mutex<BTreeMap<NodeId, Arc<Slot>>>,
     outbox: PeerOutbox,
     shards: Shards,
     node: Node,
@@ -59,7 +57,7 @@ impl Peers {
         Peers {
             inner: Arc::new(Inner {
                 cluster: config.cluster.id.clone(),
-                slots: config.others().map(|peer| (peer.id, Slot::default())).collect(),
+                slots: Mutex::default(),
                 outbox: rooms.outbox.clone(),
                 shards: rooms.shards.clone(),
                 node: rooms.node.clone(),
@@ -68,19 +66,37 @@ impl Peers {
         }
     }
 
-    /// Whether a broker is one of ours.
-    pub(super) fn knows(&self, node: NodeId) -> bool {
-        self.inner.slots.contains_key(&node)
+    /// Makes room for a broker whose certificate says that it is one of this cluster; false where
+    /// there is none.
+    pub(super) fn welcome(&self, node: NodeId) -> bool {
+        self.inner.outbox.add(node)
     }
 
-    /// Who keeps the connection with a peer that is ours to dial.
-    pub(super) fn dialer(self, endpoint: Endpoint, config: ClientConfig, peer: Peer) -> Dialer {
-        Dialer { peers: self, endpoint, config, peer, last_told: None }
+    /// The name of the cluster.
+    pub(super) fn cluster(&self) -> &str {
+        &self.inner.cluster
+    }
+
+    /// This broker in its cluster.
+    pub(super) fn node(&self) -> &Node {
+        &self.inner.node
+    }
+
+    /// The open connection with a peer.
+    pub(super) fn connection(&self, peer: NodeId) -> Option<Connection> {
+        let slot = self.slot(peer);
+        let newest = slot.newest.lock().expect("no one panics while holding a connection");
+        newest.clone().filter(|connection| connection.close_reason().is_none())
+    }
+
+    fn slot(&self, peer: NodeId) -> Arc<Slot> {
+        let mut slots = self.inner.slots.lock().expect("no one panics while holding the slots");
+        Arc::clone(slots.entry(peer).or_default())
     }
 
     /// Serves a connection with a peer until it is lost or a newer one takes its place.
     pub(super) async fn run(&self, peer: NodeId, connection: Connection) {
-        let slot = self.inner.slots.get(&peer).expect("only known peers get here");
+        let slot = self.slot(peer);
         let older = slot
             .newest
             .lock()
@@ -160,76 +176,6 @@ impl Peers {
             });
         }
         readers.shutdown().await;
-    }
-}
-
-/// Keeps the connection with one peer, dialling again whenever it is lost.
-pub(super) struct Dialer {
-    peers: Peers,
-    endpoint: Endpoint,
-    config: ClientConfig,
-    peer: Peer,
-    last_told: Option<Instant>,
-}
-
-impl Dialer {
-    /// Does so until told otherwise; a connection that is open then ends with its endpoint.
-    pub(super) async fn keep(mut self, until: CancellationToken) {
-        let mut pause = PAUSE_MIN;
-        while !until.is_cancelled() {
-            let attempt = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
-            let outcome = tokio::select! {
-                outcome = attempt => outcome,
-                () = until.cancelled() => return,
-            };
-            match outcome.unwrap_or_else(|_| Err(io::Error::other("no answer"))) {
-                Ok(connection) => {
-                    let since = Instant::now();
-                    self.peers.run(self.peer.id, connection).await;
-                    self.last_told = None;
-                    if since.elapsed() > PAUSE_MAX {
-                        pause = PAUSE_MIN;
-                    }
-                }
-                Err(error) => self.tell(&error),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = until.cancelled() => return,
-            }
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
-    }
-
-    async fn connect(&self) -> io::Result<Connection> {
-        let mut addresses = tokio::net::lookup_host(&self.peer.address).await?;
-        let address =
-            addresses.next().ok_or_else(|| io::Error::other("the name has no address"))?;
-        let connection = self
-            .endpoint
-            .connect_with(self.config.clone(), address, SERVER_NAME)
-            .map_err(io::Error::other)?
-            .await?;
-        let expected = Identity {
-            cluster: self.peers.inner.cluster.clone(),
-            principal: Principal::Node(self.peer.id),
-        };
-        let found = Identity::of_connection(&connection);
-        if found.as_ref() == Some(&expected) {
-            return Ok(connection);
-        }
-        let found = found.map_or("nobody".to_owned(), |identity| identity.to_string());
-        let reason = format!("{address} is {found}, not {expected}: check [[peers]]");
-        connection.close(CloseCode::Identity.into(), reason.as_bytes());
-        Err(io::Error::other(reason))
-    }
-
-    /// A peer may be away for long; a line now and then is enough.
-    fn tell(&mut self, error: &io::Error) {
-        if self.last_told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
-            self.last_told = Some(Instant::now());
-            warn!(peer = %self.peer.id, address = %self.peer.address, %error, "peer not reached; trying on");
-        }
     }
 }
 
@@ -321,11 +267,6 @@ impl Reader {
     }
 }
 
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often it is worth a line that a peer is still not reached.
-const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// Commands of one peer under way at once; more are refused.
 const COMMANDS_MAX: usize = 256;
 /// Encoded frames are handed to the stream when so many bytes have gathered.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::reconcile::{self, Changes};
 use super::snapshot::{self, Snapshot};
-use super::{Inner, NodeState, strays};
+use super::{Inner, NodeOptions, NodeState, strays};
 use crate::controller::{ClusterImage, MetadataRecord};
 use crate::log::{LogReader, ReadError};
 use crate::shard::event::Event;
@@ -134,6 +134,11 @@ impl Follower {
         let Changes { gone, appeared, close, open } = reconcile::diff(&old, &image, self.node.me());
         if !gone.is_empty() || !appeared.is_empty() {
             self.node.routes.change(appeared, &gone);
+        }
+        let NodeOptions { me, directory, .. } = self.node.options;
+        if old.broker(me).is_some() && image.was_removed_with(me, directory) {
+            self.node
+                .fail(format!("broker {me} was taken out of the cluster (`hw cluster remove`)"));
         }
         let registered = image
             .broker(self.node.options.me)

@@ -3,12 +3,14 @@
 //! One queue per peer and lane, and for appends one per shard, so that neither bulk nor another
 //! shard delays a heartbeat. Nothing waits here for a peer that is not connected: Raft sends again
 //! what still matters when it is back. A full control lane drops its oldest frame (the newer one
-//! says more), a full append lane refuses the newest (what lies before it is needed first).
+//! says more), a full append lane refuses the newest (what lies before it is needed first). Peers are
+//! added while the broker runs; none ever goes, for its queues are empty once it is gone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use arc_swap::ArcSwap;
 use highwater_protocol::ids::{Incarnation, NodeId};
 use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame, RaftMessage};
 use tokio::sync::Notify;
@@ -19,7 +21,8 @@ use crate::shard::event::Lane;
 #[derive(Clone)]
 pub struct PeerOutbox {
     me: Incarnation,
-    peers: Arc<BTreeMap<NodeId, Arc<PeerQueues>>>,
+    shards: usize,
+    peers: Arc<ArcSwap<BTreeMap<NodeId, Arc<PeerQueues>>>>,
 }
 
 /// The queues to one peer.
@@ -46,21 +49,32 @@ struct Waiting {
 impl PeerOutbox {
     /// Empty queues for these peers; `shards` of them send appends.
     pub fn new(me: Incarnation, peers: impl IntoIterator<Item = NodeId>, shards: usize) -> Self {
-        let queues = |_| {
-            Arc::new(PeerQueues {
-                connected: AtomicBool::new(false),
-                dropped: AtomicU64::new(0),
-                control: PeerQueue::new(Lane::Control),
-                appends: (0..shards).map(|_| PeerQueue::new(Lane::Append)).collect(),
-            })
-        };
-        let peers = peers.into_iter().map(|peer| (peer, queues(peer))).collect();
-        PeerOutbox { me, peers: Arc::new(peers) }
+        let outbox = PeerOutbox { me, shards, peers: Arc::default() };
+        for peer in peers {
+            assert!(outbox.add(peer), "a configuration names fewer peers than there may be");
+        }
+        outbox
+    }
+
+    /// Makes queues for one more peer; false where there are too many.
+    pub fn add(&self, peer: NodeId) -> bool {
+        let mut fits = true;
+        self.peers.rcu(|known| {
+            fits = known.contains_key(&peer) || known.len() < PEERS_MAX;
+            if !fits || known.contains_key(&peer) {
+                return Arc::clone(known);
+            }
+            let mut more = BTreeMap::clone(known);
+            more.insert(peer, PeerQueues::new(self.shards));
+            Arc::new(more)
+        });
+        fits
     }
 
     /// Queues something that is not Raft's on the control lane; false where it was dropped at once.
     pub fn send(&self, to: NodeId, body: PeerBody) -> bool {
-        let Some(peer) = self.peers.get(&to) else { return false };
+        let peers = self.peers.load();
+        let Some(peer) = peers.get(&to) else { return false };
         peer.push(&peer.control, PeerFrame { from: self.me, to: None, body })
     }
 
@@ -73,7 +87,8 @@ impl PeerOutbox {
         incarnation: Option<Incarnation>,
         messages: Vec<GroupMessage>,
     ) -> bool {
-        let Some(peer) = self.peers.get(&to) else { return false };
+        let peers = self.peers.load();
+        let Some(peer) = peers.get(&to) else { return false };
         let queue = match lane {
             Lane::Control => &peer.control,
             Lane::Append => &peer.appends[shard],
@@ -82,24 +97,29 @@ impl PeerOutbox {
         peer.push(queue, PeerFrame { from: self.me, to: incarnation, body })
     }
 
-    /// The peers that there are queues for.
-    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.peers.keys().copied()
-    }
-
     /// The peers that are connected now.
     pub fn connected(&self) -> Vec<NodeId> {
         let up = |queues: &PeerQueues| queues.connected.load(Ordering::Acquire);
-        self.peers.iter().filter(|(_, queues)| up(queues)).map(|(peer, _)| *peer).collect()
+        let peers = self.peers.load();
+        peers.iter().filter(|(_, queues)| up(queues)).map(|(peer, _)| *peer).collect()
     }
 
     /// The queues to a peer, for the network.
     pub fn queues(&self, peer: NodeId) -> Option<Arc<PeerQueues>> {
-        self.peers.get(&peer).cloned()
+        self.peers.load().get(&peer).cloned()
     }
 }
 
 impl PeerQueues {
+    fn new(shards: usize) -> Arc<PeerQueues> {
+        Arc::new(PeerQueues {
+            connected: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+            control: PeerQueue::new(Lane::Control),
+            appends: (0..shards).map(|_| PeerQueue::new(Lane::Append)).collect(),
+        })
+    }
+
     /// From now on frames are kept for sending.
     pub fn connect(&self) {
         self.clear();
@@ -213,6 +233,8 @@ fn message_bytes(message: &GroupMessage) -> usize {
     }
 }
 
+/// Peers that there are queues for.
+const PEERS_MAX: usize = 1_000;
 /// Frames that may wait in one queue.
 const FRAMES_MAX: usize = 4096;
 /// Payload bytes that may wait in one queue; a single frame may be larger.
@@ -236,6 +258,17 @@ mod tests {
         assert!(!outbox.send(NodeId(9), command(1)), "nobody of that name");
         outbox.queues(NodeId(2)).expect("made above").connect();
         assert!(outbox.send(NodeId(2), command(1)));
+    }
+
+    #[test]
+    fn peers_are_added_while_others_are_spoken_to_and_only_so_many() {
+        let outbox = PeerOutbox::new(Incarnation(1), [NodeId(2)], 1);
+        outbox.queues(NodeId(2)).expect("made above").connect();
+        let clone = outbox.clone();
+        assert!((3..3 + PEERS_MAX as u32 - 1).all(|node| clone.add(NodeId(node))));
+        assert!(!clone.add(NodeId(9_999)) && clone.add(NodeId(2)));
+        assert!(outbox.queues(NodeId(7)).is_some(), "clones are the same one");
+        assert_eq!(outbox.connected(), [NodeId(2)], "and nobody is forgotten");
     }
 
     #[tokio::test]

@@ -72,15 +72,30 @@ impl Cluster {
         cluster
     }
 
+    /// Invites one more broker and starts it by the invitation, as its operator would; gives its
+    /// number.
+    pub fn join(&mut self) -> usize {
+        let (node, address) = (self.addresses.len() + 1, free_port());
+        let invitation = self.dir.path().join(format!("node-{node}.invitation"));
+        let mut invite = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        invite.arg("invite").arg("--dir").arg(self.dir.path());
+        let invited = invite.args(["--address", &address.to_string()]).output();
+        let invited = invited.expect("the broker's program is there");
+        assert!(invited.status.success(), "{}", String::from_utf8_lossy(&invited.stderr));
+        let dir = self.dir.path().join(format!("joined-{node}"));
+        self.addresses.push(address);
+        self.created.configs.push(dir.join("config.toml"));
+        self.children.push(None);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        command.arg("start").arg("--join").arg(invitation).arg("--dir").arg(dir);
+        self.spawn(node, command);
+        node
+    }
+
     /// Starts one broker, numbered from 1.
     pub fn start(&mut self, node: usize) {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log(node))
-            .expect("the log can be written");
         let config = &self.created.configs[node - 1];
-        let mut command = match self.small_disks_mib.get(&node) {
+        let command = match self.small_disks_mib.get(&node) {
             None => broker(config),
             Some(mib) => on_small_disk(
                 &self.dir.path().join(format!("node-{node}/data")),
@@ -88,6 +103,15 @@ impl Cluster {
                 broker(config),
             ),
         };
+        self.spawn(node, command);
+    }
+
+    fn spawn(&mut self, node: usize, mut command: Command) {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log(node))
+            .expect("the log can be written");
         let child = command
             .arg("--with-parent")
             .arg(std::process::id().to_string())
@@ -135,6 +159,15 @@ impl Cluster {
             (alive >= wanted && cluster.controller.is_some()).then_some(client)
         })
         .await
+    }
+
+    /// Waits until a broker's process has ended by itself.
+    pub async fn eventually_ended(&mut self, node: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.runs(node) {
+            assert!(Instant::now() < deadline, "broker {node} goes on\n{}", self.logs());
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until something holds; shows the brokers' logs if it never does.

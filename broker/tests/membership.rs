@@ -1,0 +1,145 @@
+//! Real brokers that come and go while records flow: joining, draining, retiring, restarting one
+//! after the other, coming back with an empty disk. Nothing that was promised is lost meanwhile.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::load::{Load, check_all_there, create};
+use common::{Cluster, PATIENCE, Place, read_all};
+use highwater_client::{
+    AckMode, BrokerDuty, BrokerStatus, Client, DryRun, MoveWish, NodeId, ProducerConfig,
+    ReaderConfig, Record, StartAt, Unretired,
+};
+use tokio::time::timeout;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_joins_gets_replicas_and_is_retired_and_removed_while_records_flow() {
+    let mut cluster = Cluster::started(3);
+    let client = cluster.client().await;
+    create(&client, "orders", 6).await;
+    let load = Load::start(&client, "orders", AckMode::SemiSync);
+    load.wait_for(100).await;
+    let joined = cluster.join();
+    let fourth = NodeId(joined as u32);
+    status(&cluster, &client, fourth, "the fourth broker is there", |it| it.replicas == 0).await;
+
+    let admin = client.admin();
+    admin
+        .reassign(Vec::new(), MoveWish::Drain(NodeId(3)), DryRun::No)
+        .await
+        .expect("there is room");
+    status(&cluster, &client, fourth, "it has what broker 3 had", |it| it.replicas == 6).await;
+    status(&cluster, &client, fourth, "and leads some", |it| it.leads > 0).await;
+    load.wait_for(load.acked() + 100).await;
+
+    admin.set_duty(fourth, BrokerDuty::Draining, DryRun::No).await.expect("it is registered");
+    status(&cluster, &client, fourth, "drained", |it| (it.leads, it.replicas) == (0, 6)).await;
+    load.wait_for(load.acked() + 100).await;
+
+    let refused = admin.remove_broker(fourth, Unretired::IfDead, DryRun::No).await;
+    assert!(refused.expect_err("it is not empty").to_string().contains("orders/"));
+    let retired = admin.set_duty(fourth, BrokerDuty::Leaving, DryRun::No).await;
+    assert_eq!(retired.expect("broker 3 takes them").moves.len(), 6);
+    status(&cluster, &client, fourth, "it is empty", |it| it.replicas + it.coming == 0).await;
+    load.wait_for(load.acked() + 100).await;
+    admin.remove_broker(fourth, Unretired::Refuse, DryRun::No).await.expect("it is retired");
+    cluster.eventually_ended(joined).await;
+    cluster
+        .eventually("three brokers are left", async || {
+            (admin.brokers().await.ok()?.len() == 3).then_some(())
+        })
+        .await;
+    let log = std::fs::read_to_string(cluster.log(joined)).expect("it was written");
+    assert!(log.contains("was taken out of the cluster"), "it says why it ended");
+
+    let acked = load.stop().await;
+    check_all_there(&acked, &read_all(&client, "orders").await);
+}
+
+/// Waits until a broker is as it should be.
+async fn status(
+    cluster: &Cluster,
+    client: &Client,
+    node: NodeId,
+    what: &str,
+    holds: impl Fn(&BrokerStatus) -> bool,
+) {
+    cluster
+        .eventually(what, async || {
+            let brokers = client.admin().brokers().await.ok()?;
+            brokers.iter().find(|status| status.node == node && holds(status)).map(|_| ())
+        })
+        .await;
+}
+
+/// Waits until every replica of every partition keeps up.
+async fn all_in_sync(cluster: &Cluster, client: &Client, topic: &str) {
+    cluster
+        .eventually("every replica keeps up", async || {
+            let detail = client.admin().describe_topic(topic).await.ok()?;
+            let whole = |info: &highwater_client::PartitionInfo| {
+                info.leader.is_some() && info.in_sync.len() == info.replicas.len()
+            };
+            detail.partitions.iter().all(whole).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_of_all_brokers_fails_no_produce_and_no_fetch() {
+    let mut cluster = Cluster::started(3);
+    let client = cluster.client().await;
+    create(&client, "orders", 6).await;
+    let running = Arc::new(AtomicBool::new(true));
+    let producer = tokio::spawn(produce(client.clone(), Arc::clone(&running)));
+    let reader = tokio::spawn(read(client.clone(), Arc::clone(&running)));
+    for node in 1..=3 {
+        assert!(cluster.stop(node), "it ends well\n{}", cluster.logs());
+        cluster.start(node);
+        all_in_sync(&cluster, &client, "orders").await;
+    }
+    running.store(false, Ordering::Relaxed);
+    let sent = timeout(PATIENCE, producer).await.expect("it ends").expect("no produce failed");
+    let seen = timeout(PATIENCE, reader).await.expect("it ends").expect("no fetch failed");
+    let all = read_all(&client, "orders").await;
+    assert_eq!(sent, all, "each is where its receipt says, and there is nothing else");
+    assert!(seen.iter().all(|(place, value)| all.get(place) == Some(value)));
+    assert!(!seen.is_empty(), "a reader that saw nothing proves nothing");
+}
+
+/// Sends one record after the other, none of which may fail; where each lies.
+async fn produce(client: Client, running: Arc<AtomicBool>) -> BTreeMap<Place, String> {
+    let config = ProducerConfig::default().acks(AckMode::Sync).linger(Duration::ZERO);
+    let producer = client.producer(config);
+    let mut places = BTreeMap::new();
+    while running.load(Ordering::Relaxed) {
+        let value = places.len().to_string();
+        let record = Record::to("orders").key(format!("k{value}")).value(value.clone());
+        let done = producer.send_and_wait(record).await.expect("no produce fails");
+        assert_eq!(places.insert((done.partition, done.offset), value), None);
+    }
+    places
+}
+
+/// Reads along, and no read may fail; what lay where.
+async fn read(client: Client, running: Arc<AtomicBool>) -> BTreeMap<Place, String> {
+    let config = ReaderConfig::new("orders", StartAt::Start);
+    let mut reader = client.reader(config).await.expect("a reader");
+    let mut seen = BTreeMap::new();
+    while running.load(Ordering::Relaxed) {
+        let Ok(next) = timeout(Duration::from_millis(200), reader.next_batch()).await else {
+            continue;
+        };
+        let batch = next.expect("no fetch fails").expect("it has no end");
+        for record in &batch {
+            let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
+            let before = seen.insert((batch.partition, record.offset), value);
+            assert_eq!(before, None, "{} was read twice", record.offset);
+        }
+    }
+    seen
+}
