@@ -110,6 +110,18 @@ mutants! {
     StartForgetsProducers,
     /// A replica that lost its log's beginning starts where its leader does and keeps its waiters.
     StartKeepsWaiters,
+    /// A broker is taken out of the cluster although it hosts a replica.
+    HostRemoved,
+    /// A broker that was taken out registers again with the directory that it had.
+    RemovedReturns,
+    /// A data directory that another one has replaced registers again.
+    ReplacedReturns,
+    /// A drained broker gets new replicas.
+    DrainedTakesWork,
+    /// A drained broker is active again when it restarts.
+    DutyForgotten,
+    /// A broker is retired although a move brings it a replica.
+    RetiredOverMove,
 }
 
 #[cfg(feature = "mutants")]

@@ -158,6 +158,62 @@ async fn hw_trims_what_its_plan_said_and_asks_first() {
     assert!(!too_far.status.success(), "there are not so many");
 }
 
+/// The walk of the README: a fourth broker comes, works, and goes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn hw_walks_from_three_brokers_to_four_and_back() {
+    let mut cluster = Cluster::started(3);
+    let client = cluster.client().await;
+    let hw = built("hw");
+    succeed(&cluster, &hw, &["topic", "create", "orders", "-p", "4", "-r", "3"], b"");
+    succeed(&cluster, &hw, &["produce", "orders", "--acks", "sync"], b"one\ntwo\nthree\n");
+    cluster.join();
+    cluster
+        .eventually("the fourth broker is there", async || {
+            let brokers = client.admin().brokers().await.ok()?;
+            (brokers.len() == 4).then_some(())
+        })
+        .await;
+    let said = |arguments: &[&str]| {
+        let output = run(&cluster, &hw, arguments, b"");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let brokers = |words: &[&str]| {
+        let table = succeed(&cluster, &hw, &["cluster", "brokers"], b"");
+        let table = String::from_utf8(table).expect("a table is text");
+        let line = table.lines().find(|line| line.trim_start().starts_with('4'));
+        words.iter().all(|word| line.is_some_and(|line| line.contains(word)))
+    };
+    succeed(&cluster, &hw, &["partition", "reassign", "orders", "--to", "2,3,4", "-y"], b"");
+    assert!(brokers(&["up", "active", " 4 "]));
+    let (_, why) = said(&["cluster", "remove", "4", "-y"]);
+    assert!(why.contains("orders/0 and 3 others") && why.contains("decommission 4"), "{why}");
+    let (drained, how) = said(&["cluster", "drain", "4"]);
+    assert!(drained && how.contains("it keeps its 4 replicas"), "{how}");
+    assert!(brokers(&["drained"]));
+    assert!(said(&["cluster", "undrain", "4"]).0 && brokers(&["active"]));
+    let (_, why) = said(&["cluster", "decommission", "2", "-y"]);
+    assert!(why.contains("votes on the cluster's metadata"), "{why}");
+    let (asked, why) = said(&["cluster", "decommission", "4"]);
+    assert!(!asked && why.contains("-y"), "nobody is there to ask: {why}");
+    let (planned, plan) = said(&["cluster", "decommission", "4", "--dry-run"]);
+    assert!(planned && plan.contains("would move 4 partitions"), "{plan}");
+    let (done, how) = said(&["cluster", "decommission", "4", "-y"]);
+    assert!(done && how.contains("4 of 4 moved") && how.contains("remove 4"), "{how}");
+    assert!(brokers(&["decommissioned"]));
+    let (removed, how) = said(&["cluster", "remove", "4", "-y"]);
+    assert!(removed && how.contains("no part of the cluster any more"), "{how}");
+    cluster.eventually_ended(4).await;
+    cluster
+        .eventually("three brokers are left", async || {
+            let listed = succeed(&cluster, &hw, &["cluster", "brokers", "-o", "name"], b"");
+            (listed == b"1\n2\n3\n").then_some(())
+        })
+        .await;
+    let mut lines = succeed(&cluster, &hw, &["consume", "orders", "--until-end"], b"");
+    lines.sort_unstable();
+    assert_eq!(lines.len(), b"one\ntwo\nthree\n".len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_examples_of_the_client_run() {
     let cluster = Cluster::started(3);

@@ -143,3 +143,39 @@ async fn read(client: Client, running: Arc<AtomicBool>) -> BTreeMap<Place, Strin
     }
     seen
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_disk_is_replaced_in_turn_and_then_all_brokers_restart_and_nothing_is_lost() {
+    let mut cluster = Cluster::started(3);
+    let client = cluster.client().await;
+    create(&client, "orders", 4).await;
+    let load = Load::start(&client, "orders", AckMode::SemiSync);
+    for node in 1..=3 {
+        load.wait_for(load.acked() + 100).await;
+        cluster.kill(node);
+        replace_disk(&cluster, node);
+        cluster.start(node);
+        let id = NodeId(node as u32);
+        status(&cluster, &client, id, "it is known to have lost all", |it| it.lost == 4).await;
+        status(&cluster, &client, id, "it is filled again", |it| it.lost == 0).await;
+        all_in_sync(&cluster, &client, "orders").await;
+    }
+    let acked = load.stop().await;
+    cluster.kill_all();
+    for node in 1..=3 {
+        cluster.start(node);
+    }
+    let client = cluster.client().await;
+    all_in_sync(&cluster, &client, "orders").await;
+    check_all_there(&acked, &read_all(&client, "orders").await);
+}
+
+/// Gives a broker an empty disk, as its operator would.
+fn replace_disk(cluster: &Cluster, node: usize) {
+    let data = cluster.dir.path().join(format!("node-{node}/data"));
+    std::fs::remove_dir_all(data).expect("nobody uses it");
+    let mut format = std::process::Command::new(env!("CARGO_BIN_EXE_highwater"));
+    let formatted = format.arg("format").arg("-c").arg(&cluster.created.configs[node - 1]).output();
+    let formatted = formatted.expect("the broker's program is there");
+    assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
+}

@@ -44,6 +44,13 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::ReopenedUnheard,
     Mutant::StaleReportCounts,
     Mutant::StartForgetsProducers,
+    // Of the controller, in `controller_mutants`.
+    Mutant::HostRemoved,
+    Mutant::RemovedReturns,
+    Mutant::ReplacedReturns,
+    Mutant::DrainedTakesWork,
+    Mutant::DutyForgotten,
+    Mutant::RetiredOverMove,
 ];
 
 #[test]

@@ -58,7 +58,9 @@ impl Api {
                 }
                 Ok(response)
             }
-            other @ BrokerReply::Removed => Err(not_the_answer(&CommandReply::Broker(other))),
+            other @ (BrokerReply::Removed | BrokerReply::Refilled) => {
+                Err(not_the_answer(&CommandReply::Broker(other)))
+            }
         }
     }
 
@@ -74,7 +76,9 @@ impl Api {
                 }
                 Ok(RemoveBrokerResponse)
             }
-            other @ BrokerReply::DutySet(_) => Err(not_the_answer(&CommandReply::Broker(other))),
+            other @ (BrokerReply::DutySet(_) | BrokerReply::Refilled) => {
+                Err(not_the_answer(&CommandReply::Broker(other)))
+            }
         }
     }
 

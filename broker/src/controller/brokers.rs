@@ -1,12 +1,12 @@
 //! Brokers that come and go: how their duties and removals lie in records and commands.
 //!
 //! A duty is a wish of the operator, so it outlives restarts of the broker and of the controller. A
-//! removal is remembered with the data directory that the broker had: that directory may still turn
-//! up, and must not register again as if nothing had happened.
+//! removal is remembered with the data directory that the broker had, and so is a directory that
+//! another one has replaced: it may still turn up, and must not register again as if nothing had happened.
 //!
 //! Decisions are in `duty`.
 
-use highwater_protocol::ids::{DirectoryId, NodeId};
+use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId, TopicPartition};
 use highwater_protocol::native::brokers::{
     BrokerDuty, RemoveBrokerRequest, SetDutyRequest, SetDutyResponse,
 };
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::controller::image::Broker;
 use crate::controller::moves::MoveId;
+use crate::mutant::{self, Mutant};
 
 /// What records say of brokers beyond their registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,15 @@ pub enum BrokerRecord {
         /// The data directory that it had.
         directory: DirectoryId,
     },
+    /// A replica that a broker lost with its disk is whole again on the one that it has now.
+    Refilled {
+        /// Of which partition.
+        partition: TopicPartition,
+        /// Whose replica.
+        node: NodeId,
+        /// Where it is now.
+        directory: DirectoryId,
+    },
 }
 
 /// What the controller can be asked about brokers.
@@ -37,6 +47,15 @@ pub enum BrokerCommand {
     SetDuty(MoveId, SetDutyRequest),
     /// Take a broker out.
     Remove(RemoveBrokerRequest),
+    /// Note that a broker's replicas are whole again after its disk was replaced.
+    Refilled {
+        /// Which broker.
+        node: NodeId,
+        /// Its data directory.
+        directory: DirectoryId,
+        /// Of which partitions, a bounded number.
+        partitions: Vec<TopicPartition>,
+    },
 }
 
 impl Broker {
@@ -44,7 +63,7 @@ impl Broker {
     pub fn takes_work(&self) -> bool {
         let wanted = match self.duty {
             BrokerDuty::Active => true,
-            BrokerDuty::Draining | BrokerDuty::Leaving => false,
+            BrokerDuty::Draining | BrokerDuty::Leaving => mutant::active(Mutant::DrainedTakesWork),
         };
         wanted && !self.fenced
     }
@@ -54,13 +73,14 @@ impl BrokerRecord {
     /// The first of the types that these records have.
     pub const KIND_MIN: u16 = SET_DUTY;
     /// The last of them.
-    pub const KIND_MAX: u16 = REMOVE;
+    pub const KIND_MAX: u16 = REFILLED;
 
     /// Its type.
     pub fn kind(&self) -> u16 {
         match self {
             BrokerRecord::SetDuty(..) => SET_DUTY,
             BrokerRecord::Remove { .. } => REMOVE,
+            BrokerRecord::Refilled { .. } => REFILLED,
         }
     }
 
@@ -75,6 +95,11 @@ impl BrokerRecord {
                 out.u32(node.0);
                 out.u128(directory.0.as_u128());
             }
+            BrokerRecord::Refilled { partition, node, directory } => {
+                out.u32(node.0);
+                out.u128(directory.0.as_u128());
+                put_partition(*partition, out);
+            }
         }
     }
 
@@ -83,9 +108,10 @@ impl BrokerRecord {
         let node = NodeId(input.u32()?);
         Ok(match kind {
             SET_DUTY => BrokerRecord::SetDuty(node, BrokerDuty::decode(input)?),
+            REMOVE => BrokerRecord::Remove { node, directory: get_directory(input)? },
             _ => {
-                let directory = DirectoryId(Uuid::from_u128(input.u128()?));
-                BrokerRecord::Remove { node, directory }
+                let directory = get_directory(input)?;
+                BrokerRecord::Refilled { partition: get_partition(input)?, node, directory }
             }
         })
     }
@@ -97,6 +123,7 @@ impl BrokerCommand {
         match self {
             BrokerCommand::SetDuty(..) => SET_DUTY,
             BrokerCommand::Remove(_) => REMOVE,
+            BrokerCommand::Refilled { .. } => REFILLED,
         }
     }
 
@@ -108,6 +135,11 @@ impl BrokerCommand {
                 request.encode(out);
             }
             BrokerCommand::Remove(request) => request.encode(out),
+            BrokerCommand::Refilled { node, directory, partitions } => {
+                out.u32(node.0);
+                out.u128(directory.0.as_u128());
+                out.list(partitions, |out, partition| put_partition(*partition, out));
+            }
         }
     }
 
@@ -119,6 +151,11 @@ impl BrokerCommand {
                 BrokerCommand::SetDuty(id, SetDutyRequest::decode(input)?)
             }
             REMOVE => BrokerCommand::Remove(RemoveBrokerRequest::decode(input)?),
+            REFILLED => BrokerCommand::Refilled {
+                node: NodeId(input.u32()?),
+                directory: get_directory(input)?,
+                partitions: input.list("partitions", 20, get_partition)?,
+            },
             _ => return Ok(None),
         }))
     }
@@ -131,6 +168,8 @@ pub enum BrokerReply {
     DutySet(SetDutyResponse),
     /// The broker is removed, or would be.
     Removed,
+    /// The replicas are known to be whole.
+    Refilled,
 }
 
 impl BrokerReply {
@@ -139,6 +178,7 @@ impl BrokerReply {
         match self {
             BrokerReply::DutySet(_) => SET_DUTY,
             BrokerReply::Removed => REMOVE,
+            BrokerReply::Refilled => REFILLED,
         }
     }
 
@@ -146,7 +186,7 @@ impl BrokerReply {
     pub fn encode(&self, out: &mut Writer) {
         match self {
             BrokerReply::DutySet(response) => response.encode(out),
-            BrokerReply::Removed => {}
+            BrokerReply::Removed | BrokerReply::Refilled => {}
         }
     }
 
@@ -155,10 +195,26 @@ impl BrokerReply {
         Ok(Some(match kind {
             SET_DUTY => BrokerReply::DutySet(SetDutyResponse::decode(input)?),
             REMOVE => BrokerReply::Removed,
+            REFILLED => BrokerReply::Refilled,
             _ => return Ok(None),
         }))
     }
 }
 
+fn put_partition(partition: TopicPartition, out: &mut Writer) {
+    out.u128(partition.topic.0.as_u128());
+    out.u32(partition.partition.0);
+}
+
+fn get_partition(input: &mut Reader<'_>) -> Result<TopicPartition, DecodeError> {
+    let topic = TopicId(Uuid::from_u128(input.u128()?));
+    Ok(TopicPartition::new(topic, PartitionId(input.u32()?)))
+}
+
+fn get_directory(input: &mut Reader<'_>) -> Result<DirectoryId, DecodeError> {
+    Ok(DirectoryId(Uuid::from_u128(input.u128()?)))
+}
+
 const SET_DUTY: u16 = 40;
 const REMOVE: u16 = 41;
+const REFILLED: u16 = 42;

@@ -18,6 +18,7 @@ use crate::controller::liveness::{Heard, Sessions, Verdict};
 use crate::controller::placement::{self, Wanted};
 use crate::controller::reassign;
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
+use crate::mutant::{self, Mutant};
 use crate::raft::Millis;
 
 /// Who decides while this broker leads the controller's partition; made anew in every term.
@@ -74,7 +75,9 @@ impl Controller {
         new: BrokerRegistration,
         now: Millis,
     ) -> Result<Decision, WireError> {
-        if image.was_removed_with(new.node, new.directory) {
+        if image.was_removed_with(new.node, new.directory)
+            && !mutant::active(Mutant::RemovedReturns)
+        {
             return Err(removed(&new));
         }
         if let Some(broker) = image.broker(new.node) {
@@ -117,8 +120,9 @@ fn outlived(known: &BrokerRegistration, new: &BrokerRegistration) -> WireError {
 
 fn removed(new: &BrokerRegistration) -> WireError {
     let why = format!(
-        "broker {} with data directory {} was taken out of the cluster (`hw cluster remove`). To have the machine \
-         back, put the old data away, make the directory anew with `highwater format`, and start it again",
+        "broker {} with data directory {} was taken out of the cluster (`hw cluster remove`), or has come back with \
+         another directory since. To have the machine back, put the old data away, make the directory anew with \
+         `highwater format`, and start it again",
         new.node, new.directory
     );
     WireError::new(ErrorCode::BrokerRemoved, why)

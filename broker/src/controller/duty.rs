@@ -5,7 +5,7 @@
 //! Retiring is a duty and moves like any others, so it can be watched, cancelled and asked for again.
 
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{NodeId, PartitionId, TopicPartition};
+use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicPartition};
 use highwater_protocol::native::admin::DryRun;
 use highwater_protocol::native::brokers::{
     BrokerDuty, RemoveBrokerRequest, SetDutyRequest, SetDutyResponse, Unretired,
@@ -18,7 +18,8 @@ use crate::controller::decide::Decision;
 use crate::controller::image::{Broker, ClusterImage, Topic};
 use crate::controller::moves::{Move, MoveCommand, MoveId, nodes};
 use crate::controller::reassign;
-use crate::controller::record::MetadataRecord;
+use crate::controller::record::{MetadataRecord, PlacedReplica};
+use crate::mutant::{self, Mutant};
 
 /// What a command about brokers comes to; `voters` vote on the cluster's metadata.
 pub(super) fn decide(
@@ -29,6 +30,9 @@ pub(super) fn decide(
     match command {
         BrokerCommand::SetDuty(id, request) => set_duty(image, voters, *id, *request),
         BrokerCommand::Remove(request) => remove(image, voters, *request),
+        BrokerCommand::Refilled { node, directory, partitions } => {
+            refilled(image, *node, *directory, partitions)
+        }
     }
 }
 
@@ -72,7 +76,10 @@ fn move_all_off(
             match topic.move_of(number) {
                 None if from.contains(&node) => partitions.push(partition),
                 None => {}
-                Some(found) if arrives_or_returns(found, &from, node) => {
+                Some(found)
+                    if arrives_or_returns(found, &from, node)
+                        && !mutant::active(Mutant::RetiredOverMove) =>
+                {
                     return Err(moves_to(topic, number, node));
                 }
                 // The command came twice: the same answer.
@@ -115,7 +122,9 @@ fn remove(
     }
     let broker = registered(image, node)?;
     refuse_voter(voters, node, "be taken out")?;
-    refuse_host(image, node)?;
+    if !mutant::active(Mutant::HostRemoved) {
+        refuse_host(image, node)?;
+    }
     match (broker.duty, unretired, broker.fenced) {
         (BrokerDuty::Leaving, _, _) | (_, Unretired::IfDead, true) => {}
         (BrokerDuty::Active | BrokerDuty::Draining, Unretired::IfDead, false) => {
@@ -139,6 +148,31 @@ fn remove(
         DryRun::No => vec![record],
     };
     Ok((records, done))
+}
+
+fn refilled(
+    image: &ClusterImage,
+    node: NodeId,
+    directory: DirectoryId,
+    partitions: &[TopicPartition],
+) -> Result<Decision, WireError> {
+    if registered(image, node)?.registration.directory != directory {
+        let why =
+            format!("broker {node} is registered with another data directory than {directory}");
+        return Err(WireError::new(ErrorCode::InvalidRequest, why));
+    }
+    let was_elsewhere = |partition: &&TopicPartition| {
+        let topic = image.topic(partition.topic);
+        let set = topic.and_then(|topic| topic.partitions.get(partition.partition.0 as usize));
+        let elsewhere =
+            |replica: &PlacedReplica| replica.node == node && replica.directory != directory;
+        set.is_some_and(|set| set.iter().any(elsewhere))
+    };
+    let record = |partition: &TopicPartition| {
+        MetadataRecord::Broker(BrokerRecord::Refilled { partition: *partition, node, directory })
+    };
+    let records = partitions.iter().filter(was_elsewhere).map(record).collect();
+    Ok((records, CommandReply::Broker(BrokerReply::Refilled)))
 }
 
 fn registered(image: &ClusterImage, node: NodeId) -> Result<&Broker, WireError> {

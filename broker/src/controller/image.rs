@@ -14,6 +14,7 @@ use crate::controller::brokers::BrokerRecord;
 use crate::controller::config::TopicConfig;
 use crate::controller::moves::{MoveRecord, TopicMoves};
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
+use crate::mutant::{self, Mutant};
 
 /// The cluster at one offset of the controller's log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub struct ClusterImage {
     names: BTreeMap<Arc<str>, TopicId>,
     deleted: VecDeque<TopicId>,
     partitions: usize,
-    /// Brokers taken out, with the data directories that they had.
+    /// Data directories whose brokers were taken out, or have another one now.
     removed: VecDeque<(NodeId, DirectoryId)>,
 }
 
@@ -65,9 +66,7 @@ impl ClusterImage {
     pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), Contradiction> {
         match record {
             MetadataRecord::RegisterBroker(registration) => {
-                let duty = self.broker(registration.node).map_or(BrokerDuty::Active, |it| it.duty);
-                let broker = Broker { registration: registration.clone(), fenced: false, duty };
-                self.brokers.insert(registration.node, Arc::new(broker));
+                self.register(registration);
                 Ok(())
             }
             MetadataRecord::FenceBroker { node, fenced } => {
@@ -96,6 +95,29 @@ impl ClusterImage {
             MetadataRecord::AlterTopic { id, configs } => self.alter_topic(*id, configs),
             MetadataRecord::Move(change) => self.move_replicas(change),
             MetadataRecord::Broker(change) => self.change_broker(change),
+        }
+    }
+
+    fn register(&mut self, registration: &BrokerRegistration) {
+        let node = registration.node;
+        let mut duty = BrokerDuty::Active;
+        if let Some(before) = self.brokers.get(&node) {
+            if !mutant::active(Mutant::DutyForgotten) {
+                duty = before.duty;
+            }
+            let directory = before.registration.directory;
+            if directory != registration.directory && !mutant::active(Mutant::ReplacedReturns) {
+                self.note_removed(node, directory);
+            }
+        }
+        let broker = Broker { registration: registration.clone(), fenced: false, duty };
+        self.brokers.insert(node, Arc::new(broker));
+    }
+
+    fn note_removed(&mut self, node: NodeId, directory: DirectoryId) {
+        self.removed.push_back((node, directory));
+        if self.removed.len() > REMOVED_MAX {
+            self.removed.pop_front();
         }
     }
 
@@ -188,9 +210,19 @@ impl ClusterImage {
                 if self.directory_of(*node) == Some(*directory) {
                     self.brokers.remove(node);
                 }
-                self.removed.push_back((*node, *directory));
-                if self.removed.len() > REMOVED_MAX {
-                    self.removed.pop_front();
+                self.note_removed(*node, *directory);
+            }
+            BrokerRecord::Refilled { partition, node, directory } => {
+                let number = partition.partition.0 as usize;
+                let topic = self.topics.get_mut(&partition.topic).map(Arc::make_mut);
+                let set = topic.and_then(|topic| topic.partitions.get_mut(number));
+                let Some(set) = set else {
+                    return Err(contradiction(format!(
+                        "broker {node} has filled {partition} again, which does not exist"
+                    )));
+                };
+                for replica in set.iter_mut().filter(|replica| replica.node == *node) {
+                    replica.directory = *directory;
                 }
             }
         }
@@ -261,7 +293,7 @@ impl ClusterImage {
         self.removed.iter().any(|(removed, _)| *removed == node)
     }
 
-    /// Whether the broker that had this data directory was taken out.
+    /// Whether the broker that had this data directory was taken out, or has another one now.
     pub fn was_removed_with(&self, node: NodeId, directory: DirectoryId) -> bool {
         self.removed.contains(&(node, directory))
     }
@@ -316,7 +348,7 @@ fn contradiction(what: String) -> Contradiction {
 /// Deleted topics that are remembered, for brokers that were away when they were deleted and have
 /// crashed in between; files of topics deleted longer ago are left for the operator.
 const DELETED_MAX: usize = 10_000;
-/// Removed brokers that are remembered.
+/// Directories that are remembered because they must not come back.
 const REMOVED_MAX: usize = 1_000;
 
 #[cfg(test)]

@@ -104,7 +104,10 @@ pub fn init(arguments: InitArguments) -> anyhow::Result<ExitCode> {
 pub fn format(file: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::load(file)?;
     format_data_dir(&config)?;
-    println!("{} is a data directory of node {}", config.data_dir.display(), config.node.id);
+    let (dir, node) = (config.data_dir.display(), config.node.id);
+    println!(
+        "{dir} is a data directory of node {node}; what it hosted is filled again from the others"
+    );
     Ok(ExitCode::SUCCESS)
 }
 

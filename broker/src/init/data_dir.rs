@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::init::files::{Secrecy, attempt, make_dir, replace, write_new};
+use crate::node::Made;
 use crate::replica::LastLife;
 use crate::shard::Directory;
 
@@ -31,6 +32,8 @@ pub struct DataDir {
     pub last_life: LastLife,
     /// Whether there was a life before this one.
     pub used: Directory,
+    /// What it was made for.
+    pub made: Made,
     meta: Meta,
     // Held for as long as the process lives; the kernel lets go of it whatever happens.
     _lock: File,
@@ -49,11 +52,14 @@ struct Meta {
     machine_boot: String,
     /// Whether the last life ended with every log closed.
     clean: bool,
+    /// Whether it takes the place of a directory that was lost, so that its node has forgotten votes.
+    #[serde(default)]
+    anew: bool,
 }
 
 impl DataDir {
     /// Makes an empty data directory for a node.
-    pub fn format(path: &Path, cluster: &str, node: NodeId) -> io::Result<()> {
+    pub fn format(path: &Path, cluster: &str, node: NodeId, made: Made) -> io::Result<()> {
         make_dir(path)?;
         let meta = Meta {
             format: FORMAT,
@@ -63,6 +69,10 @@ impl DataDir {
             incarnation: 0,
             machine_boot: machine_boot(),
             clean: true,
+            anew: match made {
+                Made::New => false,
+                Made::Anew => true,
+            },
         };
         write_new(&path.join(META), &meta.encode(), Secrecy::Public)
     }
@@ -97,6 +107,7 @@ impl DataDir {
             directory: DirectoryId(directory),
             incarnation: Incarnation(meta.incarnation),
             used,
+            made: if meta.anew { Made::Anew } else { Made::New },
             last_life: if all_written { LastLife::Clean } else { LastLife::Unclean },
             meta,
             _lock: lock,
@@ -223,7 +234,8 @@ mod tests {
 
     fn formatted() -> tempfile::TempDir {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        DataDir::format(dir.path(), "c1", NODE).expect("an empty directory can be formatted");
+        DataDir::format(dir.path(), "c1", NODE, Made::New)
+            .expect("an empty directory can be formatted");
         dir
     }
 
@@ -315,6 +327,6 @@ mod tests {
     #[test]
     fn formatting_twice_keeps_what_is_there() {
         let dir = formatted();
-        assert!(DataDir::format(dir.path(), "c1", NODE).is_err());
+        assert!(DataDir::format(dir.path(), "c1", NODE, Made::New).is_err());
     }
 }

@@ -17,6 +17,7 @@ use super::files::{Secrecy, attempt, make_dir, replace, write_new};
 use super::{NodeText, PlannedNode};
 use crate::config::Config;
 use crate::net::tls::Principal;
+use crate::node::Made;
 
 /// An invitation, as its text says it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +148,7 @@ impl Invitation {
         replace(&dir.join("node.key"), self.key.as_bytes(), Secrecy::Secret)?;
         let data = dir.join("data");
         if !DataDir::is_formatted(&data) {
-            DataDir::format(&data, &self.cluster, self.node())?;
+            DataDir::format(&data, &self.cluster, self.node(), Made::New)?;
         }
         let controllers: Vec<NodeId> = self.controllers.iter().copied().map(NodeId).collect();
         let peers = self.peers.iter().map(|seed| (NodeId(seed.id), seed.address.as_str()));

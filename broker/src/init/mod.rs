@@ -21,6 +21,7 @@ use highwater_protocol::ids::NodeId;
 use uuid::Uuid;
 
 use crate::net::tls::Principal;
+use crate::node::Made;
 use certs::Authority;
 use data_dir::DataDir;
 use files::{Secrecy, make_dir, write_new};
@@ -84,7 +85,7 @@ impl Plan {
         write_new(&dir.join("ca.pem"), authority.certificate_pem().as_bytes(), Secrecy::Public)?;
         let (host, _) = host_and_port(&node.address)?;
         authority.issue(Principal::Node(id), &[host], &dir, "node")?;
-        DataDir::format(&dir.join("data"), cluster, id)?;
+        DataDir::format(&dir.join("data"), cluster, id, Made::New)?;
         let config = dir.join("config.toml");
         write_new(&config, self.config(cluster, id, node)?.as_bytes(), Secrecy::Public)?;
         Ok(config)
@@ -195,7 +196,7 @@ impl PlannedNode {
 
 /// Makes the data directory of a node anew, for a disk that was replaced.
 pub fn format_data_dir(config: &crate::config::Config) -> io::Result<()> {
-    DataDir::format(&config.data_dir, &config.cluster.id, config.node.id)
+    DataDir::format(&config.data_dir, &config.cluster.id, config.node.id, Made::Anew)
 }
 
 /// Issues one more client certificate from the authority in a cluster's directory.

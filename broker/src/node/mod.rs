@@ -7,7 +7,7 @@
 //!
 //! Read in this order: `routes` (what is known of each partition), `reconcile` (what an image means
 //! for us), `follow` (from the log to the image), `ask` (how commands reach the controller),
-//! `controller_task` (deciding), then `moves`, `register`, `leaders`, `balance`, `retention`, `snapshot`, `strays`.
+//! `controller_task` (deciding), then `moves`, `register`, `refill`, `leaders`, `balance`, `retention`, `snapshot`, `strays`.
 
 mod ask;
 mod balance;
@@ -16,6 +16,7 @@ mod follow;
 mod leaders;
 mod moves;
 pub mod reconcile;
+mod refill;
 mod register;
 mod retention;
 pub mod routes;
@@ -63,6 +64,8 @@ pub struct NodeOptions {
     pub incarnation: Incarnation,
     /// The identity of its data directory.
     pub directory: DirectoryId,
+    /// Whether that was made for one that was lost.
+    pub made: Made,
     /// The voters of the controller's partition.
     pub controllers: Vec<NodeId>,
     /// Its failure domain.
@@ -79,6 +82,15 @@ pub struct NodeOptions {
     /// Leadership goes back to the preferred replica once that was in sync for this long; `None`
     /// leaves it where it is.
     pub leaders_return_after_ms: Option<u64>,
+}
+
+/// What a data directory was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// For a new broker, which has never voted on anything.
+    New,
+    /// For a broker whose directory was lost: what it voted for is forgotten.
+    Anew,
 }
 
 /// How far this broker is in taking part.
@@ -152,6 +164,8 @@ impl Node {
         inner.spawn(&mut tasks, "leads moves of replicas", moves);
         let register = register::run(inner.clone(), line.clone());
         inner.spawn(&mut tasks, "registers this broker", register);
+        let refill = refill::run(inner.clone(), line.clone());
+        inner.spawn(&mut tasks, "tells of replicas that are whole again", refill);
         inner.spawn(&mut tasks, "looks for what need not be kept", retention::run(inner.clone()));
         inner.spawn(&mut tasks, "tells who leads", leaders::run(inner.clone()));
         inner.spawn(&mut tasks, "gives leadership back", balance::run(inner.clone()));
@@ -255,16 +269,20 @@ impl Inner {
     }
 
     /// Our replica of the controller's partition: a voter where the configuration says so,
-    /// otherwise a learner, so that every broker has the image.
+    /// otherwise a learner, so that every broker has the image. On a directory that was made anew it
+    /// is Suspect, unless the journal there remembers it already.
     fn open_cluster(&self) -> Box<OpenReplica> {
-        let NodeOptions { me, controllers, data_dir, .. } = &self.options;
+        let NodeOptions { me, controllers, data_dir, made, .. } = &self.options;
         let learner = (!controllers.contains(me)).then_some(*me);
         Box::new(OpenReplica {
             partition: TopicPartition::CLUSTER,
             dir: cluster_dir(data_dir),
             voters: controllers.clone(),
             learners: learner.into_iter().collect(),
-            identity: Identity::Same,
+            identity: match made {
+                Made::New => Identity::Same,
+                Made::Anew => Identity::Joins,
+            },
             options: ReplicaOptions {
                 log: log::Options { segment_bytes_max: CLUSTER_SEGMENT_BYTES, keep_free_bytes: 0 },
                 flush: FlushPolicy::Ack,

@@ -203,6 +203,7 @@ fn node_options(config: &Config, data_dir: &DataDir) -> NodeOptions {
         data_dir: data_dir.path.clone(),
         incarnation: data_dir.incarnation,
         directory: data_dir.directory,
+        made: data_dir.made,
         controllers: config.cluster.controllers.clone(),
         rack: config.node.rack.clone(),
         client_address: config.advertise.clone(),

@@ -24,7 +24,7 @@ use crate::disk::Disk;
 use crate::disk::flusher::Flusher;
 use crate::disk::mmap::MmapDisk;
 use crate::metrics::Metrics;
-use crate::node::{Node, NodeOptions, NodeState, Routes};
+use crate::node::{Made, Node, NodeOptions, NodeState, Routes};
 use crate::replica::LastLife;
 use crate::shard::event::Event;
 use crate::shard::handle::{Clock, PeerOutbox, Shards};
@@ -130,6 +130,7 @@ impl Rig {
             data_dir: dir.path().into(),
             incarnation,
             directory: DirectoryId(Uuid::from_u128(u128::from(me.0))),
+            made: Made::New,
             controllers: self.controllers.clone(),
             rack: None,
             client_address: format!("broker-{me}:1"),

@@ -1,12 +1,12 @@
 //! Who may be drained, retired and taken out, and what refusals name.
 
-use highwater_protocol::ids::{DirectoryId, Incarnation, TopicId};
+use highwater_protocol::ids::{Incarnation, TopicId};
 use uuid::Uuid;
 
 use super::*;
 use crate::controller::moves::{MoveRecord, Step};
 use crate::controller::placement;
-use crate::controller::record::{BrokerRegistration, PlacedReplica};
+use crate::controller::record::BrokerRegistration;
 
 const VOTERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 const ID: MoveId = MoveId(9);
@@ -191,4 +191,27 @@ fn an_image_made_anew_remembers_who_was_removed_until_another_directory_takes_th
     let mut other = ClusterImage::default();
     made.to_records().iter().for_each(|record| other.apply(record).expect("fits"));
     assert_eq!(other, made);
+}
+
+#[test]
+fn replicas_filled_again_are_noted_where_they_are_now_and_the_old_disk_stays_out() {
+    let mut image = image(3, &[&[1, 2], &[2, 3]]);
+    let new = BrokerRegistration { directory: directory(22), ..registration(2, 9) };
+    image.apply(&MetadataRecord::RegisterBroker(new)).expect("fits");
+    assert!(image.was_removed_with(NodeId(2), directory(2)), "it was replaced");
+    let refilled = |directory| BrokerCommand::Refilled {
+        node: NodeId(2),
+        directory,
+        partitions: vec![at(0), at(0), at(9)],
+    };
+    carry_out(&mut image, refilled(directory(2))).expect_err("of the old disk");
+    carry_out(&mut image, refilled(directory(22))).expect("of the new one");
+    let set =
+        |number: usize| image.topic(at(0).topic).expect("made above").partitions[number].clone();
+    let now = PlacedReplica { node: NodeId(2), directory: directory(22) };
+    assert_eq!(set(0), [place(1), now]);
+    assert_eq!(set(1), [place(2), place(3)], "it was not named");
+    let mut other = ClusterImage::default();
+    image.to_records().iter().for_each(|record| other.apply(record).expect("fits"));
+    assert_eq!(other, image);
 }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
-use highwater_client::{Admin, Client, ClusterInfo, TopicInfo};
+use highwater_client::{Admin, BrokerStatus, Client, ClusterInfo, TopicInfo};
 use serde_json::json;
 
 use crate::brokers;
@@ -97,6 +97,8 @@ async fn look(
     };
     let mut troubles = cluster_troubles(&info, args.brokers_min.unwrap_or(1));
     troubles.extend(silent_brokers(&admin, &info).await);
+    // A broker of an older build does not say; the rest is of use without it.
+    troubles.extend(refilling(&admin.brokers().await.unwrap_or_default()));
     troubles.extend(topics.iter().flat_map(topic_troubles));
     let partitions =
         topics.iter().flat_map(|topic| &topic.result).map(|detail| detail.partitions.len()).sum();
@@ -122,6 +124,16 @@ fn cluster_troubles(info: &ClusterInfo, brokers_min: usize) -> Vec<Trouble> {
         trouble("broker-fenced", format!("broker {}", broker.node), detail);
     }
     troubles
+}
+
+fn refilling(brokers: &[BrokerStatus]) -> Vec<Trouble> {
+    let trouble = |status: &BrokerStatus| {
+        let (lost, of) = (status.lost, status.replicas);
+        let detail =
+            format!("its disk was replaced; {lost} of its {of} replicas are not filled again yet");
+        Trouble { kind: "broker-refilling", subject: format!("broker {}", status.node), detail }
+    };
+    brokers.iter().filter(|status| status.lost > 0).map(trouble).collect()
 }
 
 async fn silent_brokers(admin: &Admin, info: &ClusterInfo) -> Vec<Trouble> {
@@ -238,6 +250,23 @@ mod tests {
             kinds(&cluster_troubles(&info, 2)),
             ["no-controller", "too-few-brokers", "broker-fenced"]
         );
+    }
+
+    #[test]
+    fn a_broker_whose_disk_was_replaced_is_trouble_until_it_is_filled_again() {
+        let status = |node, lost| BrokerStatus {
+            node: NodeId(node),
+            duty: highwater_client::BrokerDuty::Active,
+            controller: false,
+            replicas: 5,
+            leads: 0,
+            going: 0,
+            coming: 0,
+            lost,
+        };
+        let troubles = refilling(&[status(1, 0), status(2, 3)]);
+        assert_eq!(kinds(&troubles), ["broker-refilling"]);
+        assert!(troubles[0].detail.contains("3 of its 5 replicas"), "{}", troubles[0].detail);
     }
 
     #[test]
