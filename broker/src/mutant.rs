@@ -122,6 +122,8 @@ mutants! {
     DutyForgotten,
     /// A broker is retired although a move brings it a replica.
     RetiredOverMove,
+    /// A vote on the metadata is taken although those that stay are no majority.
+    LastVotersRemoved,
 }
 
 #[cfg(feature = "mutants")]

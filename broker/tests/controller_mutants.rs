@@ -13,7 +13,7 @@ use highwater_protocol::ids::{
 };
 use highwater_protocol::native::admin::DryRun;
 use highwater_protocol::native::brokers::{
-    BrokerDuty, RemoveBrokerRequest, SetDutyRequest, Unretired,
+    BrokerDuty, ChangeControllerRequest, RemoveBrokerRequest, SetDutyRequest, Unretired, Vote,
 };
 use highwater_protocol::native::moves::MoveStage;
 use uuid::Uuid;
@@ -82,6 +82,19 @@ fn retiring_a_broker_that_a_move_comes_to_is_found_by_a_script() {
         let (node, duty, dry_run) = (NodeId(4), BrokerDuty::Leaving, DryRun::No);
         let request = SetDutyRequest { node, duty, dry_run };
         !carry_out(&mut image, Command::Brokers(BrokerCommand::SetDuty(MoveId(2), request)))
+    });
+}
+
+#[test]
+fn voters_that_could_not_decide_are_found_by_a_script() {
+    check_script(Mutant::LastVotersRemoved, || {
+        let mut image = image(3, &[1, 2, 3]);
+        let voters = vec![NodeId(1), NodeId(2)];
+        apply(&mut image, MetadataRecord::Broker(BrokerRecord::Voters(voters)));
+        apply(&mut image, MetadataRecord::FenceBroker { node: NodeId(2), fenced: true });
+        let (vote, dry_run) = (Vote::Remove, DryRun::No);
+        let request = ChangeControllerRequest { node: NodeId(1), vote, dry_run };
+        !carry_out(&mut image, Command::Brokers(BrokerCommand::ChangeController(request)))
     });
 }
 

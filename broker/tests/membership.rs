@@ -11,8 +11,8 @@ use std::time::Duration;
 use common::load::{Load, check_all_there, create};
 use common::{Cluster, PATIENCE, Place, read_all};
 use highwater_client::{
-    AckMode, BrokerDuty, BrokerStatus, Client, DryRun, MoveWish, NodeId, ProducerConfig,
-    ReaderConfig, Record, StartAt, Unretired,
+    AckMode, BrokerDuty, BrokerStatus, Client, DryRun, MoveWish, NewTopic, NodeId, ProducerConfig,
+    ReaderConfig, Record, StartAt, Unretired, Vote,
 };
 use tokio::time::timeout;
 
@@ -57,6 +57,46 @@ async fn a_broker_joins_gets_replicas_and_is_retired_and_removed_while_records_f
     assert!(log.contains("was taken out of the cluster"), "it says why it ended");
 
     let acked = load.stop().await;
+    check_all_there(&acked, &read_all(&client, "orders").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_broker_is_retired_after_another_took_its_vote_on_the_metadata() {
+    let mut cluster = Cluster::started(3);
+    let client = cluster.client().await;
+    create(&client, "orders", 4).await;
+    let load = Load::start(&client, "orders", AckMode::SemiSync);
+    load.wait_for(100).await;
+    let fourth = NodeId(cluster.join() as u32);
+    status(&cluster, &client, fourth, "the fourth broker is there", |it| !it.controller).await;
+
+    let admin = client.admin();
+    let change = async |node, vote| {
+        let voters = admin.change_controller(NodeId(node), vote, DryRun::No).await;
+        voters.expect("a majority stays").iter().map(|voter| voter.0).collect::<Vec<_>>()
+    };
+    assert_eq!(change(4, Vote::Add).await, [1, 2, 3, 4]);
+    assert_eq!(change(1, Vote::Remove).await, [2, 3, 4]);
+    status(&cluster, &client, fourth, "it votes", |it| it.controller).await;
+    let first = NodeId(1);
+    let moves = admin.set_duty(first, BrokerDuty::Leaving, DryRun::No).await;
+    assert_eq!(moves.expect("it votes no more").moves.len(), 4);
+    status(&cluster, &client, first, "it is empty", |it| it.replicas + it.coming == 0).await;
+    admin.remove_broker(first, Unretired::Refuse, DryRun::No).await.expect("it is retired");
+    cluster.eventually_ended(1).await;
+
+    // Neither the one that came later nor those whose configuration names the old voters forget.
+    for node in 2..=4 {
+        assert!(cluster.stop(node), "it ends well\n{}", cluster.logs());
+        cluster.start(node);
+        all_in_sync(&cluster, &client, "orders").await;
+    }
+    cluster.kill(2);
+    let topic = NewTopic::new("made-by-two-of-three", 1).replication(2);
+    admin.create_topic(topic).await.expect("a majority decides");
+    cluster.start(2);
+    let acked = load.stop().await;
+    all_in_sync(&cluster, &client, "orders").await;
     check_all_there(&acked, &read_all(&client, "orders").await);
 }
 

@@ -51,6 +51,7 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::DrainedTakesWork,
     Mutant::DutyForgotten,
     Mutant::RetiredOverMove,
+    Mutant::LastVotersRemoved,
 ];
 
 #[test]

@@ -3,8 +3,8 @@
 use highwater_protocol::ids::NodeId;
 use highwater_protocol::native::admin::DryRun;
 use highwater_protocol::native::brokers::{
-    BrokerDuty, BrokerStatus, ListBrokersRequest, RemoveBrokerRequest, RemoveBrokerResponse,
-    SetDutyRequest, SetDutyResponse, Unretired,
+    BrokerDuty, BrokerStatus, ChangeControllerRequest, ListBrokersRequest, RemoveBrokerRequest,
+    RemoveBrokerResponse, SetDutyRequest, SetDutyResponse, Unretired, Vote,
 };
 
 use crate::admin::Admin;
@@ -48,5 +48,19 @@ impl Admin {
     ) -> Result<(), Error> {
         let request = RemoveBrokerRequest { node, unretired, dry_run };
         self.change(&request).await.map(|RemoveBrokerResponse| ())
+    }
+
+    /// Gives a broker a vote on the cluster's metadata or takes it away; returns who votes then.
+    ///
+    /// # Errors
+    /// `Refused` with `InvalidRequest`, `BrokerNotAvailable` or `NotEnoughReplicas` where the voters
+    /// could not decide; otherwise with outcome unknown where the answer was lost.
+    pub async fn change_controller(
+        &self,
+        node: NodeId,
+        vote: Vote,
+        dry_run: DryRun,
+    ) -> Result<Vec<NodeId>, Error> {
+        Ok(self.change(&ChangeControllerRequest { node, vote, dry_run }).await?.voters)
     }
 }

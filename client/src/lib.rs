@@ -67,7 +67,7 @@ pub use highwater_protocol::native::alter::{
     AlterTopicResponse, CreatePartitionsResponse, SettingChange,
 };
 pub use highwater_protocol::native::brokers::{
-    BrokerDuty, BrokerStatus, SetDutyResponse, Unretired,
+    BrokerDuty, BrokerStatus, SetDutyResponse, Unretired, Vote,
 };
 pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};
 pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};

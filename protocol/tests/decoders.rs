@@ -477,6 +477,8 @@ fn decode_everything(bytes: Bytes) {
     let _ = SetDutyRequest::decode(&mut Reader::new(&bytes));
     let _ = SetDutyResponse::decode(&mut Reader::new(&bytes));
     let _ = RemoveBrokerRequest::decode(&mut Reader::new(&bytes));
+    let _ = ChangeControllerRequest::decode(&mut Reader::new(&bytes));
+    let _ = ChangeControllerResponse::decode(&mut Reader::new(&bytes));
     let _ = TrimPartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = DescribePartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = HelloRequest::decode(&mut Reader::new(&bytes));

@@ -6,8 +6,8 @@ use highwater_protocol::error::WireError;
 use highwater_protocol::ids::{NodeId, PartitionId, TopicPartition};
 use highwater_protocol::native::admin::DryRun;
 use highwater_protocol::native::brokers::{
-    BrokerStatus, ListBrokersResponse, RemoveBrokerRequest, RemoveBrokerResponse, SetDutyRequest,
-    SetDutyResponse,
+    BrokerStatus, ChangeControllerRequest, ChangeControllerResponse, ListBrokersResponse,
+    RemoveBrokerRequest, RemoveBrokerResponse, SetDutyRequest, SetDutyResponse,
 };
 use uuid::Uuid;
 
@@ -25,7 +25,10 @@ impl Api {
         let mut found: BTreeMap<NodeId, BrokerStatus> = BTreeMap::new();
         for broker in image.brokers() {
             let node = broker.registration.node;
-            let controller = self.node.options().controllers.contains(&node);
+            let controller = match image.voters() {
+                [] => self.node.options().controllers.contains(&node),
+                voters => voters.contains(&node),
+            };
             let duty = broker.duty;
             let (replicas, leads, going, coming, lost) = (0, 0, 0, 0, 0);
             let status =
@@ -58,7 +61,7 @@ impl Api {
                 }
                 Ok(response)
             }
-            other @ (BrokerReply::Removed | BrokerReply::Refilled) => {
+            other @ (BrokerReply::Removed | BrokerReply::Refilled | BrokerReply::Voters { .. }) => {
                 Err(not_the_answer(&CommandReply::Broker(other)))
             }
         }
@@ -76,7 +79,25 @@ impl Api {
                 }
                 Ok(RemoveBrokerResponse)
             }
-            other @ (BrokerReply::DutySet(_) | BrokerReply::Refilled) => {
+            other @ (BrokerReply::DutySet(_)
+            | BrokerReply::Refilled
+            | BrokerReply::Voters { .. }) => Err(not_the_answer(&CommandReply::Broker(other))),
+        }
+    }
+
+    /// Gives a broker a vote on the metadata or takes it away, through the controller.
+    pub async fn change_controller(
+        &self,
+        request: ChangeControllerRequest,
+    ) -> Result<ChangeControllerResponse, WireError> {
+        match self.ask_brokers(BrokerCommand::ChangeController(request)).await? {
+            BrokerReply::Voters { target, dry_run } => {
+                if dry_run == DryRun::No {
+                    self.seen_here(|image| image.voters() == target).await;
+                }
+                Ok(ChangeControllerResponse { voters: target })
+            }
+            other @ (BrokerReply::DutySet(_) | BrokerReply::Removed | BrokerReply::Refilled) => {
                 Err(not_the_answer(&CommandReply::Broker(other)))
             }
         }

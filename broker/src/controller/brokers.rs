@@ -4,11 +4,12 @@
 //! removal is remembered with the data directory that the broker had, and so is a directory that
 //! another one has replaced: it may still turn up, and must not register again as if nothing had happened.
 //!
-//! Decisions are in `duty`.
+//! Decisions are in `duty` and `voters`.
 
 use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId, TopicPartition};
+use highwater_protocol::native::admin::DryRun;
 use highwater_protocol::native::brokers::{
-    BrokerDuty, RemoveBrokerRequest, SetDutyRequest, SetDutyResponse,
+    BrokerDuty, ChangeControllerRequest, RemoveBrokerRequest, SetDutyRequest, SetDutyResponse,
 };
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
@@ -38,6 +39,8 @@ pub enum BrokerRecord {
         /// Where it is now.
         directory: DirectoryId,
     },
+    /// These brokers vote on the controller's log, as its leader saw; sorted.
+    Voters(Vec<NodeId>),
 }
 
 /// What the controller can be asked about brokers.
@@ -56,6 +59,8 @@ pub enum BrokerCommand {
         /// Of which partitions, a bounded number.
         partitions: Vec<TopicPartition>,
     },
+    /// Have one broker more vote on the metadata, or one fewer.
+    ChangeController(ChangeControllerRequest),
 }
 
 impl Broker {
@@ -73,7 +78,7 @@ impl BrokerRecord {
     /// The first of the types that these records have.
     pub const KIND_MIN: u16 = SET_DUTY;
     /// The last of them.
-    pub const KIND_MAX: u16 = REFILLED;
+    pub const KIND_MAX: u16 = VOTERS;
 
     /// Its type.
     pub fn kind(&self) -> u16 {
@@ -81,6 +86,7 @@ impl BrokerRecord {
             BrokerRecord::SetDuty(..) => SET_DUTY,
             BrokerRecord::Remove { .. } => REMOVE,
             BrokerRecord::Refilled { .. } => REFILLED,
+            BrokerRecord::Voters(_) => VOTERS,
         }
     }
 
@@ -100,11 +106,16 @@ impl BrokerRecord {
                 out.u128(directory.0.as_u128());
                 put_partition(*partition, out);
             }
+            BrokerRecord::Voters(voters) => out.list(voters, |out, node| out.u32(node.0)),
         }
     }
 
     /// Reads what `encode` wrote, by its type.
     pub fn decode(kind: u16, input: &mut Reader<'_>) -> Result<BrokerRecord, DecodeError> {
+        if kind == VOTERS {
+            let voters = input.list("voters", 4, |input| Ok(NodeId(input.u32()?)))?;
+            return Ok(BrokerRecord::Voters(voters));
+        }
         let node = NodeId(input.u32()?);
         Ok(match kind {
             SET_DUTY => BrokerRecord::SetDuty(node, BrokerDuty::decode(input)?),
@@ -124,6 +135,7 @@ impl BrokerCommand {
             BrokerCommand::SetDuty(..) => SET_DUTY,
             BrokerCommand::Remove(_) => REMOVE,
             BrokerCommand::Refilled { .. } => REFILLED,
+            BrokerCommand::ChangeController(_) => VOTERS,
         }
     }
 
@@ -140,6 +152,7 @@ impl BrokerCommand {
                 out.u128(directory.0.as_u128());
                 out.list(partitions, |out, partition| put_partition(*partition, out));
             }
+            BrokerCommand::ChangeController(request) => request.encode(out),
         }
     }
 
@@ -156,6 +169,7 @@ impl BrokerCommand {
                 directory: get_directory(input)?,
                 partitions: input.list("partitions", 20, get_partition)?,
             },
+            VOTERS => BrokerCommand::ChangeController(ChangeControllerRequest::decode(input)?),
             _ => return Ok(None),
         }))
     }
@@ -170,6 +184,13 @@ pub enum BrokerReply {
     Removed,
     /// The replicas are known to be whole.
     Refilled,
+    /// The voters on the metadata, which the controller's leader leads there before it answers.
+    Voters {
+        /// Who they are then, sorted.
+        target: Vec<NodeId>,
+        /// Whether nothing is to be changed.
+        dry_run: DryRun,
+    },
 }
 
 impl BrokerReply {
@@ -179,6 +200,7 @@ impl BrokerReply {
             BrokerReply::DutySet(_) => SET_DUTY,
             BrokerReply::Removed => REMOVE,
             BrokerReply::Refilled => REFILLED,
+            BrokerReply::Voters { .. } => VOTERS,
         }
     }
 
@@ -187,6 +209,10 @@ impl BrokerReply {
         match self {
             BrokerReply::DutySet(response) => response.encode(out),
             BrokerReply::Removed | BrokerReply::Refilled => {}
+            BrokerReply::Voters { target, dry_run } => {
+                out.list(target, |out, node| out.u32(node.0));
+                out.u8(u8::from(*dry_run == DryRun::Yes));
+            }
         }
     }
 
@@ -196,6 +222,16 @@ impl BrokerReply {
             SET_DUTY => BrokerReply::DutySet(SetDutyResponse::decode(input)?),
             REMOVE => BrokerReply::Removed,
             REFILLED => BrokerReply::Refilled,
+            VOTERS => BrokerReply::Voters {
+                target: input.list("voters", 4, |input| Ok(NodeId(input.u32()?)))?,
+                dry_run: match input.u8()? {
+                    0 => DryRun::No,
+                    1 => DryRun::Yes,
+                    found => {
+                        return Err(DecodeError::Invalid { what: "dry run", found: found.into() });
+                    }
+                },
+            },
             _ => return Ok(None),
         }))
     }
@@ -218,3 +254,4 @@ fn get_directory(input: &mut Reader<'_>) -> Result<DirectoryId, DecodeError> {
 const SET_DUTY: u16 = 40;
 const REMOVE: u16 = 41;
 const REFILLED: u16 = 42;
+const VOTERS: u16 = 43;

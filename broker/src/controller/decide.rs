@@ -25,7 +25,7 @@ use crate::raft::Millis;
 #[derive(Debug, Clone)]
 pub struct Controller {
     sessions: Sessions,
-    /// Who votes on the metadata.
+    /// Who votes on the metadata of a cluster that begins.
     voters: Vec<NodeId>,
 }
 
@@ -52,7 +52,12 @@ impl Controller {
             Command::AlterTopic { id, request } => alter::settings(image, id, &request),
             Command::CreatePartitions { id, request } => alter::partitions(image, id, &request),
             Command::Moves(command) => reassign::decide(image, &command),
-            Command::Brokers(command) => duty::decide(image, &self.voters, &command),
+            Command::Brokers(command) => {
+                // Those of the configuration count until the first leader has said who votes.
+                let known = image.voters();
+                let voters = if known.is_empty() { &self.voters } else { known };
+                duty::decide(image, voters, &command)
+            }
         }
     }
 

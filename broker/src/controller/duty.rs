@@ -17,8 +17,8 @@ use crate::controller::command::CommandReply;
 use crate::controller::decide::Decision;
 use crate::controller::image::{Broker, ClusterImage, Topic};
 use crate::controller::moves::{Move, MoveCommand, MoveId, nodes};
-use crate::controller::reassign;
 use crate::controller::record::{MetadataRecord, PlacedReplica};
+use crate::controller::{reassign, voters};
 use crate::mutant::{self, Mutant};
 
 /// What a command about brokers comes to; `voters` vote on the cluster's metadata.
@@ -33,6 +33,7 @@ pub(super) fn decide(
         BrokerCommand::Refilled { node, directory, partitions } => {
             refilled(image, *node, *directory, partitions)
         }
+        BrokerCommand::ChangeController(request) => voters::change(image, voters, *request),
     }
 }
 
@@ -190,9 +191,8 @@ fn refuse_voter(voters: &[NodeId], node: NodeId, act: &str) -> Result<(), WireEr
     }
     let voters: Vec<u32> = voters.iter().map(|voter| voter.0).collect();
     let why = format!(
-        "broker {node} votes on the cluster's metadata, as {voters:?} do, so it cannot {act}: `hw cluster drain \
-         {node}` takes its leaders off, `hw partition reassign --drain {node}` its replicas; to replace its \
-         machine or disk, keep its id and make the data directory anew with `highwater format`"
+        "broker {node} votes on the cluster's metadata, as {voters:?} do, so it cannot {act}: give another broker the \
+         vote (`hw cluster controller add N`), then take it from this one (`hw cluster controller remove {node}`)"
     );
     Err(WireError::new(ErrorCode::InvalidRequest, why))
 }

@@ -26,6 +26,8 @@ pub struct ClusterImage {
     partitions: usize,
     /// Data directories whose brokers were taken out, or have another one now.
     removed: VecDeque<(NodeId, DirectoryId)>,
+    /// Who votes on the controller's log, as its leader saw last.
+    voters: Vec<NodeId>,
 }
 
 /// A registered broker.
@@ -212,6 +214,7 @@ impl ClusterImage {
                 }
                 self.note_removed(*node, *directory);
             }
+            BrokerRecord::Voters(voters) => self.voters.clone_from(voters),
             BrokerRecord::Refilled { partition, node, directory } => {
                 let number = partition.partition.0 as usize;
                 let topic = self.topics.get_mut(&partition.topic).map(Arc::make_mut);
@@ -248,6 +251,10 @@ impl ClusterImage {
         let mut records = Vec::new();
         for (node, directory) in self.removed.iter().copied() {
             records.push(MetadataRecord::Broker(BrokerRecord::Remove { node, directory }));
+        }
+        if !self.voters.is_empty() {
+            let voters = BrokerRecord::Voters(self.voters.clone());
+            records.push(MetadataRecord::Broker(voters));
         }
         for (node, broker) in &self.brokers {
             records.push(MetadataRecord::RegisterBroker(broker.registration.clone()));
@@ -286,6 +293,11 @@ impl ClusterImage {
     /// A broker.
     pub fn broker(&self, node: NodeId) -> Option<&Broker> {
         self.brokers.get(&node).map(|broker| &**broker)
+    }
+
+    /// Who votes on the metadata, by id; empty before the controller's first leader has said so.
+    pub fn voters(&self) -> &[NodeId] {
+        &self.voters
     }
 
     /// Whether a broker of this id was taken out at some time.

@@ -7,7 +7,7 @@
 //!
 //! What must hold: a command is decided on an image that contains everything committed before; a
 //! decision that is not committed leaves no trace. Read `record`, `image`, `decide`, then
-//! `moves` and `reassign`, `brokers` and `duty`.
+//! `moves` and `reassign`, `brokers`, `duty` and `voters`.
 
 pub mod brokers;
 pub mod command;
@@ -20,6 +20,7 @@ pub mod moves;
 pub mod placement;
 mod reassign;
 pub mod record;
+mod voters;
 
 pub use command::{Command, CommandReply};
 pub use config::TopicConfig;

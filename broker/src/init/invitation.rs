@@ -148,7 +148,8 @@ impl Invitation {
         replace(&dir.join("node.key"), self.key.as_bytes(), Secrecy::Secret)?;
         let data = dir.join("data");
         if !DataDir::is_formatted(&data) {
-            DataDir::format(&data, &self.cluster, self.node(), Made::New)?;
+            // Another machine may have had this id, and voted.
+            DataDir::format(&data, &self.cluster, self.node(), Made::Anew)?;
         }
         let controllers: Vec<NodeId> = self.controllers.iter().copied().map(NodeId).collect();
         let peers = self.peers.iter().map(|seed| (NodeId(seed.id), seed.address.as_str()));

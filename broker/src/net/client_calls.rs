@@ -18,7 +18,8 @@ use highwater_protocol::native::alter::{
     AlterTopicRequest, CreatePartitionsRequest, TransferLeaderRequest,
 };
 use highwater_protocol::native::brokers::{
-    ListBrokersRequest, ListBrokersResponse, RemoveBrokerRequest, SetDutyRequest,
+    ChangeControllerRequest, ListBrokersRequest, ListBrokersResponse, RemoveBrokerRequest,
+    SetDutyRequest,
 };
 use highwater_protocol::native::fetch::{FetchRequest, FetchResponse, ListOffsetsRequest};
 use highwater_protocol::native::frame::{
@@ -115,9 +116,10 @@ impl Calls {
             ApiKey::Reassign | ApiKey::CancelMoves | ApiKey::ListMoves => {
                 self.moves(api, correlation, &body)?
             }
-            ApiKey::ListBrokers | ApiKey::SetDuty | ApiKey::RemoveBroker => {
-                self.brokers(api, correlation, &body)?
-            }
+            ApiKey::ListBrokers
+            | ApiKey::SetDuty
+            | ApiKey::RemoveBroker
+            | ApiKey::ChangeController => self.brokers(api, correlation, &body)?,
             ApiKey::AlterTopic => {
                 self.alter_topic(correlation, whole(&body, AlterTopicRequest::decode)?)
             }
@@ -257,6 +259,13 @@ impl Calls {
                 calls.answer(correlation, result, |answer, writer| answer.encode(writer))
             }));
         }
+        if api == ApiKey::ChangeController {
+            let request = whole(body, ChangeControllerRequest::decode)?;
+            return Ok(Box::pin(async move {
+                let result = calls.api.change_controller(request).await;
+                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+            }));
+        }
         whole(body, ListBrokersRequest::decode)?;
         let found = Ok(calls.api.list_brokers());
         Ok(Box::pin(ready(self.answer(correlation, found, ListBrokersResponse::encode))))
@@ -324,7 +333,8 @@ impl Calls {
             | ApiKey::ListMoves
             | ApiKey::ListBrokers
             | ApiKey::SetDuty
-            | ApiKey::RemoveBroker => &self.metrics.requests_admin,
+            | ApiKey::RemoveBroker
+            | ApiKey::ChangeController => &self.metrics.requests_admin,
         };
         counter.bump();
     }

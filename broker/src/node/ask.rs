@@ -78,7 +78,13 @@ impl Line {
     ) -> Result<CommandReply, WireError> {
         let options = &self.node.options;
         let known = self.node.routes.cluster().leader().leader;
-        let to = known.unwrap_or_else(|| options.controllers[attempt % options.controllers.len()]);
+        let to = known.unwrap_or_else(|| {
+            // The image may be old, and the configuration older: whoever of them is there knows more.
+            let image = self.node.image.load();
+            let voters = image.voters().iter().chain(&options.controllers);
+            let voters: Vec<NodeId> = voters.copied().collect();
+            voters[attempt % voters.len()]
+        });
         let until = deadline.min(Instant::now() + ATTEMPT_MAX);
         let result = if to == options.me {
             timeout_at(until, self.ask_here(command.clone())).await

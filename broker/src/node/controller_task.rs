@@ -5,6 +5,8 @@
 //! answer. One batch of records is under way at a time; whoever asked is answered once the records
 //! are committed and applied here. While another broker leads, every command is refused by naming it.
 
+mod voters;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use highwater_protocol::batch::{BatchBuilder, BuilderOptions};
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{NodeId, Offset, Term, Timestamp, TopicPartition};
-use highwater_protocol::native::admin::{DescribePartitionResponse, ReplicaRole};
+use highwater_protocol::ids::{Offset, Term, Timestamp, TopicPartition};
+use highwater_protocol::native::admin::DescribePartitionResponse;
 use highwater_protocol::native::produce::AckMode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
@@ -113,13 +115,17 @@ impl Leading {
                 self.waiting.drain(..).for_each(|ask| answer(ask, Err(error.clone())));
                 return;
             }
+            self.know_voters().await;
             let (records, promises) = self.decide_some();
             let outcome = match records.is_empty() {
                 true => Ok(()),
                 false => self.commit(records).await.map(|_| ()),
             };
             for (ask, reply) in promises {
-                let result = outcome.clone().and(reply);
+                let result = match &outcome {
+                    Ok(()) => self.lead_voters(reply).await,
+                    Err(error) => Err(error.clone()),
+                };
                 answer(ask, result);
             }
         }
@@ -141,6 +147,7 @@ impl Leading {
                     bytes += encoded.len();
                     records.push(encoded);
                 }
+                voters::expect(&reply, &mut image);
                 reply
             });
             promises.push((ask, reply));
@@ -214,6 +221,7 @@ impl Leading {
             return;
         }
         self.feed_learners(&seen).await;
+        self.note_voters(&seen).await;
         let heard: Vec<Heard> = seen
             .replicas
             .iter()
@@ -273,30 +281,6 @@ impl Leading {
                 tracing::debug!(%error, "the controller's replicas cannot be described");
                 None
             }
-        }
-    }
-
-    /// Makes every registered broker that has no vote a learner of the controller's log, and nobody
-    /// else: one that was removed gets no more of it.
-    async fn feed_learners(&self, seen: &DescribePartitionResponse) {
-        let (mut voters, mut learners) = (Vec::new(), Vec::new());
-        for replica in &seen.replicas {
-            match replica.role {
-                ReplicaRole::Leader | ReplicaRole::Follower => voters.push(replica.node),
-                ReplicaRole::Learner => learners.push(replica.node),
-            }
-        }
-        learners.sort_unstable();
-        let image = self.node.image.load();
-        let registered = image.brokers().map(|broker| broker.registration.node);
-        let wanted: Vec<NodeId> = registered.filter(|node| !voters.contains(node)).collect();
-        if wanted == learners || voters.is_empty() {
-            return;
-        }
-        tracing::info!(before = ?learners, now = ?wanted, "other brokers get the controller's log");
-        let command = ReplicaCommand::ChangeVoters { voters, learners: wanted };
-        if let Err(error) = self.command(command).await {
-            tracing::warn!(%error, "the brokers that get the controller's log stay the same for now");
         }
     }
 

@@ -11,8 +11,9 @@ use highwater_protocol::native::alter::{
     TransferLeaderRequest,
 };
 use highwater_protocol::native::brokers::{
-    BrokerDuty, ListBrokersRequest, ListBrokersResponse, RemoveBrokerRequest, RemoveBrokerResponse,
-    SetDutyRequest, SetDutyResponse,
+    BrokerDuty, ChangeControllerRequest, ChangeControllerResponse, ListBrokersRequest,
+    ListBrokersResponse, RemoveBrokerRequest, RemoveBrokerResponse, SetDutyRequest,
+    SetDutyResponse, Vote,
 };
 use highwater_protocol::native::fetch::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -171,6 +172,11 @@ calls! {
         };
     RemoveBrokerRequest, RemoveBroker, RemoveBrokerResponse,
         |request| format!("remove broker {}", request.node);
+    ChangeControllerRequest, ChangeController, ChangeControllerResponse,
+        |request| match request.vote {
+            Vote::Add => format!("give broker {} a vote", request.node),
+            Vote::Remove => format!("take the vote of broker {}", request.node),
+        };
 }
 
 macro_rules! responses {
@@ -190,7 +196,7 @@ responses! {
     HelloResponse Receipt MetadataResponse ListOffsetsResponse CreateTopicResponse
     DescribePartitionResponse TrimPartitionResponse ReassignResponse CancelMovesResponse
     ListMovesResponse AlterTopicResponse CreatePartitionsResponse ListBrokersResponse
-    SetDutyResponse RemoveBrokerResponse
+    SetDutyResponse RemoveBrokerResponse ChangeControllerResponse
 }
 
 impl Response for FetchResponse {

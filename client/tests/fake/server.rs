@@ -140,7 +140,8 @@ impl Session {
             | ApiKey::ListMoves
             | ApiKey::ListBrokers
             | ApiKey::SetDuty
-            | ApiKey::RemoveBroker => {
+            | ApiKey::RemoveBroker
+            | ApiKey::ChangeController => {
                 let error = WireError::new(ErrorCode::InvalidRequest, "not in the fake");
                 error_answer(id, &error)
             }

@@ -95,6 +95,71 @@ pub struct RemoveBrokerRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoveBrokerResponse;
 
+/// Whether a broker is to vote on the cluster's metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vote {
+    /// It gets a vote.
+    Add,
+    /// It loses its vote.
+    Remove,
+}
+
+/// A wish that a broker votes on the cluster's metadata, or no longer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangeControllerRequest {
+    /// Which broker.
+    pub node: NodeId,
+    /// What becomes of its vote.
+    pub vote: Vote,
+    /// Check everything and change nothing.
+    pub dry_run: DryRun,
+}
+
+/// The brokers that vote now, or would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeControllerResponse {
+    /// By id.
+    pub voters: Vec<NodeId>,
+}
+
+impl ChangeControllerRequest {
+    /// Writes the body.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.u32(self.node.0);
+        coding::put_flag(writer, self.vote == Vote::Add);
+        coding::put_flag(writer, self.dry_run == DryRun::Yes);
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<ChangeControllerRequest, DecodeError> {
+        coding::open_request(reader, "a request to change the controller's voters")?;
+        let request = ChangeControllerRequest {
+            node: coding::node(reader)?,
+            vote: if coding::flag(reader, "a vote")? { Vote::Add } else { Vote::Remove },
+            dry_run: dry_run(reader)?,
+        };
+        reader.tagged_fields()?;
+        Ok(request)
+    }
+}
+
+impl ChangeControllerResponse {
+    /// Writes the body.
+    pub fn encode(&self, writer: &mut Writer) {
+        coding::put_nodes(writer, &self.voters);
+        writer.no_tagged_fields();
+    }
+
+    /// Reads the body.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<ChangeControllerResponse, DecodeError> {
+        reader.within("the controller's voters");
+        let voters = coding::nodes(reader)?;
+        reader.tagged_fields()?;
+        Ok(ChangeControllerResponse { voters })
+    }
+}
+
 impl BrokerDuty {
     /// Writes it as a part of something larger.
     pub fn encode(self, writer: &mut Writer) {
@@ -276,6 +341,13 @@ mod tests {
             let mut writer = Writer::new();
             request.encode(&mut writer);
             assert_eq!(SetDutyRequest::decode(&mut Reader::new(&writer.finish())), Ok(request));
+        }
+        for vote in [Vote::Add, Vote::Remove] {
+            let request = ChangeControllerRequest { node, vote, dry_run: DryRun::No };
+            let mut writer = Writer::new();
+            request.encode(&mut writer);
+            let bytes = writer.finish();
+            assert_eq!(ChangeControllerRequest::decode(&mut Reader::new(&bytes)), Ok(request));
         }
         for unretired in [Unretired::Refuse, Unretired::IfDead] {
             let request = RemoveBrokerRequest { node, unretired, dry_run: DryRun::No };

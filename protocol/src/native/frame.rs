@@ -55,6 +55,8 @@ pub enum ApiKey {
     SetDuty = 21,
     /// Take a broker out of the cluster.
     RemoveBroker = 22,
+    /// Give a broker a vote on the cluster's metadata, or take it away.
+    ChangeController = 23,
 }
 
 impl ApiKey {
@@ -78,6 +80,7 @@ impl ApiKey {
         ApiKey::ListBrokers,
         ApiKey::SetDuty,
         ApiKey::RemoveBroker,
+        ApiKey::ChangeController,
     ];
 
     /// The number on the wire.

@@ -8,14 +8,16 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
-use clap::Args;
-use highwater_client::{Admin, BrokerDuty, BrokerInfo, BrokerStatus, DryRun, NodeId, Unretired};
+use clap::{Args, Subcommand};
+use highwater_client::{
+    Admin, BrokerDuty, BrokerInfo, BrokerStatus, DryRun, NodeId, Unretired, Vote,
+};
 use serde_json::json;
 
 use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
-use crate::output::{Column, Page, ReadOutput, Row, Rows, or_dash};
+use crate::output::{Column, Page, ReadOutput, Row, Rows, ids, or_dash};
 use crate::watch::Watch;
 use crate::{human, reassign};
 
@@ -76,6 +78,26 @@ pub struct RemoveArgs {
     #[arg(long, short = 'y')]
     pub yes: bool,
     /// Check whether it could be removed, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ControllerVerb {
+    /// Give a broker a vote
+    #[command(after_help = CONTROLLER_EXAMPLES)]
+    Add(ControllerArgs),
+    /// Take the vote of a broker
+    #[command(visible_alias = "rm", after_help = CONTROLLER_EXAMPLES)]
+    Remove(ControllerArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ControllerArgs {
+    /// The broker's id
+    #[arg(value_name = "BROKER")]
+    pub broker: u32,
+    /// Show who would vote then, change nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -296,6 +318,23 @@ pub async fn remove(args: RemoveArgs, settings: &Settings) -> Result<Exit, Failu
     Ok(Exit::Fine)
 }
 
+/// Has one broker more vote on the metadata, or one fewer.
+pub async fn controller(verb: ControllerVerb, settings: &Settings) -> Result<Exit, Failure> {
+    let (args, vote) = match verb {
+        ControllerVerb::Add(args) => (args, Vote::Add),
+        ControllerVerb::Remove(args) => (args, Vote::Remove),
+    };
+    let admin = settings.connect().await?.admin();
+    let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };
+    let voters = admin.change_controller(NodeId(args.broker), vote, dry_run).await?;
+    let verb = if args.dry_run { "would vote" } else { "vote" };
+    eprintln!("brokers {} {verb} on the metadata", ids(&voters));
+    if voters.len() % 2 == 0 {
+        eprintln!("an even number bears no more failures than one fewer: add or remove another");
+    }
+    Ok(Exit::Fine)
+}
+
 async fn find(admin: &Admin, node: NodeId) -> Result<Option<BrokerStatus>, Failure> {
     Ok(admin.brokers().await?.into_iter().find(|status| status.node == node))
 }
@@ -333,7 +372,17 @@ Examples:
   hw cluster decommission 4 -y && hw cluster remove 4 -y
 
 Every replica is copied before it is given up, eight partitions at a time. Ctrl-C stops the looking,
-not the moves. Asked for again, it moves what is left. Brokers that vote on the cluster's metadata stay.";
+not the moves. Asked for again, it moves what is left. A broker that votes on the cluster's metadata
+has to lose its vote first: `hw cluster controller remove`.";
+
+pub const CONTROLLER_EXAMPLES: &str = "\
+Examples:
+  hw cluster controller add 4
+  hw cluster controller remove 1                   before broker 1 is decommissioned
+  hw cluster controller remove 1 --dry-run
+
+A majority of the voters must be alive for anything about the cluster to change; records flow without.
+The brokers' own configuration names those that the cluster began with, and need not be changed.";
 
 pub const REMOVE_EXAMPLES: &str = "\
 Examples:

@@ -257,6 +257,9 @@ pub enum ClusterVerb {
     /// Take a broker that hosts nothing out of the cluster
     #[command(after_help = crate::brokers::REMOVE_EXAMPLES)]
     Remove(crate::brokers::RemoveArgs),
+    /// Change which brokers vote on the cluster's metadata
+    #[command(subcommand)]
+    Controller(crate::brokers::ControllerVerb),
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,7 @@ pub async fn run(verb: ClusterVerb, settings: &Settings) -> Result<Exit, Failure
         ClusterVerb::Undrain(args) => brokers::undrain(args, settings).await,
         ClusterVerb::Decommission(args) => brokers::decommission(args, settings).await,
         ClusterVerb::Remove(args) => brokers::remove(args, settings).await,
+        ClusterVerb::Controller(verb) => brokers::controller(verb, settings).await,
     }
 }
 
