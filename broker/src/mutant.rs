@@ -66,6 +66,38 @@ mutants! {
     CommitUnmatched,
     /// A leader changes voters before it has committed in its own term.
     ChangeVotersEarly,
+    /// A leader changes voters before the change before is committed.
+    ChangeBeforeCommitted,
+    /// A leader counts a learner as a voter.
+    LearnerCounts,
+    /// A leader counts a voter that the last change removed.
+    RemovedVoterCounts,
+    /// A learner gets its vote before it has what is committed.
+    VoteBeforeCaughtUp,
+    /// A voter is removed though those that stay do not keep up.
+    ShrinksBlindly,
+    /// A broker that left in this term comes back in it: what it said before it was deleted counts.
+    BackInTheSameTerm,
+    /// A replica that a move brings trusts its blank log.
+    JoinsTrusted,
+    /// A leader changes voters for a move that it asked about in an earlier term.
+    MoveOutlivesItsTerm,
+    /// A leader whose image has moved on meanwhile changes voters for the move it asked about.
+    OldMoveLed,
+    /// A leader says that the voters are the ones aimed at before that is committed.
+    MoveOverAtAppend,
+    /// The end of another move of the partition ends this one.
+    AnyMoveEnds,
+    /// A move that is cancelled keeps its id: late word of the old aim ends it.
+    CancelKeepsTheId,
+    /// A cancelled move goes on to where it was going.
+    CancelGoesOn,
+    /// More moves than allowed are under way at once.
+    MovesUnbounded,
+    /// The record that ends a move names nobody whose replicas go.
+    EndDropsNobody,
+    /// Replicas are deleted while the saved image still has them.
+    DeletedBeforeSaved,
     /// The end of a flush vouches for what was appended after it began.
     FlushVouchesForLater,
     /// A failed flush is taken for a flush.

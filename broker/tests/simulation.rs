@@ -40,6 +40,8 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.truncations > least / 8, "{reached:#?}");
     assert!(reached.trims > least && reached.starts_anew > least / 20, "{reached:#?}");
     assert!(reached.commands > least / 4, "{reached:#?}");
+    assert!(reached.moves_begun > least && reached.moves_ended > least / 2, "{reached:#?}");
+    assert!(reached.replicas_dropped > least / 5, "{reached:#?}");
     assert!(reached.suspects > 0 && reached.failed_replicas > 0, "{reached:#?}");
     assert!(
         reached.spared_replicas > 0 && reached.reopened > least / 2 && reached.rotted > least / 100,
@@ -49,6 +51,15 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.from_the_past > 0 && reached.frozen_disks > least / 50, "{reached:#?}");
     assert!(reached.clock_jumps > least / 20, "{reached:#?}");
     assert!(reached.reads > 100 * least, "{reached:#?}");
+}
+
+#[test]
+fn decisions_about_moves_keep_their_rules_under_commands_at_random() {
+    for seed in 0..300 {
+        if let Err(broken) = sim::wishes::run(seed) {
+            panic!("seed {seed}: {}: {}", broken.invariant, broken.detail);
+        }
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::controller::image::Topic;
 use crate::controller::record::PlacedReplica;
+use crate::mutant::{self, Mutant};
 
 /// Tells moves apart, also those of the same partition; drawn by the broker that took the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,6 +111,9 @@ impl Topic {
         match self.move_of(partition)?.stage {
             MoveStage::Waiting => None,
             MoveStage::Running => Some(&self.move_of(partition)?.target),
+            MoveStage::GoingBack if mutant::active(Mutant::CancelGoesOn) => {
+                Some(&self.move_of(partition)?.target)
+            }
             MoveStage::GoingBack => Some(set),
         }
     }
@@ -136,6 +140,7 @@ impl Topic {
                     && let Some(dropped) = self.moves.dropped.get_mut(&partition)
                 {
                     dropped.retain(|node| change.target.iter().all(|new| new.node != *node));
+                    self.moves.dropped.retain(|_, nodes| !nodes.is_empty());
                 }
                 self.moves.under_way.insert(partition, change.clone());
             }

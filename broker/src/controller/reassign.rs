@@ -17,6 +17,7 @@ use crate::controller::decide::{Decision, REPLICATION_MAX};
 use crate::controller::image::{ClusterImage, Topic};
 use crate::controller::moves::{Move, MoveCommand, MoveId, MoveRecord, Step, nodes};
 use crate::controller::record::{MetadataRecord, PlacedReplica};
+use crate::mutant::{self, Mutant};
 
 /// What a command about moves comes to.
 pub(super) fn decide(image: &ClusterImage, command: &MoveCommand) -> Result<Decision, WireError> {
@@ -33,7 +34,8 @@ pub(super) fn start_waiting(image: &ClusterImage) -> Vec<MetadataRecord> {
     let mut records = Vec::new();
     for topic in image.topics() {
         for (partition, found) in topic.moving() {
-            if room > 0 && found.stage == MoveStage::Waiting {
+            let waits = found.stage == MoveStage::Waiting;
+            if room > 0 && waits && can_progress(image, topic, partition, found) {
                 room -= 1;
                 let started = Move { stage: MoveStage::Running, ..found.clone() };
                 records.push(set(TopicPartition::new(topic.id, partition), started));
@@ -43,9 +45,28 @@ pub(super) fn start_waiting(image: &ClusterImage) -> Vec<MetadataRecord> {
     records
 }
 
+/// The moves that take a place among those under way. One that waits for a dead broker takes none:
+/// nothing is copied, and the others would wait for it for ever.
 fn under_way(image: &ClusterImage) -> usize {
-    let moves = image.topics().flat_map(|topic| topic.moving());
-    moves.filter(|(_, found)| found.opens_replicas()).count()
+    let of = |topic: &Topic| {
+        let moves = topic.moving().filter(|(_, found)| found.opens_replicas());
+        moves.filter(|(partition, found)| can_progress(image, topic, *partition, found)).count()
+    };
+    let room_is_boundless = mutant::active(Mutant::MovesUnbounded);
+    image.topics().filter(|_| !room_is_boundless).map(|topic| of(topic)).sum()
+}
+
+/// Whether every broker that a move has to fill is alive.
+fn can_progress(image: &ClusterImage, topic: &Topic, partition: PartitionId, found: &Move) -> bool {
+    let set = &topic.partitions[partition.0 as usize];
+    let alive = |replica: &PlacedReplica| image.broker(replica.node).is_some_and(|b| !b.fenced);
+    match found.stage {
+        MoveStage::Waiting | MoveStage::Running => {
+            let stays = |new: &PlacedReplica| set.iter().any(|old| old.node == new.node);
+            found.target.iter().filter(|new| !stays(new)).all(alive)
+        }
+        MoveStage::GoingBack => set.iter().all(alive),
+    }
 }
 
 fn reassign(
@@ -123,6 +144,7 @@ fn cancel(
                 dropped: Vec::new(),
             })),
             MoveStage::Running => {
+                let id = if mutant::active(Mutant::CancelKeepsTheId) { found.id } else { id };
                 let back = Move { id, stage: MoveStage::GoingBack, target: found.target.clone() };
                 records.push(set(of, back));
             }
@@ -130,6 +152,11 @@ fn cancel(
         }
     }
     Ok((records, CommandReply::Moves(moves)))
+}
+
+fn is_about(topic: &Topic, partition: PartitionId, id: MoveId) -> bool {
+    mutant::active(Mutant::AnyMoveEnds)
+        || topic.move_of(partition).is_some_and(|found| found.id == id)
 }
 
 fn take_step(
@@ -140,7 +167,7 @@ fn take_step(
 ) -> Result<Decision, WireError> {
     let number = partition.partition;
     let found = image.topic(partition.topic).and_then(|topic| Some((topic, topic.aim(number)?)));
-    let current = found.filter(|(topic, _)| topic.move_of(number).is_some_and(|m| m.id == id));
+    let current = found.filter(|(topic, _)| is_about(topic, number, id));
     let done = CommandReply::Moves(Vec::new());
     let Some((topic, aim)) = current else {
         return match step {
@@ -158,7 +185,8 @@ fn take_step(
             let replicas = aim.to_vec();
             let hosts = topic.hosts(number).map(|replica| replica.node);
             let stays = |node: &NodeId| replicas.iter().any(|replica| replica.node == *node);
-            let dropped = hosts.filter(|node| !stays(node)).collect();
+            let keeps_all = mutant::active(Mutant::EndDropsNobody);
+            let dropped = hosts.filter(|node| !stays(node) && !keeps_all).collect();
             let end = MetadataRecord::Move(MoveRecord::End { partition, replicas, dropped });
             let mut after = image.clone();
             after.apply(&end).expect("a decision fits the image that it was made on");

@@ -20,7 +20,7 @@ use super::snapshot::{self, Snapshot};
 use super::{Inner, NodeOptions, NodeState, strays};
 use crate::controller::{ClusterImage, MetadataRecord};
 use crate::log::{LogReader, ReadError};
-use crate::shard::event::Event;
+use crate::shard::event::{AfterClose, Event};
 
 /// Follows the controller's log.
 pub(super) struct Follower {
@@ -73,7 +73,9 @@ impl Follower {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = changed => {}
-                () = sleep_until(self.save_not_before), if unsaved => self.save().await,
+                () = sleep_until(self.save_not_before), if unsaved => {
+                    self.save().await;
+                }
             }
         }
         if self.applied > self.saved {
@@ -131,7 +133,9 @@ impl Follower {
     /// Shows the image to everyone and has the shards follow it.
     pub async fn publish(&mut self, image: ClusterImage) {
         let old = self.node.image.load_full();
-        let Changes { gone, appeared, close, open } = reconcile::diff(&old, &image, self.node.me());
+        let changes = reconcile::diff(&old, &image, self.node.me());
+        let saves_first = reconcile::gives_up_files(&changes);
+        let Changes { gone, appeared, mut close, open } = changes;
         if !gone.is_empty() || !appeared.is_empty() {
             self.node.routes.change(appeared, &gone);
         }
@@ -145,6 +149,12 @@ impl Follower {
             .is_some_and(|broker| broker.registration == self.node.registration());
         self.node.image.store(Arc::new(image));
         self.node.applied.send_replace(self.applied);
+        if saves_first && !self.save().await {
+            // Left for the next start to remove: nothing is deleted that a saved image still has.
+            for (_, after) in &mut close {
+                *after = AfterClose::Keep;
+            }
+        }
         for (partition, after) in close {
             tracing::info!(%partition, ?after, "closing a replica");
             self.node.shards.of(partition).control(Event::Close(partition, after)).await;
@@ -171,18 +181,23 @@ impl Follower {
         }
     }
 
-    async fn save(&mut self) {
+    /// Saves the image, and says whether that was done.
+    async fn save(&mut self) -> bool {
         self.save_not_before = Instant::now() + SAVE_EVERY;
         let snapshot =
             Snapshot { image: ClusterImage::clone(&self.node.image.load()), applied: self.applied };
         let node = self.node.clone();
         let work = move || snapshot::save(&*node.disk, &node.options.data_dir, &snapshot);
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(())) => self.saved = self.applied,
+            Ok(Ok(())) => {
+                self.saved = self.applied;
+                return true;
+            }
             // Only the next start gets slower.
             Ok(Err(error)) => tracing::warn!(%error, "the image could not be saved"),
             Err(error) => tracing::warn!(%error, "saving the image was cut short"),
         }
+        false
     }
 }
 

@@ -10,23 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{NodeId, TopicPartition};
+use highwater_protocol::ids::{Term, TopicPartition};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Inner;
 use super::ask::Line;
+use super::reconcile::{self, Led};
 use crate::controller::Command;
-use crate::controller::moves::{MoveCommand, MoveId, Step, nodes};
+use crate::controller::moves::{MoveCommand, Step};
 use crate::shard::event::ReplicaCommand;
-
-/// One move as its leader needs to know it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Led {
-    partition: TopicPartition,
-    id: MoveId,
-    aim: Vec<NodeId>,
-}
 
 /// Leads moves until the node stops.
 pub(super) async fn run(node: Arc<Inner>, line: Arc<Line>) {
@@ -59,27 +52,26 @@ pub(super) async fn run(node: Arc<Inner>, line: Arc<Line>) {
     }
 }
 
-/// The moves under way of partitions led here; the controller bounds how many there are.
+/// The moves under way of partitions led here.
 fn led_here(node: &Inner) -> Vec<Led> {
-    let image = node.image.load();
-    let mut found = Vec::new();
-    for topic in image.topics() {
-        for (number, change) in topic.moving() {
-            let partition = TopicPartition::new(topic.id, number);
-            let Some(aim) = topic.aim(number) else { continue };
-            let leader = node.routes.get(partition).and_then(|route| route.leader().leader);
-            if leader == Some(node.options.me) {
-                found.push(Led { partition, id: change.id, aim: nodes(aim) });
-            }
-        }
-    }
-    found
+    reconcile::moves_led(&node.image.load(), |partition| leads(node, partition))
+}
+
+/// The term in which this broker leads a partition, if it does.
+fn leads(node: &Inner, partition: TopicPartition) -> Option<Term> {
+    let view = node.routes.get(partition)?.leader();
+    (view.leader == Some(node.options.me)).then_some(view.term)
 }
 
 async fn lead(node: &Inner, line: &Line, led: &Led) -> Result<(), WireError> {
     let step = |step| Command::Moves(MoveCommand::Step(led.partition, led.id, step));
     line.command(step(Step::Begins), STEP_MAX).await?;
-    let change = ReplicaCommand::ChangeVoters { voters: led.aim.clone(), learners: Vec::new() };
+    if !reconcile::may_lead_on(&node.image.load(), |partition| leads(node, partition), led) {
+        let why =
+            format!("the move of {} was turned back, or another broker leads it", led.partition);
+        return Err(WireError::new(ErrorCode::Superseded, why));
+    }
+    let change = ReplicaCommand::MoveVoters { voters: led.aim.clone(), term: led.term };
     let reached = node.shards.of(led.partition).admin(led.partition, change)?;
     tokio::select! {
         () = node.stop.cancelled() => return Ok(()),

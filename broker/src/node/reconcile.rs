@@ -7,14 +7,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId, TopicPartition};
+use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, Term, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use crate::controller::config::FlushMode;
 use crate::controller::image::{ClusterImage, Topic};
-use crate::controller::moves;
+use crate::controller::moves::{self, MoveId};
 use crate::controller::record::PlacedReplica;
 use crate::log;
+use crate::mutant::{self, Mutant};
 use crate::replica::{FlushPolicy, ReplicaOptions, Retention};
 use crate::shard::event::{AfterClose, Identity, OpenReplica};
 
@@ -64,6 +65,53 @@ pub fn diff(old: &ClusterImage, new: &ClusterImage, me: Me<'_>) -> Changes {
         }
     }
     changes
+}
+
+/// Whether files are given up for good. The saved image must be as new as that before it happens: a
+/// broker that starts with an older one would open a blank replica and take it for what it had.
+pub fn gives_up_files(changes: &Changes) -> bool {
+    !mutant::active(Mutant::DeletedBeforeSaved)
+        && changes.close.iter().any(|(_, after)| *after == AfterClose::Delete)
+}
+
+/// A move as the leader of its partition needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Led {
+    /// Of which partition.
+    pub partition: TopicPartition,
+    /// Which move.
+    pub id: MoveId,
+    /// The voters aimed at.
+    pub aim: Vec<NodeId>,
+    /// The term in which this broker leads the partition.
+    pub term: Term,
+}
+
+/// The moves under way of partitions that this broker leads; `leads` gives the term in which it does.
+/// The controller bounds how many there are.
+pub fn moves_led(image: &ClusterImage, leads: impl Fn(TopicPartition) -> Option<Term>) -> Vec<Led> {
+    let mut found = Vec::new();
+    for topic in image.topics() {
+        for (number, change) in topic.moving() {
+            let partition = TopicPartition::new(topic.id, number);
+            if let Some(aim) = topic.aim(number)
+                && let Some(term) = leads(partition)
+            {
+                found.push(Led { partition, id: change.id, aim: moves::nodes(aim), term });
+            }
+        }
+    }
+    found
+}
+
+/// Whether a move whose controller said that it is wanted is so still, as far as is known here. The
+/// answer may have been under way for long, and this broker may have led the voters back meanwhile.
+pub fn may_lead_on(
+    image: &ClusterImage,
+    leads: impl Fn(TopicPartition) -> Option<Term>,
+    led: &Led,
+) -> bool {
+    mutant::active(Mutant::OldMoveLed) || moves_led(image, leads).contains(led)
 }
 
 fn compare(before: Option<&Arc<Topic>>, after: &Topic, me: Me<'_>, changes: &mut Changes) {

@@ -119,7 +119,7 @@ impl Raft {
         }
     }
 
-    fn stand(&mut self, now: Millis, ballot: Ballot) {
+    pub(super) fn stand(&mut self, now: Millis, ballot: Ballot) {
         let last = self.terms.last();
         if !self.trust.allows(last) {
             self.report_end();

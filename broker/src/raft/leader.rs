@@ -4,14 +4,14 @@
 //! term wrote something at or behind it (Raft paper, figure 8). The leader counts itself like any
 //! other voter, by what it has flushed or appended, so its flush runs beside its followers'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::mutant::{self, Mutant};
 use highwater_protocol::batch::VoterSet;
 use highwater_protocol::ids::{LogIndex, NodeId, Position, Term};
 use highwater_protocol::native::admin::ReplicaRole;
 use highwater_protocol::peer::{
-    AppendAnswer, AppendOutcome, Heartbeat, HeartbeatAnswer, RaftMessage,
+    AppendAnswer, AppendOutcome, Ballot, Heartbeat, HeartbeatAnswer, RaftMessage,
 };
 
 use super::membership::next_step;
@@ -32,6 +32,8 @@ pub(super) struct Leader {
     /// Everyone in the voter set in force but this replica.
     pub(super) peers: BTreeMap<NodeId, Progress>,
     pub(super) transfer: Option<Transfer>,
+    /// Who was a peer in this term and is none any more.
+    left: BTreeSet<NodeId>,
 }
 
 /// An append that may be sent now.
@@ -126,21 +128,50 @@ impl Raft {
         // Before that, an older leader's change may still be alive (Raft-dev list, July 2015).
         let started = leader.started.is_some_and(|started| started <= self.commit)
             || mutant::active(Mutant::ChangeVotersEarly);
-        if !started || self.membership.current_end() > self.commit || leader.transfer.is_some() {
+        let settled = self.membership.current_end() <= self.commit
+            || mutant::active(Mutant::ChangeBeforeCommitted);
+        if !started || !settled || leader.transfer.is_some() || self.must_renew(target) {
             return None;
         }
         let near = self.commit;
-        let caught_up = |node| leader.peers.get(&node).is_some_and(|peer| peer.appended >= near);
+        let caught_up = |node| {
+            leader.peers.get(&node).is_some_and(|peer| peer.appended >= near)
+                || mutant::active(Mutant::VoteBeforeCaughtUp)
+        };
         let current = self.membership.current();
         let next = next_step(current, target, self.me, caught_up)?;
         let shrinks = next.voters.len() < current.voters.len();
-        let can_go_on = is_majority(&next.voters, |voter| self.is_in_sync(now, voter));
+        let can_go_on = is_majority(&next.voters, |voter| self.is_in_sync(now, voter))
+            || mutant::active(Mutant::ShrinksBlindly);
         (!shrinks || can_go_on).then_some(next)
+    }
+
+    /// Whether the way to `target` begins with a new term: a broker that left in this term may have been
+    /// given the partition anew since, and what its deleted replica said of this term may still be
+    /// under way. In a later term nobody listens to it.
+    pub fn must_renew(&self, target: &VoterSet) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let comes_back = |node: &NodeId| leader.left.contains(node);
+        self.leads_committed()
+            && self.voter_set_is_committed()
+            && target.voters.iter().chain(&target.learners).any(comes_back)
+            && !mutant::active(Mutant::BackInTheSameTerm)
+    }
+
+    /// Gives the term up and stands for the next one at once.
+    pub fn renew(&mut self, now: Millis) {
+        assert!(self.is_leader(), "only a leader has a term to give up");
+        self.step_down(now);
+        self.stand(now, Ballot::Transfer);
     }
 
     /// The mark with a new voter set was appended: it is in force.
     pub fn appended_voters(&mut self, now: Millis, end: LogIndex, set: VoterSet) {
-        assert!(self.membership.current_end() <= self.commit, "one change at a time");
+        assert!(
+            self.membership.current_end() <= self.commit
+                || mutant::active(Mutant::ChangeBeforeCommitted),
+            "one change at a time"
+        );
         self.membership.appended(end, set);
         self.meet_peers(now);
         self.appended(now, end);
@@ -349,6 +380,7 @@ impl Raft {
             started: None,
             peers: BTreeMap::new(),
             transfer: None,
+            left: BTreeSet::new(),
         }));
         self.meet_peers(now);
     }
@@ -359,6 +391,7 @@ impl Raft {
         let Some(started) = leader.started else { return };
         let voters = &self.membership.current().voters;
         let counted = majority_end(voters, |voter| self.counted(voter));
+        let counted = counted.max(self.miscounted());
         // An older term's entry on a majority can still be overwritten (Raft paper, figure 8).
         let old_term = counted < started && !mutant::active(Mutant::CommitOldTerm);
         if old_term || counted <= self.commit {
@@ -369,6 +402,20 @@ impl Raft {
         if !self.membership.is_voter(self.me) && self.membership.current_end() <= self.commit {
             self.leave(now);
         }
+    }
+
+    /// What two planted bugs count beside the voters in force; nothing, in a sound build.
+    fn miscounted(&self) -> LogIndex {
+        let set = self.membership.current();
+        let mut voters = set.voters.clone();
+        if mutant::active(Mutant::LearnerCounts) {
+            voters.extend(&set.learners);
+        } else if mutant::active(Mutant::RemovedVoterCounts) {
+            voters.clone_from(self.membership.before());
+        } else {
+            return LogIndex::ZERO;
+        }
+        majority_end(&voters, |voter| self.counted(voter))
     }
 
     /// A leader that is no voter any more has led its own removal to the end (Raft thesis, 4.2.2).
@@ -388,6 +435,7 @@ impl Raft {
         let set = self.membership.current();
         let Role::Leader(leader) = &mut self.role else { return };
         let in_force = |node: &NodeId| set.voters.contains(node) || set.learners.contains(node);
+        leader.left.extend(leader.peers.keys().filter(|node| !in_force(node)));
         leader.peers.retain(|node, _| in_force(node));
         for node in set.voters.iter().chain(&set.learners).filter(|node| **node != me) {
             leader.peers.entry(*node).or_insert_with(|| Progress::new(next, now));

@@ -58,10 +58,14 @@ impl Membership {
     /// the only one with the entries to win, until that set is known to be committed (Raft thesis,
     /// section 4.2.2).
     pub(super) fn may_stand(&self, node: NodeId, commit: LogIndex) -> bool {
-        let before =
-            self.changes.len().checked_sub(2).map_or(&self.made_with, |at| &self.changes[at].1);
         let in_flight = self.current_end() > commit;
-        self.is_voter(node) || in_flight && before.voters.contains(&node)
+        self.is_voter(node) || in_flight && self.before().contains(&node)
+    }
+
+    /// The voters before the last change that is remembered.
+    pub(super) fn before(&self) -> &Vec<NodeId> {
+        let before = self.changes.len().checked_sub(2);
+        &before.map_or(&self.made_with, |at| &self.changes[at].1).voters
     }
 
     pub(super) fn is_voter(&self, node: NodeId) -> bool {

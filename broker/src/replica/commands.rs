@@ -7,6 +7,7 @@ use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{LogIndex, NodeId};
 
 use super::event::{AdminReply, ReplicaCommand, RequestId};
+use crate::mutant::{self, Mutant};
 use crate::raft::{Millis, TransferRefused, check_target};
 
 use super::output::Output;
@@ -45,6 +46,12 @@ impl Replica {
             ReplicaCommand::ChangeVoters { voters, learners } => {
                 self.start_change(id, VoterSet { voters, learners }, out);
             }
+            ReplicaCommand::MoveVoters { voters, term } => {
+                match term == self.raft.term() || mutant::active(Mutant::MoveOutlivesItsTerm) {
+                    true => self.start_change(id, VoterSet { voters, learners: Vec::new() }, out),
+                    false => out.answered.push((id, Err(self.not_leader()))),
+                }
+            }
             ReplicaCommand::TrimBefore(offset) => self.start_trim(now, id, offset, out),
         }
     }
@@ -81,7 +88,9 @@ impl Replica {
             out.answered.push((id, result));
         }
         let Some((id, target)) = &self.wishes.voters else { return };
-        let reached = is_same(self.raft.voter_set(), target) && self.raft.voter_set_is_committed();
+        let committed =
+            self.raft.voter_set_is_committed() || mutant::active(Mutant::MoveOverAtAppend);
+        let reached = is_same(self.raft.voter_set(), target) && committed;
         let result = match (reached, leads) {
             (true, _) => Some(Ok(done)),
             (false, true) => None,

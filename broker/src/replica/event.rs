@@ -77,6 +77,14 @@ pub enum ReplicaCommand {
         /// The learners wanted.
         learners: Vec<NodeId>,
     },
+    /// Change the voters as a move wants it, but only while this replica leads that very term: whoever
+    /// asks has made sure since it began that the move is wanted.
+    MoveVoters {
+        /// The voters wanted; nobody learns in the end.
+        voters: Vec<NodeId>,
+        /// The term.
+        term: Term,
+    },
     /// Give up everything before the batch that holds this offset, or before the end of what is
     /// committed. Only a leader can; the answer comes when the decision is committed.
     TrimBefore(Offset),

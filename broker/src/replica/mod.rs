@@ -275,6 +275,9 @@ impl Replica {
             self.noted_append(now);
             self.raft.appended_term_mark(now, appended.end);
         }
+        if self.voters_wished().is_some_and(|target| self.raft.must_renew(target)) {
+            self.raft.renew(now);
+        }
         let next = self.voters_wished().and_then(|target| self.raft.next_voter_set(now, target));
         if let Some(set) = next {
             let appended = self.log.append_mark(term, &Mark::Voters(set.clone()))?;

@@ -127,6 +127,10 @@ fn suspicion(
     identity: Identity,
     recovered: &Recovered,
 ) -> Suspicion {
+    let identity = match mutant::active(Mutant::JoinsTrusted) && identity == Identity::Joins {
+        true => Identity::Same,
+        false => identity,
+    };
     match (identity, &recovered.damage) {
         (Identity::Lost | Identity::Joins, _) => return Suspicion::LostIdentity,
         (Identity::Same, Some(damage)) => {

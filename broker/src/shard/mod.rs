@@ -35,7 +35,7 @@ use highwater_protocol::peer::{GroupMessage, RaftMessage};
 use crate::disk::{Disk, FlushFailure};
 use crate::log;
 use crate::mutant::{self, Mutant};
-use crate::raft::HardState;
+use crate::raft::{HardState, Suspicion};
 use crate::replica::{Boot, LastLife, Output, Remembered, Replica};
 
 use deadlines::Deadlines;
@@ -89,6 +89,8 @@ pub struct Shard {
     outbox: Outbox,
     keep_free_bytes: u64,
     flushes: Flushes,
+    /// Replicas closed in this pass whose files are given up, and where those are.
+    doomed: BTreeMap<TopicPartition, PathBuf>,
     /// When an event was last taken.
     awake_at: Millis,
 }
@@ -135,6 +137,7 @@ impl Shard {
             outbox: Outbox::default(),
             keep_free_bytes: options.keep_free_bytes,
             flushes: Flushes::default(),
+            doomed: BTreeMap::new(),
             awake_at: now,
         })
     }
@@ -208,7 +211,7 @@ impl Shard {
             }
             self.deadlines.set(partition, hosted.replica.next_deadline());
         }
-        if let Err(error) = self.journal.flush() {
+        if let Err(error) = self.delete_doomed(out).and_then(|()| self.journal.flush()) {
             // A vote that may be forgotten must never be heard of.
             out.clear();
             self.outbox.clear();
@@ -237,6 +240,12 @@ impl Shard {
         if let Some(hosted) = self.replicas.get_mut(&partition) {
             hosted.replica.reconfigure(&open);
             self.dirty.insert(partition);
+            return;
+        }
+        if self.doomed.contains_key(&partition)
+            && let Err(error) = self.delete_doomed(out)
+        {
+            out.push(Effect::Failed(partition, error.to_string()));
             return;
         }
         let known = self.journal.get(partition);
@@ -288,21 +297,42 @@ impl Shard {
         let closed = hosted.replica.close(&mut output);
         self.fold(partition, output, out);
         out.push(Effect::Closed(partition));
+        drop(hosted.replica);
         let ended = match after {
             AfterClose::Keep => closed,
             AfterClose::Delete => {
-                drop(hosted.replica);
-                // The vote goes last: files without a vote would pass for a new replica.
-                log::remove(self.disk.as_ref(), &hosted.dir)
-                    .inspect(|()| self.journal.forget(partition))
+                let hard = hosted.known.map(|known| known.hard).unwrap_or_default();
+                let suspicion = Suspicion::LostIdentity;
+                let known = Remembered { hard, suspicion, last_life: LastLife::Clean };
+                self.journal.remember(partition, known);
+                self.doomed.insert(partition, hosted.dir);
+                return;
             }
         };
         if let Err(error) = ended {
-            out.push(Effect::Failed(
-                partition,
-                format!("closing {}: {error}", hosted.dir.display()),
-            ));
+            let dir = hosted.dir.display();
+            out.push(Effect::Failed(partition, format!("closing {dir}: {error}")));
         }
+    }
+
+    /// Deletes what was given up in this pass. The journal says before that nothing of it is to be
+    /// trusted: what a crash leaves of the files must not pass for all that there was. The vote goes
+    /// last: files without a vote would pass for a new replica.
+    fn delete_doomed(&mut self, out: &mut Vec<Effect>) -> io::Result<()> {
+        if self.doomed.is_empty() {
+            return Ok(());
+        }
+        self.journal.flush()?;
+        for (partition, dir) in std::mem::take(&mut self.doomed) {
+            match log::remove(self.disk.as_ref(), &dir) {
+                Ok(()) => self.journal.forget(partition),
+                Err(error) => {
+                    let dir = dir.display();
+                    out.push(Effect::Failed(partition, format!("deleting {dir}: {error}")));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn receive(

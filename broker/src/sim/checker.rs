@@ -137,6 +137,13 @@ impl Checker {
         }
     }
 
+    /// A replica was deleted, as the end of a move says: what it was is nobody's any more. Its votes may
+    /// be given again: who could still win with an old one lacks the change that removed it.
+    pub fn deleted(&mut self, node: NodeId, partition: TopicPartition) {
+        self.shadows.remove(&(node, partition));
+        self.votes.retain(|(of, voter, _), _| (*of, *voter) != (partition, node));
+    }
+
     /// Looks at a replica after a pass of its shard.
     pub fn observe(
         &mut self,
@@ -145,7 +152,7 @@ impl Checker {
         view: &View,
         log: &Log,
     ) -> Checked {
-        self.follow_log(node, partition, log)?;
+        self.follow_log(node, partition, log, view)?;
         self.check_trust(node, partition, view)?;
         self.check_watermarks(node, partition, view)?;
         self.check_commit(node, partition, view)?;
@@ -157,7 +164,13 @@ impl Checker {
     }
 
     /// Brings the shadow up to date with the log.
-    fn follow_log(&mut self, node: NodeId, partition: TopicPartition, log: &Log) -> Checked {
+    fn follow_log(
+        &mut self,
+        node: NodeId,
+        partition: TopicPartition,
+        log: &Log,
+        view: &View,
+    ) -> Checked {
         let shadow = self.shadows.entry((node, partition)).or_default();
         if shadow.starts_anew(log) {
             self.starts_anew += 1;
@@ -186,6 +199,7 @@ impl Checker {
                 );
             }
         }
+        let known = shadow.frames.len();
         let mut from = shadow.end();
         while from < log.end() {
             let read = log.read_frames(from, READ_BYTES).map_err(|error| Broken {
@@ -199,7 +213,11 @@ impl Checker {
             shadow.take_in(frames);
             from = read.end;
         }
-        Ok(())
+        shadow.reached = shadow.reached.max(shadow.end());
+        match view.leads && shadow.frames.len() > known {
+            true => self.check_new_voters(node, partition, view, known),
+            false => Ok(()),
+        }
     }
 
     /// I8: whoever lost what it once counted is Suspect until it has it again.

@@ -20,6 +20,7 @@ use crate::shard::event::{Event, FlushTicket, ReplicaCommand, RequestId};
 use crate::sim::checker::{Checked, Checker, Death};
 use crate::sim::coverage::Coverage;
 use crate::sim::faults::FaultKind;
+use crate::sim::moves::{Mover, Moving};
 use crate::sim::network::Network;
 use crate::sim::node::{SimNode, node_id};
 use crate::sim::rng::Rng;
@@ -67,6 +68,8 @@ pub(super) enum Happening {
     HealNetwork,
     /// A broker is told to host a partition.
     Open(usize, usize),
+    /// Something about moves of replicas.
+    Moves(Moving),
 }
 
 /// Whether a flush's files were on the device when it was asked for, or are only now.
@@ -103,6 +106,8 @@ pub struct Cluster {
     pub(super) unanswered: BTreeMap<u64, Asked>,
     next_admin: u64,
     pub(super) arrivals: BTreeMap<(usize, usize), u64>,
+    /// The controller and every broker's view of what it decided, where replicas move.
+    pub(super) mover: Option<Mover>,
 }
 
 /// A request that a broker has not answered yet.
@@ -135,9 +140,13 @@ impl Cluster {
             unanswered: BTreeMap::new(),
             next_admin: 1 << 60,
             arrivals: BTreeMap::new(),
+            mover: None,
             partitions,
             swarm,
         };
+        if cluster.swarm.faults.moves > 0 {
+            cluster.begin_moves(seed);
+        }
         for (number, partition) in cluster.partitions.iter().enumerate() {
             let (voters, policy) =
                 (cluster.voters_at_start(number), cluster.swarm.partitions[number]);
@@ -225,6 +234,7 @@ impl Cluster {
             Happening::RestartFailed(node) => return self.restart_failed(node),
             Happening::HealNetwork => self.network.heal(),
             Happening::Open(node, number) => self.open(node, number),
+            Happening::Moves(moving) => return self.happen_to_moves(moving),
         }
         Ok(())
     }
@@ -346,10 +356,16 @@ impl Cluster {
     }
 
     /// Sends a command about a partition to a broker.
-    pub fn command(&mut self, node: usize, partition: TopicPartition, command: ReplicaCommand) {
+    pub fn command(
+        &mut self,
+        node: usize,
+        partition: TopicPartition,
+        command: ReplicaCommand,
+    ) -> RequestId {
         let id = RequestId(self.next_admin);
         self.next_admin += 1;
         self.give(node, Event::Admin(id, partition, command));
+        id
     }
 }
 

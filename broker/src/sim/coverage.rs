@@ -53,6 +53,12 @@ pub struct Coverage {
     pub starts_anew: u64,
     /// Leader transfers, voter changes and trims carried out.
     pub commands: u64,
+    /// Moves of replicas begun or turned back.
+    pub moves_begun: u64,
+    /// Moves that came to their end.
+    pub moves_ended: u64,
+    /// Replicas that a move took away, and their files with them.
+    pub replicas_dropped: u64,
     /// Messages between replicas.
     pub messages: u64,
     /// Messages lost and repeated.
@@ -94,6 +100,9 @@ impl AddAssign<&Coverage> for Coverage {
         self.trims += other.trims;
         self.starts_anew += other.starts_anew;
         self.commands += other.commands;
+        self.moves_begun += other.moves_begun;
+        self.moves_ended += other.moves_ended;
+        self.replicas_dropped += other.replicas_dropped;
         self.messages += other.messages;
         self.lost_or_repeated += other.lost_or_repeated;
         self.flushes += other.flushes;

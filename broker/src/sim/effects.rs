@@ -35,6 +35,9 @@ impl Cluster {
         let broker = &mut self.nodes[node];
         for effect in effects {
             match effect {
+                Effect::Closed(partition) if broker.dropping.contains(partition) => {
+                    self.checker.deleted(broker.id, *partition);
+                }
                 Effect::Closed(partition) => self.checker.closed(broker.id, *partition),
                 Effect::Opened(partition, _) => {
                     broker.failed.remove(partition);
@@ -58,13 +61,17 @@ impl Cluster {
             }
             Effect::Flush(ticket, files) => self.flush(node, ticket, files),
             Effect::Produced(id, result) => return self.produced(node, id, result),
-            Effect::Answered(_, result) => self.coverage.commands += u64::from(result.is_ok()),
+            Effect::Answered(id, result) => {
+                self.coverage.commands += u64::from(result.is_ok());
+                self.voters_answered(id, result.is_ok());
+            }
             Effect::Opened(partition, reader) => {
                 self.nodes[node].failed.remove(&partition);
                 self.nodes[node].readers.insert(partition, reader);
             }
             Effect::Closed(partition) => {
                 self.nodes[node].readers.remove(&partition);
+                return self.replica_closed(node, partition);
             }
             Effect::Committed(_) => {}
             Effect::Leadership(news) => {

@@ -45,9 +45,11 @@ pub enum FaultKind {
     Rot,
     /// A clock jumps ahead by up to a minute.
     ClockJump,
+    /// The controller is asked to move replicas, or to cancel moves.
+    Moves,
 }
 
-const KINDS: [FaultKind; 15] = [
+const KINDS: [FaultKind; 16] = [
     FaultKind::Kill,
     FaultKind::Power,
     FaultKind::Fuse,
@@ -63,6 +65,7 @@ const KINDS: [FaultKind; 15] = [
     FaultKind::Reopen,
     FaultKind::Rot,
     FaultKind::ClockJump,
+    FaultKind::Moves,
 ];
 
 impl FaultRates {
@@ -83,6 +86,7 @@ impl FaultRates {
             FaultKind::Reopen => self.reopen,
             FaultKind::Rot => self.rot,
             FaultKind::ClockJump => self.clock_jump,
+            FaultKind::Moves => self.moves,
         }
     }
 }
@@ -142,6 +146,7 @@ impl Cluster {
                 self.coverage.clock_jumps += 1;
                 self.nodes[node].jump(self.rng.between(1..=ms) * 1_000);
             }
+            FaultKind::Moves => return self.wish_for_moves(),
         }
         Ok(())
     }
@@ -316,7 +321,8 @@ impl Cluster {
             | FaultKind::Weather
             | FaultKind::Reopen
             | FaultKind::Rot
-            | FaultKind::ClockJump => unreachable!("not an order"),
+            | FaultKind::ClockJump
+            | FaultKind::Moves => unreachable!("not an order"),
         };
         self.trace.note(self.now_us, format_args!("broker {leader} is told {command:?}"));
         self.command(leader, partition, command);

@@ -111,6 +111,9 @@ impl Cluster {
         let Some((_, leader)) = self.leader_view(partition) else {
             return Some("no leader".into());
         };
+        if let Some(why) = self.why_still_moving(partition, &leader) {
+            return Some(why);
+        }
         let committed = self.checker.committed(partition);
         let members: BTreeSet<NodeId> =
             leader.voters.iter().chain(&leader.learners).copied().collect();

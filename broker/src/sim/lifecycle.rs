@@ -44,6 +44,10 @@ impl Cluster {
             invariant: "a broker boots whatever a crash left behind",
             detail: format!("broker {node}: {error}"),
         })?;
+        if self.mover.is_some() {
+            self.boot_view(node);
+            return Ok(());
+        }
         for number in 0..self.partitions.len() {
             self.open(node, number);
         }
@@ -51,8 +55,23 @@ impl Cluster {
     }
 
     pub(super) fn open(&mut self, node: usize, number: usize) {
-        let open = self.open_replica(number);
-        self.give(node, Event::Open(Box::new(open)));
+        match &self.mover {
+            None => {
+                let open = self.open_replica(number);
+                self.give(node, Event::Open(Box::new(open)));
+            }
+            Some(mover) => {
+                let placed = mover.placed_here(node, self.partitions[number]);
+                placed.into_iter().for_each(|open| self.host(node, open));
+            }
+        }
+    }
+
+    /// Has a broker host what its image says.
+    pub(super) fn host(&mut self, node: usize, placed: OpenReplica) {
+        let number = placed.partition.partition.0 as usize;
+        let OpenReplica { dir, options, .. } = self.open_replica(number);
+        self.give(node, Event::Open(Box::new(OpenReplica { dir, options, ..placed })));
     }
 
     fn open_replica(&self, number: usize) -> OpenReplica {
@@ -127,6 +146,12 @@ impl Cluster {
             self.trace.note(self.now_us, format_args!("broker {node} loses its power ({death:?})"));
             self.coverage.power_cuts += 1;
             self.checker.crashed(self.nodes[node].id, death);
+            if death == Death::AmidPass {
+                // What was being deleted may be half gone.
+                for partition in &self.nodes[node].dropping {
+                    self.checker.deleted(self.nodes[node].id, *partition);
+                }
+            }
             self.nodes[node].die(LastLife::Unclean);
             self.nodes[node].short.extend(&self.partitions);
             self.nodes[node].disk.lose_power();

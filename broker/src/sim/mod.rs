@@ -6,7 +6,7 @@
 //! every pass (`checker`, `model`), and once everything is mended, that the cluster comes to one mind (`finale`).
 //! The same seed gives the same run, to the last step; `trace` proves it.
 //!
-//! Not simulated: threads, QUIC, the controller. Read `cluster` first.
+//! Not simulated: threads, QUIC, the controller's own partition (its decisions are, in `moves`). Read `cluster` first.
 
 pub mod checker;
 pub mod cluster;
@@ -17,7 +17,9 @@ pub mod faults;
 mod finale;
 mod lifecycle;
 pub mod model;
+mod moves;
 pub mod network;
+mod newcomers;
 pub mod node;
 pub mod promises;
 mod reading;
@@ -27,6 +29,7 @@ mod rot;
 pub mod shadow;
 pub mod swarm;
 pub mod trace;
+pub mod wishes;
 pub mod workload;
 
 use std::fmt;
@@ -128,6 +131,7 @@ pub fn conclude(seed: u64, cluster: Cluster, verdict: Checked) -> Outcome {
     coverage.retries = cluster.workload.retries;
     coverage.lost_or_repeated = cluster.network.lost + cluster.network.repeated;
     coverage.simulated_ms = cluster.now_ms();
+    (coverage.moves_begun, coverage.moves_ended) = cluster.moves_seen();
     let (hash, steps) = (cluster.trace.hash(), cluster.trace.steps());
     let failure = verdict.err().map(|broken| Failure {
         seed,

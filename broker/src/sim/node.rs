@@ -49,6 +49,8 @@ pub struct SimNode {
     pub failed: BTreeSet<TopicPartition>,
     /// Replicas that may lack what they once counted: since a crash, until they are trusted again.
     pub short: BTreeSet<TopicPartition>,
+    /// Replicas that it was told to delete, until they are closed.
+    pub dropping: BTreeSet<TopicPartition>,
     clock_ppm: u64,
     clock_base_us: u64,
     seed: u64,
@@ -75,6 +77,7 @@ impl SimNode {
             leaderships: BTreeMap::new(),
             failed: BTreeSet::new(),
             short: BTreeSet::new(),
+            dropping: BTreeSet::new(),
             clock_ppm,
             clock_base_us: (seed >> 40) * 1_000,
             seed,
@@ -134,6 +137,7 @@ impl SimNode {
         self.readers.clear();
         self.leaderships.clear();
         self.failed.clear();
+        self.dropping.clear();
     }
 
     /// Whether it is running.

@@ -21,6 +21,8 @@ pub struct Shadow {
     pub commit: LogIndex,
     /// Its term.
     pub term: Term,
+    /// The furthest that it ever was.
+    pub(super) reached: LogIndex,
     /// Where it starts: what was before is given up.
     pub(super) log_start: LogIndex,
     /// Set from a crash until the log was read again.

@@ -91,6 +91,8 @@ pub struct FaultRates {
     pub rot: u64,
     /// A broker's clock jumps ahead.
     pub clock_jump: u64,
+    /// Replicas are moved as the controller does it, or a move is cancelled.
+    pub moves: u64,
 }
 
 impl FaultRates {
@@ -111,6 +113,7 @@ impl FaultRates {
         reopen: 0,
         rot: 0,
         clock_jump: 0,
+        moves: 0,
     };
 
     /// Where entries count before they are flushed, a fuse lit while one of three may lose its pages must
@@ -118,10 +121,11 @@ impl FaultRates {
     /// until a leader has led it: it must not be left alone with one that cannot win without it, nor need
     /// what the others have trimmed.
     fn without_traps(mut self, partitions: &[FlushPolicy]) -> FaultRates {
-        if self.voters > 0 || self.trim > 0 {
+        let voters_change = self.voters > 0 || self.moves > 0;
+        if voters_change || self.trim > 0 {
             self.rot = 0;
         }
-        if partitions.iter().any(|policy| *policy != FlushPolicy::Ack) && self.voters > 0 {
+        if partitions.iter().any(|policy| *policy != FlushPolicy::Ack) && voters_change {
             self.fuse = 0;
         }
         self
@@ -150,6 +154,7 @@ impl FaultRates {
             reopen: rate(6_000),
             rot: rate(6_000),
             clock_jump: rate(20_000),
+            moves: 0,
         }
     }
 }
@@ -175,7 +180,20 @@ impl Swarm {
         if seed % 5 == 4 {
             swarm.churn(&mut Rng::new(seed, "churn"));
         }
+        if seed % 7 == 1 || seed % 7 == 4 {
+            swarm.moving(&mut Rng::new(seed, "moves"));
+        }
         swarm
+    }
+
+    /// Replicas move about, and nobody else changes voters.
+    fn moving(&mut self, rng: &mut Rng) {
+        if self.nodes < 2 {
+            return;
+        }
+        self.faults.moves = *rng.pick(&[300, 1_000, 3_000]);
+        self.faults.voters = 0;
+        self.faults = self.faults.without_traps(&self.partitions);
     }
 
     /// Short lives over a slow network: leaders die in the midst of what they do.

@@ -257,6 +257,10 @@ impl Group {
             let end = self.append_own(id, 1, None);
             self.nodes.get_mut(&id).expect("it exists").raft.appended_term_mark(now, end);
         }
+        let node = self.nodes.get_mut(&id).expect("it exists");
+        if node.target.as_ref().is_some_and(|target| node.raft.must_renew(target)) {
+            node.raft.renew(now);
+        }
         let node = &self.nodes[&id];
         let step =
             node.target.as_ref().and_then(|target| node.raft.next_voter_set(self.now, target));

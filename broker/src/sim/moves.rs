@@ -1,0 +1,452 @@
+//! Moves of replicas in a simulated cluster: the real decisions of the controller, and every broker's
+//! late view of them.
+//!
+//! The controller's log is taken for granted: a command is decided on all that was decided before, and is
+//! committed. Everything around it is not: commands and answers are late or lost, each broker learns of
+//! records in its own time, and one that boots begins with an image that it saved earlier. What must hold:
+//! a move ends at the voters in force, and nothing is left of what it took away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use highwater_protocol::ids::{
+    DirectoryId, Incarnation, NodeId, PartitionId, Term, TopicPartition,
+};
+use highwater_protocol::native::admin::DryRun;
+use highwater_protocol::native::moves::{CancelMovesRequest, MoveWish, ReassignRequest};
+use uuid::Uuid;
+
+use crate::controller::moves::{self, MoveCommand, MoveId, MoveRecord, Step};
+use crate::controller::record::{BrokerRegistration, PlacedReplica};
+use crate::controller::{ClusterImage, Command, Controller, MetadataRecord};
+use crate::disk::Disk;
+use crate::log;
+use crate::node::reconcile::{self, Led, Me};
+use crate::replica::View;
+use crate::shard::event::{AfterClose, Event, OpenReplica, ReplicaCommand, RequestId};
+use crate::sim::checker::{Broken, Checked};
+use crate::sim::cluster::{Cluster, Happening, dir_of};
+use crate::sim::node::{node_id, node_number};
+use crate::sim::swarm::FaultRates;
+
+/// Something that happens to moves.
+pub(super) enum Moving {
+    /// A broker learns of more records.
+    Learn(usize),
+    /// A broker looks for moves to lead, in this life.
+    Look(usize, u64),
+    /// A command reaches the controller.
+    Decide(MoveCommand, Option<Asker>),
+    /// The controller's answer to a leader: whether its move is wanted.
+    Answer(Asker, bool),
+    /// A leader asks no longer.
+    GiveUp(Asker),
+}
+
+/// Who asked the controller about a move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asker {
+    node: usize,
+    life: u64,
+    led: Led,
+}
+
+/// The controller's log, and who knows how much of it.
+pub(super) struct Mover {
+    controller: Controller,
+    image: ClusterImage,
+    records: Vec<MetadataRecord>,
+    views: Vec<BrokerView>,
+    /// Changes of voters under way, by their requests.
+    changing: BTreeMap<RequestId, Asker>,
+    next_id: u64,
+    begun: u64,
+    ended: u64,
+}
+
+/// What one broker knows.
+#[derive(Default)]
+struct BrokerView {
+    image: ClusterImage,
+    applied: usize,
+    saved: usize,
+    leading: BTreeSet<Led>,
+    /// Opened in this life.
+    touched: BTreeSet<TopicPartition>,
+    caught_up: bool,
+}
+
+impl Mover {
+    /// What a broker would open of a partition, by its image.
+    pub(super) fn placed_here(
+        &self,
+        node: usize,
+        partition: TopicPartition,
+    ) -> Option<OpenReplica> {
+        let image = &self.views[node].image;
+        let changes = reconcile::diff(&ClusterImage::default(), image, me(node));
+        changes.open.into_iter().find(|open| open.partition == partition)
+    }
+
+    fn replayed(&self, up_to: usize) -> ClusterImage {
+        let mut image = ClusterImage::default();
+        for record in &self.records[..up_to] {
+            image.apply(record).expect("what was decided fits");
+        }
+        image
+    }
+
+    fn take(&mut self, record: MetadataRecord) {
+        self.image.apply(&record).expect("a decision fits the image that it was made on");
+        self.records.push(record);
+    }
+}
+
+impl Cluster {
+    /// Every broker is registered and knows of the one topic.
+    pub(super) fn begin_moves(&mut self, seed: u64) {
+        let nodes = self.nodes.len();
+        let mut mover = Mover {
+            controller: Controller::new(node_id(0), &[], u64::MAX, crate::raft::Millis(0)),
+            image: ClusterImage::default(),
+            records: Vec::new(),
+            views: (0..nodes).map(|_| BrokerView::default()).collect(),
+            changing: BTreeMap::new(),
+            next_id: 1,
+            begun: 0,
+            ended: 0,
+        };
+        for node in 0..nodes {
+            mover.take(MetadataRecord::RegisterBroker(BrokerRegistration {
+                node: node_id(node),
+                incarnation: Incarnation(1),
+                directory: directory(node),
+                rack: None,
+                client_address: String::new(),
+                peer_address: String::new(),
+            }));
+        }
+        let (id, name) = (self.partitions[0].topic, format!("t{seed}"));
+        let configs = vec![("min.insync.replicas".to_owned(), "1".to_owned())];
+        mover.take(MetadataRecord::CreateTopic { id, name, configs });
+        let place =
+            |node: &NodeId| PlacedReplica { node: *node, directory: directory(node_number(*node)) };
+        let sets = (0..self.partitions.len()).map(|number| self.voters_at_start(number));
+        let partitions = sets.map(|set| set.iter().map(place).collect()).collect();
+        let (topic, first) = (id, PartitionId(0));
+        mover.take(MetadataRecord::CreatePartitions { topic, first, partitions });
+        for view in &mut mover.views {
+            // Made together, long before anything moves.
+            view.saved = mover.records.len();
+        }
+        self.mover = Some(mover);
+    }
+
+    /// How many moves were begun or turned back, and how many are over.
+    pub(super) fn moves_seen(&self) -> (u64, u64) {
+        self.mover.as_ref().map_or((0, 0), |mover| (mover.begun, mover.ended))
+    }
+
+    /// A broker that boots begins with an image that it saved, at the latest before it deleted anything.
+    pub(super) fn boot_view(&mut self, node: usize) {
+        let life = self.nodes[node].life;
+        let mover = self.mover.as_mut().expect("asked for where replicas move");
+        let (saved, applied) = (mover.views[node].saved, mover.views[node].applied);
+        let from = self.rng.between(saved as u64..=applied.max(saved) as u64) as usize;
+        let image = mover.replayed(from);
+        mover.views[node] = BrokerView { applied: from, saved, ..BrokerView::default() };
+        self.show(node, image);
+        self.learn_later(node);
+        self.schedule(self.now_us + LOOK_US, Happening::Moves(Moving::Look(node, life)));
+    }
+
+    pub(super) fn happen_to_moves(&mut self, moving: Moving) -> Checked {
+        match moving {
+            Moving::Learn(node) => return self.learn(node),
+            Moving::Look(node, life) => self.look_for_moves(node, life),
+            Moving::Decide(command, asker) => return self.decide(command, asker),
+            Moving::Answer(asker, wanted) => self.told_about_move(asker, wanted),
+            Moving::GiveUp(asker) => self.stop_leading(&asker),
+        }
+        Ok(())
+    }
+
+    /// The controller is asked for something.
+    pub(super) fn wish_for_moves(&mut self) -> Checked {
+        let partitions = vec![*self.rng.pick(&self.partitions)];
+        let number = self.rng.below(self.nodes.len() as u64) as usize;
+        let Some(mover) = &mut self.mover else { return Ok(()) };
+        let id = MoveId(mover.next_id);
+        mover.next_id += 1;
+        let wish = match self.rng.below(10) {
+            0..=4 => MoveWish::To(self.draw_brokers()),
+            5 => MoveWish::Drain(node_id(number)),
+            6 => MoveWish::Replicas(self.rng.between(1..=self.nodes.len().min(5) as u64) as u8),
+            _ => {
+                let cancel = CancelMovesRequest { partitions };
+                return self.decide(MoveCommand::Cancel(id, cancel), None);
+            }
+        };
+        let request = ReassignRequest { partitions, wish, dry_run: DryRun::No };
+        self.decide(MoveCommand::Reassign(id, request), None)
+    }
+
+    fn draw_brokers(&mut self) -> Vec<NodeId> {
+        let mut all: Vec<NodeId> = (0..self.nodes.len()).map(node_id).collect();
+        let size = self.rng.between(1..=all.len().min(5) as u64) as usize;
+        let drawn = |_| all.remove(self.rng.below(all.len() as u64) as usize);
+        (0..size).map(drawn).collect()
+    }
+
+    fn decide(&mut self, command: MoveCommand, asker: Option<Asker>) -> Checked {
+        let mover = self.mover.as_mut().expect("asked for where replicas move");
+        let now = crate::raft::Millis(self.now_us / 1_000);
+        let decided = mover.controller.decide(&mover.image, Command::Moves(command), now);
+        let wanted = decided.is_ok();
+        let records = decided.map_or(Vec::new(), |(records, _)| records);
+        for record in records {
+            self.trace.note(self.now_us, format_args!("decided: {record:?}"));
+            self.check_end(&record)?;
+            let mover = self.mover.as_mut().expect("it was there just now");
+            match &record {
+                MetadataRecord::Move(MoveRecord::End { .. }) => mover.ended += 1,
+                _ => mover.begun += 1,
+            }
+            mover.take(record);
+            (0..self.nodes.len()).for_each(|node| self.learn_later(node));
+        }
+        if let Some(asker) = asker {
+            let lost = self.rng.per_mille(50);
+            let (after_us, then) = match lost {
+                true => (ASK_US_MAX, Moving::GiveUp(asker)),
+                false => (self.road_us(), Moving::Answer(asker, wanted)),
+            };
+            self.schedule(self.now_us + after_us, Happening::Moves(then));
+        }
+        Ok(())
+    }
+
+    /// M1: a move ends at the voters in force.
+    fn check_end(&self, record: &MetadataRecord) -> Checked {
+        let MetadataRecord::Move(MoveRecord::End { partition, replicas, .. }) = record else {
+            return Ok(());
+        };
+        let (voters, set) = (self.checker.voters(*partition), moves::nodes(replicas));
+        if voters.len() == set.len() && voters.iter().all(|voter| set.contains(voter)) {
+            return Ok(());
+        }
+        Err(Broken {
+            invariant: "M1: a move ends at the voters in force",
+            detail: format!("{partition} ends at {set:?}, but the voters are {voters:?}"),
+        })
+    }
+
+    /// How long a command or its answer takes to the controller: mostly a moment, at times seconds.
+    fn road_us(&mut self) -> u64 {
+        match self.swarm.faults == FaultRates::NONE || self.rng.per_mille(700) {
+            true => 200 + self.rng.long_tailed(2_000),
+            false => self.rng.long_tailed(400_000).min(ASK_US_MAX),
+        }
+    }
+
+    fn learn_later(&mut self, node: usize) {
+        let after_us = match self.swarm.faults == FaultRates::NONE || self.rng.per_mille(700) {
+            true => self.rng.long_tailed(3_000),
+            false => self.rng.long_tailed(700_000),
+        };
+        self.schedule(self.now_us + after_us, Happening::Moves(Moving::Learn(node)));
+    }
+
+    fn learn(&mut self, node: usize) -> Checked {
+        let mover = self.mover.as_mut().expect("asked for where replicas move");
+        let (known, all) = (mover.views[node].applied, mover.records.len());
+        if !self.nodes[node].is_up() {
+            return Ok(());
+        }
+        if known < all {
+            let up_to = match self.rng.per_mille(600) {
+                true => all,
+                false => self.rng.between(known as u64 + 1..=all as u64) as usize,
+            };
+            let image = mover.replayed(up_to);
+            mover.views[node].applied = up_to;
+            self.show(node, image);
+            if up_to < all {
+                self.learn_later(node);
+                return Ok(());
+            }
+        }
+        self.remove_strays(node)
+    }
+
+    /// A broker has a newer image: its shard follows it.
+    fn show(&mut self, node: usize, image: ClusterImage) {
+        let saves = self.rng.per_mille(300);
+        let view = &mut self.mover.as_mut().expect("asked for where replicas move").views[node];
+        let changes = reconcile::diff(&view.image, &image, me(node));
+        if saves || reconcile::gives_up_files(&changes) {
+            view.saved = view.applied;
+        }
+        view.image = image;
+        view.touched.extend(changes.open.iter().map(|open| open.partition));
+        for (partition, after) in changes.close {
+            if after == AfterClose::Delete {
+                self.nodes[node].dropping.insert(partition);
+            }
+            self.give(node, Event::Close(partition, after));
+        }
+        for open in changes.open {
+            self.host(node, open);
+        }
+    }
+
+    /// What an earlier life left of replicas that were taken from it, as `node::strays` does it.
+    fn remove_strays(&mut self, node: usize) -> Checked {
+        let view = &mut self.mover.as_mut().expect("asked for where replicas move").views[node];
+        if std::mem::replace(&mut view.caught_up, true) {
+            return Ok(());
+        }
+        for (number, partition) in self.partitions.iter().enumerate() {
+            let topic = view.image.topic(partition.topic);
+            let taken =
+                topic.is_some_and(|topic| topic.is_dropped(partition.partition, node_id(node)));
+            let disk = &self.nodes[node].disk;
+            if taken && !view.touched.contains(partition) && disk.list(&dir_of(number)).is_ok() {
+                // A disk that fails here is looked at below.
+                if log::remove(disk.as_ref(), &dir_of(number)).is_ok() {
+                    self.checker.deleted(node_id(node), *partition);
+                }
+            }
+        }
+        self.bury_if_dead(node)
+    }
+
+    fn look_for_moves(&mut self, node: usize, life: u64) {
+        if self.nodes[node].life != life || !self.nodes[node].is_up() {
+            return;
+        }
+        self.schedule(self.now_us + LOOK_US, Happening::Moves(Moving::Look(node, life)));
+        let found = {
+            let mover = self.mover.as_ref().expect("asked for where replicas move");
+            reconcile::moves_led(&mover.views[node].image, |at| self.term_led(node, at))
+        };
+        for led in found {
+            let mover = self.mover.as_mut().expect("it was there just now");
+            if mover.views[node].leading.insert(led.clone()) {
+                let command = MoveCommand::Step(led.partition, led.id, Step::Begins);
+                let asker = Asker { node, life, led };
+                let at_us = self.now_us + self.road_us();
+                self.schedule(at_us, Happening::Moves(Moving::Decide(command, Some(asker))));
+            }
+        }
+    }
+
+    /// The term in which a broker leads a partition, as far as its own replica has said.
+    fn term_led(&self, node: usize, partition: TopicPartition) -> Option<Term> {
+        let news = self.nodes[node].leaderships.get(&partition)?;
+        (news.leader == Some(node_id(node))).then_some(news.term)
+    }
+
+    fn told_about_move(&mut self, asker: Asker, wanted: bool) {
+        let (node, led) = (asker.node, &asker.led);
+        if self.nodes[node].life != asker.life || !self.nodes[node].is_up() {
+            return;
+        }
+        let image = &self.mover.as_ref().expect("asked for where replicas move").views[node].image;
+        let still = reconcile::may_lead_on(image, |at| self.term_led(node, at), led);
+        if !wanted || !still {
+            self.stop_leading(&asker);
+            return;
+        }
+        let command = ReplicaCommand::MoveVoters { voters: led.aim.clone(), term: led.term };
+        self.trace.note(self.now_us, format_args!("broker {node} leads {led:?}"));
+        let id = self.command(node, led.partition, command);
+        self.mover.as_mut().expect("it was there just now").changing.insert(id, asker);
+    }
+
+    fn stop_leading(&mut self, asker: &Asker) {
+        if self.nodes[asker.node].life == asker.life
+            && let Some(mover) = &mut self.mover
+        {
+            mover.views[asker.node].leading.remove(&asker.led);
+        }
+    }
+
+    /// A change of voters was answered; if it was for a move, the controller hears of it.
+    pub(super) fn voters_answered(&mut self, id: RequestId, done: bool) {
+        let Some(mover) = &mut self.mover else { return };
+        let Some(asker) = mover.changing.remove(&id) else { return };
+        self.stop_leading(&asker);
+        if done {
+            let command = MoveCommand::Step(asker.led.partition, asker.led.id, Step::Reached);
+            let at_us = self.now_us + self.road_us();
+            self.schedule(at_us, Happening::Moves(Moving::Decide(command, None)));
+        }
+    }
+
+    /// A replica is closed: if it was to be deleted, nothing is left of it.
+    pub(super) fn replica_closed(&mut self, node: usize, partition: TopicPartition) -> Checked {
+        if self.mover.is_none() {
+            return Ok(());
+        }
+        let broker = &mut self.nodes[node];
+        broker.leaderships.remove(&partition);
+        if !broker.dropping.remove(&partition) {
+            return Ok(());
+        }
+        self.coverage.replicas_dropped += 1;
+        let dir = dir_of(partition.partition.0 as usize);
+        let hosted = broker.shard.as_ref().is_some_and(|it| it.replica(partition).is_some());
+        if hosted || broker.disk.is_dead() || broker.disk.has_failed() {
+            return Ok(());
+        }
+        match broker.disk.list(&dir) {
+            Ok(names) if !names.is_empty() => Err(Broken {
+                invariant: "M2: nothing is left of what a move took away",
+                detail: format!("broker {node} keeps {names:?} of {partition}"),
+            }),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Why a partition's moves are not over, or what they left behind.
+    pub(super) fn why_still_moving(
+        &self,
+        partition: TopicPartition,
+        leader: &View,
+    ) -> Option<String> {
+        let mover = self.mover.as_ref()?;
+        let topic = mover.image.topic(partition.topic).expect("nobody deletes it");
+        if let Some(found) = topic.move_of(partition.partition) {
+            return Some(format!("M4: it is still moving: {found:?}"));
+        }
+        let set = moves::nodes(&topic.partitions[partition.partition.0 as usize]);
+        let same =
+            leader.voters.len() == set.len() && leader.voters.iter().all(|v| set.contains(v));
+        if !same || !leader.learners.is_empty() {
+            return Some(format!("M4: its replicas are {set:?}, the leader is at {leader:?}"));
+        }
+        let dir = dir_of(partition.partition.0 as usize);
+        (0..self.nodes.len()).find_map(|node| {
+            if mover.views[node].applied < mover.records.len() {
+                return Some(format!("broker {node} has not caught up with the controller"));
+            }
+            let names = self.nodes[node].disk.list(&dir).unwrap_or_default();
+            let left = !set.contains(&node_id(node)) && !names.is_empty();
+            left.then(|| format!("M2: broker {node} was never told to delete {names:?}"))
+        })
+    }
+}
+
+fn me(node: usize) -> Me<'static> {
+    Me { node: node_id(node), directory: directory(node), data_dir: Path::new("/data") }
+}
+
+fn directory(node: usize) -> DirectoryId {
+    DirectoryId(Uuid::from_u128(node as u128 + 1))
+}
+
+/// How often a broker looks for moves to lead.
+const LOOK_US: u64 = 500_000;
+/// After this long a leader asks anew.
+const ASK_US_MAX: u64 = 3_000_000;

@@ -1,0 +1,39 @@
+//! Who newly gets a vote, and what it must have had by then.
+
+use highwater_protocol::ids::{LogIndex, NodeId, TopicPartition};
+
+use crate::replica::View;
+use crate::sim::checker::{Checked, Checker, broken};
+use crate::sim::model::Frame;
+
+impl Checker {
+    /// M3: whom a leader newly gives a vote has had what that leader knew to be committed.
+    pub(super) fn check_new_voters(
+        &self,
+        node: NodeId,
+        partition: TopicPartition,
+        view: &View,
+        known: usize,
+    ) -> Checked {
+        let shadow = &self.shadows[&(node, partition)];
+        let mut before = shadow.frames[..known].iter().rev().find_map(Frame::voters);
+        let own = shadow.frames[known..].iter().filter(|frame| frame.term == view.term);
+        for next in own.filter_map(Frame::voters) {
+            let last = before.unwrap_or_else(|| self.voters(partition).to_vec());
+            for new in next.iter().filter(|new| !last.contains(new)) {
+                let reached = self.shadow(*new, partition).map_or(LogIndex::ZERO, |it| it.reached);
+                if reached < shadow.commit {
+                    return broken(
+                        "M3: nobody gets a vote before it has what is committed",
+                        format_args!(
+                            "{node} gives {new} a vote in {partition}, which has had {reached} of {}",
+                            shadow.commit
+                        ),
+                    );
+                }
+            }
+            before = Some(next);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! The controller's decisions about moves under commands at random: repeated, late, about moves that are
+//! over, with brokers that come and go. Pure: only commands in and images out, no cluster.
+
+use std::collections::BTreeSet;
+
+use highwater_protocol::ids::{
+    DirectoryId, Incarnation, NodeId, PartitionId, TopicId, TopicPartition,
+};
+use highwater_protocol::native::admin::DryRun;
+use highwater_protocol::native::moves::{CancelMovesRequest, MoveStage, MoveWish, ReassignRequest};
+use uuid::Uuid;
+
+use crate::controller::image::Topic;
+use crate::controller::moves::{MoveCommand, MoveId, MoveRecord, Step, nodes};
+use crate::controller::record::{BrokerRegistration, PlacedReplica};
+use crate::controller::{ClusterImage, Command, Controller, MOVES_AT_ONCE_MAX, MetadataRecord};
+use crate::raft::Millis;
+use crate::sim::checker::{Broken, Checked};
+use crate::sim::rng::Rng;
+
+struct Wishes {
+    rng: Rng,
+    controller: Controller,
+    image: ClusterImage,
+    /// Ids that were given to moves so far, old ones too.
+    ids: Vec<MoveId>,
+}
+
+/// Runs a few hundred commands from a seed and checks the image after each.
+pub fn run(seed: u64) -> Checked {
+    let mut wishes = Wishes::new(seed);
+    for _ in 0..COMMANDS {
+        wishes.once()?;
+    }
+    Ok(())
+}
+
+impl Wishes {
+    fn new(seed: u64) -> Wishes {
+        let controller = Controller::new(NodeId(1), &[], u64::MAX, Millis(0));
+        let (rng, image) = (Rng::new(seed, "wishes"), ClusterImage::default());
+        let mut wishes = Wishes { rng, controller, image, ids: vec![MoveId(0)] };
+        for node in 1..=NODES {
+            wishes.take(MetadataRecord::RegisterBroker(BrokerRegistration {
+                node: NodeId(node),
+                incarnation: Incarnation(1),
+                directory: DirectoryId(Uuid::from_u128(node.into())),
+                rack: Some(format!("r{}", node % 3)),
+                client_address: String::new(),
+                peer_address: String::new(),
+            }));
+        }
+        let configs = vec![("min.insync.replicas".to_owned(), "1".to_owned())];
+        wishes.take(MetadataRecord::CreateTopic { id: TOPIC, name: "t".into(), configs });
+        let place = |node| PlacedReplica {
+            node: NodeId(node),
+            directory: DirectoryId(Uuid::from_u128(node.into())),
+        };
+        let set = |first: u32| (0..3).map(|nth| place((first + nth) % NODES + 1)).collect();
+        let (topic, first) = (TOPIC, PartitionId(0));
+        let partitions = (0..PARTITIONS).map(set).collect();
+        wishes.take(MetadataRecord::CreatePartitions { topic, first, partitions });
+        wishes
+    }
+
+    fn take(&mut self, record: MetadataRecord) {
+        let read = MetadataRecord::decode(&record.encode()).expect("it was just written");
+        assert_eq!(read, record, "a record is read as it was written");
+        self.image.apply(&record).expect("a decision fits the image that it was made on");
+    }
+
+    fn topic(&self) -> &Topic {
+        self.image.topic(TOPIC).expect("nobody deletes it")
+    }
+
+    fn once(&mut self) -> Checked {
+        if self.rng.per_mille(100) {
+            let node = NodeId(self.rng.between(1..=u64::from(NODES)) as u32);
+            let fenced = self.rng.per_mille(400);
+            self.take(MetadataRecord::FenceBroker { node, fenced });
+        }
+        let before = self.image.clone();
+        let records = match self.rng.per_mille(100) {
+            true => self.controller.judge(&before, &[], Millis(0)),
+            false => {
+                let command = Command::Moves(self.draw());
+                let decided = self.controller.decide(&before, command, Millis(0));
+                decided.map_or(Vec::new(), |(records, _)| records)
+            }
+        };
+        // A broker that comes back brings its moves with it, however many are under way.
+        let came_back =
+            records.iter().any(|record| matches!(record, MetadataRecord::FenceBroker { .. }));
+        for record in records {
+            check_record(self.topic(), &record)?;
+            self.take(record);
+        }
+        if !came_back {
+            self.check_room(&before)?;
+        }
+        self.check_image()
+    }
+
+    fn draw(&mut self) -> MoveCommand {
+        let some = self.rng.between(1..=4);
+        let mut partitions: Vec<_> = (0..some).map(|_| self.partition()).collect();
+        if self.rng.per_mille(100) {
+            partitions.clear();
+        }
+        let id = match self.rng.per_mille(100) {
+            true => *self.rng.pick(&self.ids),
+            false => MoveId(self.ids.len() as u64),
+        };
+        self.ids.push(id);
+        match self.rng.below(10) {
+            0..=4 => {
+                let wish = self.wish();
+                MoveCommand::Reassign(id, ReassignRequest { partitions, wish, dry_run: DryRun::No })
+            }
+            5 => MoveCommand::Cancel(id, CancelMovesRequest { partitions }),
+            _ => {
+                let partition = self.partition();
+                let current = self.topic().move_of(partition.partition).map(|found| found.id);
+                let old = *self.rng.pick(&self.ids);
+                let id = current.filter(|_| self.rng.per_mille(800)).unwrap_or(old);
+                let step = *self.rng.pick(&[Step::Begins, Step::Reached]);
+                MoveCommand::Step(partition, id, step)
+            }
+        }
+    }
+
+    fn partition(&mut self) -> TopicPartition {
+        TopicPartition::new(TOPIC, PartitionId(self.rng.below(PARTITIONS.into()) as u32))
+    }
+
+    fn wish(&mut self) -> MoveWish {
+        match self.rng.below(4) {
+            0 => MoveWish::Drain(NodeId(self.rng.between(1..=u64::from(NODES)) as u32)),
+            1 => MoveWish::Replicas(self.rng.between(1..=5) as u8),
+            _ => {
+                let first = self.rng.below(NODES.into()) as u32;
+                let size = self.rng.between(1..=4) as u32;
+                MoveWish::To((0..size).map(|nth| NodeId((first + nth) % NODES + 1)).collect())
+            }
+        }
+    }
+
+    /// No move begins while as many are under way as may be.
+    fn check_room(&self, before: &ClusterImage) -> Checked {
+        let topic = self.topic();
+        let was = before.topic(TOPIC).expect("nobody deletes it");
+        let started = topic.moving().any(|(number, found)| {
+            found.stage == MoveStage::Running
+                && was.move_of(number).is_none_or(|old| old.stage == MoveStage::Waiting)
+        });
+        let running = topic.moving().filter(|(_, found)| found.stage == MoveStage::Running);
+        let copying = running.filter(|(number, found)| {
+            let set = nodes(&topic.partitions[number.0 as usize]);
+            let new = found.target.iter().filter(|it| !set.contains(&it.node));
+            new.map(|it| it.node).all(|node| self.image.broker(node).is_some_and(|b| !b.fenced))
+        });
+        let copying = copying.count();
+        if started && copying > MOVES_AT_ONCE_MAX {
+            return broken(format!("{copying} moves are under way at once"));
+        }
+        Ok(())
+    }
+
+    fn check_image(&self) -> Checked {
+        let topic = self.topic();
+        for number in (0..PARTITIONS).map(PartitionId) {
+            let hosts: Vec<NodeId> = topic.hosts(number).map(|replica| replica.node).collect();
+            let distinct: BTreeSet<_> = hosts.iter().collect();
+            let dropped = hosts.iter().any(|node| topic.is_dropped(number, *node));
+            if distinct.len() != hosts.len() || hosts.is_empty() || dropped {
+                return broken(format!("partition {number} lies on {hosts:?}, dropped {dropped}"));
+            }
+            if let Some(found) = topic.move_of(number) {
+                let targets: BTreeSet<_> = found.target.iter().map(|it| it.node).collect();
+                if targets.len() != found.target.len() || targets.is_empty() {
+                    return broken(format!("partition {number} moves to {:?}", found.target));
+                }
+            }
+        }
+        let mut again = ClusterImage::default();
+        let records = self.image.to_records();
+        records.iter().for_each(|record| again.apply(record).expect("it fits"));
+        match again == self.image {
+            true => Ok(()),
+            false => broken("an image made anew is another one".into()),
+        }
+    }
+}
+
+/// What a record does to the move that is there.
+fn check_record(topic: &Topic, record: &MetadataRecord) -> Checked {
+    let MetadataRecord::Move(MoveRecord::End { partition, replicas, dropped }) = record else {
+        return Ok(());
+    };
+    let number = partition.partition;
+    let set = nodes(&topic.partitions[number.0 as usize]);
+    let found = topic.move_of(number).expect("only what moves ends");
+    let target = nodes(&found.target);
+    let (aim, leaves): (&[NodeId], &[NodeId]) = match found.stage {
+        MoveStage::Running => (&target, &set),
+        MoveStage::GoingBack => (&set, &target),
+        MoveStage::Waiting => (&set, &[]),
+    };
+    let gone: Vec<_> = leaves.iter().filter(|node| !aim.contains(node)).copied().collect();
+    if nodes(replicas) != aim || *dropped != gone {
+        return broken(format!("{found:?} of {set:?} ends with {record:?}"));
+    }
+    Ok(())
+}
+
+fn broken(detail: String) -> Checked {
+    Err(Broken { invariant: "M5: decisions about moves keep their rules", detail })
+}
+
+const TOPIC: TopicId = TopicId(Uuid::from_u128(0x5eed));
+const NODES: u32 = 7;
+const PARTITIONS: u32 = 24;
+const COMMANDS: usize = 400;
