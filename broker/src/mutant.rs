@@ -156,6 +156,18 @@ mutants! {
     RetiredOverMove,
     /// A vote on the metadata is taken although those that stay are no majority.
     LastVotersRemoved,
+    /// A leader may lead a move that is over or was turned back.
+    MoveBeginsUnasked,
+    /// A replica that a move took away is not closed.
+    MovedStaysOpen,
+    /// An image that begins a log anew forgets the moves under way.
+    ImageForgetsMoves,
+    /// An image that begins a log anew forgets who is fenced.
+    ImageForgetsFenced,
+    /// New partitions are placed as if there were no racks.
+    PlacementIgnoresRacks,
+    /// What evens a cluster out does not look at racks.
+    BalanceIgnoresRacks,
 }
 
 #[cfg(feature = "mutants")]

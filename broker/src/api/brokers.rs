@@ -130,7 +130,7 @@ fn count_replicas(
         .map(nodes)
         .or_else(|| topic.move_of(number).map(|waiting| nodes(&waiting.target)));
     let to = to.unwrap_or_else(|| from.clone());
-    for replica in set {
+    for replica in set.iter() {
         let Some(status) = found.get_mut(&replica.node) else { continue };
         status.replicas += 1;
         status.going += u32::from(!to.contains(&replica.node));

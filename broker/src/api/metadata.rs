@@ -10,8 +10,7 @@ use highwater_protocol::native::metadata::{
 };
 
 use super::{Api, errors};
-use crate::controller::image::{Broker, Topic};
-use crate::controller::record::PlacedReplica;
+use crate::controller::image::{Broker, ReplicaSet, Topic};
 use crate::node::{LeaderView, NodeState, Routes};
 
 impl Api {
@@ -61,7 +60,7 @@ fn broker_info(broker: &Broker) -> BrokerInfo {
 }
 
 fn topic_info(topic: &Topic, routes: &Routes) -> TopicInfo {
-    let partition = |(number, replicas): (u32, &Vec<PlacedReplica>)| {
+    let partition = |(number, replicas): (u32, &ReplicaSet)| {
         let partition = PartitionId(number);
         let route = routes.get(TopicPartition::new(topic.id, partition));
         let LeaderView { term, leader, in_sync } =

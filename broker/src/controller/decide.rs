@@ -13,7 +13,7 @@ use highwater_protocol::topic_name;
 use crate::controller::command::{Command, CommandReply};
 use crate::controller::config::TopicConfig;
 use crate::controller::duty;
-use crate::controller::image::{ClusterImage, Topic};
+use crate::controller::image::{ClusterImage, ReplicaSet, Topic};
 use crate::controller::liveness::{Heard, Sessions, Verdict};
 use crate::controller::placement::{self, Wanted};
 use crate::controller::reassign;
@@ -178,7 +178,7 @@ fn create_topic(
 }
 
 fn created(topic: &Topic) -> CommandReply {
-    let nodes = |set: &Vec<PlacedReplica>| set.iter().map(|replica| replica.node).collect();
+    let nodes = |set: &ReplicaSet| set.iter().map(|replica| replica.node).collect();
     let replicas = topic.partitions.iter().map(nodes).collect();
     CommandReply::TopicCreated(CreateTopicResponse { id: topic.id, replicas })
 }

@@ -53,10 +53,14 @@ pub struct Topic {
     /// All settings.
     pub config: TopicConfig,
     /// The replicas of each partition, the preferred leader first.
-    pub partitions: Vec<Vec<PlacedReplica>>,
+    pub partitions: Vec<ReplicaSet>,
     /// Which of them move.
     pub(super) moves: TopicMoves,
 }
+
+/// The replicas of a partition, the preferred leader first. Shared, for a topic is copied whenever one
+/// of its partitions changes, and may have ten thousand of them.
+pub type ReplicaSet = Arc<[PlacedReplica]>;
 
 /// A record that does not fit the records before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -171,7 +175,8 @@ impl ClusterImage {
                 topic.name
             )));
         }
-        Arc::make_mut(topic).partitions.extend_from_slice(partitions);
+        let sets = partitions.iter().map(|set| ReplicaSet::from(set.as_slice()));
+        Arc::make_mut(topic).partitions.extend(sets);
         self.partitions += partitions.len();
         Ok(())
     }
@@ -224,9 +229,11 @@ impl ClusterImage {
                         "broker {node} has filled {partition} again, which does not exist"
                     )));
                 };
-                for replica in set.iter_mut().filter(|replica| replica.node == *node) {
-                    replica.directory = *directory;
-                }
+                let refilled = |replica: &PlacedReplica| PlacedReplica {
+                    directory: if replica.node == *node { *directory } else { replica.directory },
+                    ..*replica
+                };
+                *set = set.iter().map(refilled).collect();
             }
         }
         Ok(())
@@ -258,7 +265,7 @@ impl ClusterImage {
         }
         for (node, broker) in &self.brokers {
             records.push(MetadataRecord::RegisterBroker(broker.registration.clone()));
-            if broker.fenced {
+            if broker.fenced && !mutant::active(Mutant::ImageForgetsFenced) {
                 records.push(MetadataRecord::FenceBroker { node: *node, fenced: true });
             }
             if broker.duty != BrokerDuty::Active {
@@ -276,13 +283,29 @@ impl ClusterImage {
                 records.push(MetadataRecord::CreatePartitions {
                     topic: topic.id,
                     first: PartitionId(0),
-                    partitions: topic.partitions.clone(),
+                    partitions: topic.partitions.iter().map(|set| set.to_vec()).collect(),
                 });
             }
-            records.extend(topic.move_records().map(MetadataRecord::Move));
+            if !mutant::active(Mutant::ImageForgetsMoves) {
+                records.extend(topic.move_records().map(MetadataRecord::Move));
+            }
         }
         records.extend(self.deleted.iter().map(|id| MetadataRecord::DeleteTopic { id: *id }));
         records
+    }
+
+    /// How many records `to_records` gives, without making them.
+    pub fn records(&self) -> u64 {
+        let of_broker = |broker: &Arc<Broker>| {
+            1 + usize::from(broker.fenced) + usize::from(broker.duty != BrokerDuty::Active)
+        };
+        let of_topic = |topic: &Arc<Topic>| {
+            1 + usize::from(!topic.partitions.is_empty()) + topic.move_records().count()
+        };
+        let brokers: usize = self.brokers.values().map(of_broker).sum();
+        let topics: usize = self.topics.values().map(of_topic).sum();
+        let voters = usize::from(!self.voters.is_empty());
+        (self.removed.len() + voters + brokers + topics + self.deleted.len()) as u64
     }
 
     /// Every registered broker, by id.
@@ -425,6 +448,7 @@ mod tests {
             delete,
         ]);
         assert_eq!(image(&made.to_records()), made);
+        assert_eq!(made.records(), made.to_records().len() as u64);
         let mut other = image(&[topic(9, "z"), register(3, 1)]);
         other.apply(&MetadataRecord::BeginImage).expect("it always fits");
         for record in made.to_records() {

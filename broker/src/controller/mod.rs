@@ -7,8 +7,9 @@
 //!
 //! What must hold: a command is decided on an image that contains everything committed before; a
 //! decision that is not committed leaves no trace. Read `record`, `image`, `decide`, then
-//! `moves` and `reassign`, `brokers`, `duty` and `voters`.
+//! `moves` and `reassign`, `brokers`, `duty` and `voters`; `balance` plans what evens a cluster out.
 
+pub mod balance;
 pub mod brokers;
 pub mod command;
 pub mod config;

@@ -95,7 +95,8 @@ impl Topic {
 
     /// Where a partition has replicas: the set in force, and what comes.
     pub fn hosts(&self, partition: PartitionId) -> impl Iterator<Item = PlacedReplica> + '_ {
-        let in_force = self.partitions.get(partition.0 as usize).into_iter().flatten();
+        let in_force = self.partitions.get(partition.0 as usize);
+        let in_force = in_force.into_iter().flat_map(|set| set.iter());
         let coming = self.move_of(partition).filter(|found| found.opens_replicas());
         let coming = coming.into_iter().flat_map(|found| &found.target);
         let is_new = move |new: &&PlacedReplica| {
@@ -148,7 +149,7 @@ impl Topic {
                 if replicas.is_empty() || self.moves.under_way.remove(&partition).is_none() {
                     return Err(format!("a move of {name}/{partition} ends that never began"));
                 }
-                replicas.clone_into(set);
+                *set = replicas.as_slice().into();
                 self.drop_replicas(partition, dropped);
             }
             MoveRecord::Dropped(_, nodes) => self.drop_replicas(partition, nodes),

@@ -15,6 +15,7 @@ use highwater_protocol::ids::{NodeId, PartitionId, TopicId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::controller::image::ClusterImage;
+use crate::mutant::{self, Mutant};
 
 /// A broker that may get replicas, and what it has already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +82,16 @@ pub fn assign(wanted: Wanted, candidates: &[Candidate]) -> Vec<Vec<NodeId>> {
     placing.in_order()
 }
 
+/// Failure domains by number; who has none is one of its own.
+pub(super) fn racks<'n>(names: impl Iterator<Item = Option<&'n str>>) -> Vec<usize> {
+    let names: Vec<Option<&str>> = names.collect();
+    let number = |(at, name): (usize, &Option<&str>)| match name {
+        Some(_) => names.iter().position(|other| other == name).expect("it finds itself"),
+        None => at,
+    };
+    names.iter().enumerate().map(number).collect()
+}
+
 /// Work in progress; brokers are named by their place among the candidates.
 struct Placing<'a> {
     wanted: Wanted,
@@ -98,18 +109,12 @@ struct Placing<'a> {
 
 impl<'a> Placing<'a> {
     fn new(wanted: Wanted, candidates: &'a [Candidate]) -> Placing<'a> {
-        let names: Vec<&str> = candidates.iter().filter_map(|c| c.rack.as_deref()).collect();
-        let alone = candidates.len();
-        let rack = |(at, candidate): (usize, &Candidate)| match &candidate.rack {
-            Some(rack) => names.iter().position(|name| name == rack).expect("gathered above"),
-            None => alone + at,
-        };
         let new = wanted.partitions * wanted.replication;
         let before: usize = candidates.iter().map(|candidate| candidate.replicas).sum();
         Placing {
             wanted,
             candidates,
-            racks: candidates.iter().enumerate().map(rack).collect(),
+            racks: racks(candidates.iter().map(|candidate| candidate.rack.as_deref())),
             held: vec![0; candidates.len()],
             led: vec![0; candidates.len()],
             sets: vec![BTreeSet::new(); wanted.partitions],
@@ -145,7 +150,8 @@ impl<'a> Placing<'a> {
             (0..self.candidates.len()).filter(|broker| !self.sets[number].contains(broker));
         let used = |broker: usize| self.replicas_in_rack(number, self.racks[broker]);
         let fewest = unused.clone().map(used).min().unwrap_or(0);
-        unused.filter(|broker| used(*broker) == fewest).collect()
+        let anywhere = mutant::active(Mutant::PlacementIgnoresRacks);
+        unused.filter(|broker| used(*broker) == fewest || anywhere).collect()
     }
 
     fn replicas_in_rack(&self, number: usize, rack: usize) -> usize {
@@ -237,16 +243,22 @@ impl<'a> Placing<'a> {
 
 /// One partition's replica, or its lead, from one broker to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Move {
-    number: usize,
-    from: usize,
-    to: usize,
+pub(super) struct Move {
+    /// The partition.
+    pub number: usize,
+    /// From whom.
+    pub from: usize,
+    /// To whom.
+    pub to: usize,
 }
 
 /// The shortest chain of moves from a broker to one that has at least two less. When there is none, no
 /// other choice is more even (optimal semi-matchings, Harvey et al. 2003). Every chain makes the sum
 /// of squares smaller, so that levelling ends.
-fn chain_to_level(load: &[usize], moves: impl Fn(usize) -> Vec<Move>) -> Option<Vec<Move>> {
+pub(super) fn chain_to_level(
+    load: &[usize],
+    moves: impl Fn(usize) -> Vec<Move>,
+) -> Option<Vec<Move>> {
     let least = *load.iter().min()?;
     let mut starts: Vec<usize> = (0..load.len()).filter(|at| load[*at] >= least + 2).collect();
     starts.sort_by_key(|at| (usize::MAX - load[*at], *at));

@@ -6,7 +6,9 @@
 //! every pass (`checker`, `model`), and once everything is mended, that the cluster comes to one mind (`finale`).
 //! The same seed gives the same run, to the last step; `trace` proves it.
 //!
-//! Not simulated: threads, QUIC, the controller's own partition (its decisions are, in `moves`). Read `cluster` first.
+//! The controller has a simulation of its own, at scale: `fleet`; its moves are driven here as well, in `moves`.
+//!
+//! Not simulated: threads, QUIC. Read `cluster` first.
 
 pub mod checker;
 pub mod cluster;
@@ -14,6 +16,7 @@ pub mod coverage;
 pub mod disk;
 mod effects;
 pub mod faults;
+pub mod fleet;
 mod finale;
 mod lifecycle;
 pub mod model;

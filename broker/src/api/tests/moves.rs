@@ -23,7 +23,7 @@ fn to(brokers: &[u32]) -> ReassignRequest {
 
 fn sets(api: &Api, id: TopicId) -> Vec<Vec<u32>> {
     let image = api.node().image();
-    let sorted = |set: &Vec<crate::controller::record::PlacedReplica>| {
+    let sorted = |set: &crate::controller::image::ReplicaSet| {
         let mut nodes: Vec<u32> = set.iter().map(|replica| replica.node.0).collect();
         nodes.sort_unstable();
         nodes

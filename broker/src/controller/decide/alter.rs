@@ -68,7 +68,7 @@ fn wishes_at_odds(request: &AlterTopicRequest) -> Vec<String> {
 
 /// What a topic cannot bear of settings that are fine by themselves.
 fn unfit(topic: &Topic, config: &TopicConfig) -> Vec<String> {
-    let replication = topic.partitions.iter().map(Vec::len).min().unwrap_or(1);
+    let replication = topic.partitions.iter().map(|set| set.len()).min().unwrap_or(1);
     let mut wrong: Vec<String> =
         check_insync(config, replication).err().map(|error| error.detail).into_iter().collect();
     let by_ack = |config: &TopicConfig| match config.flush {
@@ -130,7 +130,7 @@ pub(super) fn partitions(
         return Ok((Vec::new(), answer(Vec::new())));
     }
     let candidates = placement::candidates(image);
-    let replication = topic.partitions.iter().map(Vec::len).max().unwrap_or(1);
+    let replication = topic.partitions.iter().map(|set| set.len()).max().unwrap_or(1);
     if candidates.len() < replication {
         let why = format!(
             "topic {} has {replication} replicas of each partition, but only {} brokers are alive; \

@@ -208,3 +208,31 @@ fn what_cannot_be_moved_is_refused_with_its_name_and_a_way_out() {
     let again = ReassignRequest { partitions: vec![at(1)], ..wish(MoveWish::Replicas(1)) };
     assert!(refusal(&mut image, again).contains("`hw partition cancel orders/1`"));
 }
+
+#[test]
+fn one_partitions_brokers_in_another_order_only_change_who_is_preferred_to_lead() {
+    let mut image = image(4, &[&[1, 2, 3], &[2, 3, 4]]);
+    let request = ReassignRequest {
+        partitions: vec![at(0)],
+        wish: MoveWish::To(brokers(&[3, 2, 1])),
+        dry_run: DryRun::No,
+    };
+    let moves = carry_out(&mut image, MoveCommand::Reassign(MoveId(9), request));
+    assert_eq!(moves.expect("all are alive").len(), 1);
+    step(&mut image, 0, 9, Step::Reached).expect("the voters are the same");
+    assert_eq!(replicas(&image, 0), brokers(&[3, 2, 1]));
+    let topic = image.topic(topic()).expect("made above");
+    assert!((1..=4).all(|node| !topic.is_dropped(PartitionId(0), NodeId(node))));
+}
+
+#[test]
+fn an_image_remembers_nobody_for_a_partition_that_came_back_to_whom_it_had_left() {
+    let mut image = image(3, &[&[1, 2]]);
+    for (id, set) in [(9, [2, 3]), (10, [1, 2])] {
+        // `carry_out` holds the image against one made anew after each step.
+        reassign_to(&mut image, id, &set).expect("all are alive");
+        step(&mut image, 0, id, Step::Reached).expect("it is this move");
+    }
+    let topic = image.topic(topic()).expect("made above");
+    assert!(!topic.is_dropped(PartitionId(0), NodeId(1)));
+}

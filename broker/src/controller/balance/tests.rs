@@ -1,0 +1,194 @@
+//! Plans on small clusters with numbers that can be checked by hand, and on any cluster by their properties.
+
+use highwater_protocol::ids::PartitionId;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+const MIB: u64 = 1024 * 1024;
+
+fn hosts(count: u32, racks: u32) -> Vec<Host> {
+    let host = |at: u32| Host {
+        node: NodeId(at + 1),
+        rack: (racks > 0).then(|| format!("rack-{}", at % racks)),
+        takes: Takes::Replicas,
+    };
+    (0..count).map(host).collect()
+}
+
+/// Partitions of several topics, placed as the controller places them on the first brokers.
+fn placed(
+    hosts: &[Host],
+    topics: u128,
+    partitions: usize,
+    bytes: impl Fn(usize) -> u64,
+) -> Vec<Placed> {
+    let mut candidates: Vec<placement::Candidate> = hosts
+        .iter()
+        .map(|host| placement::Candidate {
+            node: host.node,
+            rack: host.rack.clone(),
+            replicas: 0,
+            leaders: 0,
+        })
+        .collect();
+    let mut placed = Vec::new();
+    for topic in 0..topics {
+        let topic = TopicId(Uuid::from_u128(topic));
+        let first = PartitionId(0);
+        let wanted = placement::Wanted { topic, first, partitions, replication: 3 };
+        for (number, replicas) in (0u32..).zip(placement::assign(wanted, &candidates)) {
+            for (at, node) in replicas.iter().enumerate() {
+                let candidate = candidates.iter_mut().find(|candidate| candidate.node == *node);
+                let candidate = candidate.expect("placed on a candidate");
+                candidate.replicas += 1;
+                candidate.leaders += usize::from(at == 0);
+            }
+            let partition = TopicPartition::new(topic, PartitionId(number));
+            let bytes = bytes(placed.len());
+            placed.push(Placed { partition, replicas, bytes, movable: Movable::Yes });
+        }
+    }
+    placed
+}
+
+fn carried_out(partitions: &[Placed], plan: &[PlannedMove]) -> Vec<Placed> {
+    let mut after = partitions.to_vec();
+    for planned in plan {
+        let at = after.iter_mut().find(|at| at.partition == planned.partition);
+        at.expect("a plan is about what is there").replicas = planned.to.clone();
+    }
+    after
+}
+
+/// Replicas and bytes that a plan copies, and to whom.
+fn copied(partitions: &[Placed], plan: &[PlannedMove]) -> (usize, u64, BTreeSet<NodeId>) {
+    let (mut replicas, mut bytes, mut to) = (0, 0, BTreeSet::new());
+    for planned in plan {
+        let at = partitions.iter().find(|at| at.partition == planned.partition);
+        for node in planned.to.iter().filter(|node| !planned.from.contains(node)) {
+            replicas += 1;
+            bytes += at.expect("a plan is about what is there").bytes;
+            to.insert(*node);
+        }
+    }
+    (replicas, bytes, to)
+}
+
+fn spread(values: impl Iterator<Item = usize> + Clone) -> usize {
+    values.clone().max().unwrap_or(0) - values.min().unwrap_or(0)
+}
+
+#[test]
+fn a_broker_that_is_added_gets_its_share_of_the_data_and_nothing_else_moves() {
+    // 300 partitions of 1 to 20 MiB, three replicas each: 900 replicas on ten brokers, then eleven.
+    let size = |number: usize| (1 + number as u64 * 7 % 20) * MIB;
+    for racks in [0, 5] {
+        let ten = hosts(10, racks);
+        let before = placed(&ten, 10, 30, size);
+        assert_eq!(plan(&ten, &before), [], "what was just placed is even");
+        let eleven = hosts(11, racks);
+        let plan = plan(&eleven, &before);
+        let (replicas, bytes, to) = copied(&before, &plan);
+        let total: u64 = before.iter().map(|at| 3 * at.bytes).sum();
+        assert_eq!((replicas, to), (900 / 11, BTreeSet::from([NodeId(11)])));
+        let share = total / 11;
+        assert!(bytes.abs_diff(share) <= share / 10, "{bytes} moved, a share is {share}");
+        let after = shares(&eleven, &carried_out(&before, &plan));
+        assert!(spread(after.iter().map(|share| share.replicas)) <= 2);
+        assert!(spread(after.iter().map(|share| share.leaders)) <= 1);
+    }
+}
+
+#[test]
+fn a_broker_that_takes_nothing_gets_nothing_and_what_moves_is_left_alone() {
+    let mut six = hosts(6, 0);
+    let mut before = placed(&six[..4], 3, 20, |_| MIB);
+    six[5].takes = Takes::Nothing;
+    for at in before.iter_mut().step_by(2) {
+        at.movable = Movable::No;
+    }
+    let plan = plan(&six, &before);
+    let fixed = |planned: &PlannedMove| {
+        before.iter().any(|at| at.partition == planned.partition && at.movable == Movable::No)
+    };
+    assert!(!plan.is_empty() && !plan.iter().any(fixed));
+    assert_eq!(copied(&before, &plan).2, BTreeSet::from([NodeId(5)]));
+}
+
+#[test]
+fn replicas_that_share_a_rack_are_parted() {
+    let four = hosts(4, 2);
+    let at = |number, nodes: [u32; 2]| Placed {
+        partition: TopicPartition::new(TopicId(Uuid::nil()), PartitionId(number)),
+        replicas: nodes.into_iter().map(NodeId).collect(),
+        bytes: MIB,
+        movable: Movable::Yes,
+    };
+    // Brokers 1 and 3 share a rack, and so do 2 and 4.
+    let before = [at(0, [1, 3]), at(1, [2, 4]), at(2, [1, 2])];
+    for placed in carried_out(&before, &plan(&four, &before)) {
+        let racks: BTreeSet<u32> = placed.replicas.iter().map(|node| node.0 % 2).collect();
+        assert_eq!(racks.len(), 2, "{placed:?}");
+    }
+}
+
+#[test]
+fn a_broker_with_as_many_but_larger_replicas_exchanges_some_for_smaller_ones() {
+    let four = hosts(4, 0);
+    let at = |number: u32| Placed {
+        partition: TopicPartition::new(TopicId(Uuid::nil()), PartitionId(number)),
+        replicas: vec![NodeId(number % 4 + 1)],
+        bytes: if number.is_multiple_of(4) { 100 * MIB } else { MIB },
+        movable: Movable::Yes,
+    };
+    let before: Vec<Placed> = (0..40).map(at).collect();
+    let plan = plan(&four, &before);
+    let after = shares(&four, &carried_out(&before, &plan));
+    assert!(after.iter().all(|share| share.replicas == 10), "{after:?}");
+    let mean = 1030 * MIB / 4;
+    assert!(after.iter().all(|share| share.bytes.abs_diff(mean) <= mean * 3 / 10), "{after:?}");
+    assert!(copied(&before, &plan).1 <= 800 * MIB, "seven large ones leave, seven small ones come");
+}
+
+proptest! {
+    #[test]
+    fn any_placement_is_evened_out_once_and_no_rack_gets_more(
+        count in 3u32..9, racks in 0u32..4, idle in 0usize..2,
+        sets in prop::collection::vec((prop::array::uniform3(0u32..64), 0u64..64), 1..60),
+    ) {
+        let mut hosts = hosts(count, racks);
+        hosts[0].takes = if idle == 0 { Takes::Replicas } else { Takes::Nothing };
+        let mut before = Vec::new();
+        for (number, (picks, bytes)) in (0u32..).zip(sets) {
+            let mut replicas: Vec<NodeId> = Vec::new();
+            for pick in picks {
+                let mut node = pick % count;
+                while replicas.contains(&NodeId(node + 1)) { node = (node + 1) % count; }
+                replicas.push(NodeId(node + 1));
+            }
+            let partition = TopicPartition::new(TopicId(Uuid::nil()), PartitionId(number));
+            before.push(Placed { partition, replicas, bytes: bytes * MIB, movable: Movable::Yes });
+        }
+        let planned = plan(&hosts, &before);
+        let after = carried_out(&before, &planned);
+        for (old, new) in before.iter().zip(&after) {
+            let crowd = |set: &[NodeId]| {
+                let rack = |node: &NodeId| &hosts[node.0 as usize - 1].rack;
+                let same = |node| set.iter().filter(|other| rack(other) == rack(node)).count();
+                if racks == 0 { 1 } else { set.iter().map(same).max().unwrap_or(0) }
+            };
+            prop_assert!(crowd(&new.replicas) <= crowd(&old.replicas));
+            let distinct: BTreeSet<&NodeId> = new.replicas.iter().collect();
+            prop_assert_eq!(distinct.len(), 3);
+            let came = new.replicas.contains(&NodeId(1)) && !old.replicas.contains(&NodeId(1));
+            prop_assert!(!came || hosts[0].takes == Takes::Replicas);
+        }
+        // Racks come before counts, so that only without them all can be even.
+        let is = shares(&hosts, &after);
+        let uneven = spread(is.iter().map(|share| share.replicas));
+        prop_assert!(racks > 0 || uneven <= 1, "{:?}", is);
+        prop_assert_eq!(plan(&hosts, &after), []);
+    }
+}

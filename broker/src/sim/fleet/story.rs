@@ -1,0 +1,221 @@
+//! What is played with a fleet, chapter by chapter; each says what it has cost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use highwater_protocol::ids::{NodeId, TopicId};
+use highwater_protocol::native::admin::{CreateTopicRequest, DryRun};
+use highwater_protocol::native::moves::{MoveWish, PlannedMove, ReassignRequest};
+use uuid::Uuid;
+
+use super::cost::{Act, Cost, Stopwatch};
+use super::{Fleet, Seen, Strike, encode_image, moving};
+use crate::controller::moves::MoveCommand;
+use crate::controller::{ClusterImage, Command, balance};
+
+/// How large the fleet is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Brokers, in ten racks.
+    pub brokers: u32,
+    /// Topics.
+    pub topics: u32,
+    /// Partitions of each, three replicas each.
+    pub partitions_each: u32,
+    /// For how many rounds the storm blows.
+    pub storm_rounds: u64,
+}
+
+/// A chapter, and what it cost.
+#[derive(Debug)]
+pub struct Chapter {
+    /// What was played.
+    pub title: &'static str,
+    /// By act.
+    pub costs: BTreeMap<Act, Cost>,
+    /// Records in the controller's log that it took.
+    pub records: u64,
+}
+
+/// What a whole story came to.
+#[derive(Debug)]
+pub struct Story {
+    /// One after the other.
+    pub chapters: Vec<Chapter>,
+    /// What happened in all of them.
+    pub seen: Seen,
+    /// Bytes of the image as records, at its largest.
+    pub image_bytes: usize,
+    /// The image at its largest.
+    pub image: ClusterImage,
+}
+
+/// Plays everything; panics where something does not hold.
+pub fn play(seed: u64, size: Size, stopwatch: Stopwatch) -> Story {
+    let mut teller = Teller {
+        fleet: Fleet::new(seed, size.brokers, RACKS, stopwatch),
+        chapters: Vec::new(),
+        told: 0,
+    };
+    teller.tell("brokers register", |fleet| fleet.play_until(200, Fleet::is_settled));
+    teller.tell("topics are created", |fleet| create(fleet, size));
+    check_spread(teller.fleet.image());
+    let image = teller.fleet.image().clone();
+    let image_bytes = encode_image(&image).iter().map(|record| record.len()).sum();
+    teller.tell("nothing happens for ten minutes", |fleet| (0..6_000).for_each(|_| fleet.round()));
+    teller.tell("the controller fails over five times", fail_over);
+    teller.tell("all brokers restart at once", restart_all);
+    teller.tell("a broker is drained", |fleet| drain(fleet, NodeId(7)));
+    teller.tell("it is filled again by balancing", fill_again);
+    teller.tell("another is drained amid a storm", |fleet| storm(fleet, size.storm_rounds));
+    teller.tell("what the storm left is balanced", |fleet| drop(balance(fleet)));
+    teller.tell("topics are deleted", delete);
+    let Teller { fleet, chapters, .. } = teller;
+    Story { chapters, seen: fleet.seen, image_bytes, image }
+}
+
+struct Teller {
+    fleet: Fleet,
+    chapters: Vec<Chapter>,
+    told: u64,
+}
+
+impl Teller {
+    fn tell(&mut self, title: &'static str, chapter: impl FnOnce(&mut Fleet)) {
+        chapter(&mut self.fleet);
+        self.fleet.play_until(600, Fleet::is_settled);
+        self.fleet.check_all();
+        let records = self.fleet.log().end() - self.told;
+        self.told += records;
+        self.chapters.push(Chapter { title, costs: self.fleet.costs.take(), records });
+    }
+}
+
+fn create(fleet: &mut Fleet, size: Size) {
+    for number in 0..size.topics {
+        let request = CreateTopicRequest {
+            name: format!("topic-{number}"),
+            partitions: size.partitions_each,
+            replication: Some(3),
+            configs: Vec::new(),
+            dry_run: DryRun::No,
+        };
+        fleet.ask(Command::CreateTopic { id: topic_id(number), request });
+        fleet.round();
+    }
+}
+
+fn topic_id(number: u32) -> TopicId {
+    TopicId(Uuid::from_u128(0xA11 + u128::from(number)))
+}
+
+/// Every broker has its share, and no partition has two replicas in one rack.
+fn check_spread(image: &ClusterImage) {
+    let mut held: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for set in image.topics().flat_map(|topic| &topic.partitions) {
+        let racks: BTreeSet<u32> = set.iter().map(|replica| replica.node.0 % RACKS).collect();
+        assert_eq!(racks.len(), set.len(), "replicas of a partition lie in different racks");
+        set.iter().for_each(|replica| *held.entry(replica.node).or_default() += 1);
+    }
+    let share = 3 * image.partitions() / image.brokers().count();
+    for (node, held) in held {
+        let near = share * 9 / 10..=share * 11 / 10 + 1;
+        assert!(near.contains(&held), "broker {node} has {held} replicas, a share is {share}");
+    }
+}
+
+fn fail_over(fleet: &mut Fleet) {
+    for _ in 0..5 {
+        let leader = fleet.controller().expect("in quiet times there is a controller");
+        fleet.kill(leader);
+        fleet.play_until(10, |fleet| fleet.controller().is_some());
+        (0..50).for_each(|_| fleet.round());
+        fleet.start(leader);
+        fleet.play_until(100, Fleet::is_settled);
+    }
+}
+
+fn restart_all(fleet: &mut Fleet) {
+    let all = 0..fleet.hosts().len();
+    all.clone().for_each(|at| fleet.kill(at));
+    (0..100).for_each(|_| fleet.round());
+    all.for_each(|at| fleet.start(at));
+}
+
+fn drain(fleet: &mut Fleet, node: NodeId) {
+    ask_to_drain(fleet, node);
+    fleet.play_until(100_000, |fleet| moving(fleet.image()).is_empty());
+    let image = fleet.image();
+    let mut left = image.topics().flat_map(|topic| &topic.partitions);
+    let free = left.all(|set| set.iter().all(|replica| replica.node != node));
+    assert!(free, "broker {node} is drained");
+}
+
+fn ask_to_drain(fleet: &mut Fleet, node: NodeId) {
+    let before = moving(fleet.image()).len();
+    assert_eq!(before, 0, "a drain begins in quiet times");
+    let wish = MoveWish::Drain(node);
+    let request = ReassignRequest { partitions: Vec::new(), wish, dry_run: DryRun::No };
+    let id = fleet.draw_move();
+    fleet.ask(Command::Moves(MoveCommand::Reassign(id, request)));
+    fleet.play_until(100, |_| true);
+    fleet.seen.drained += moving(fleet.image()).len() as u64;
+}
+
+/// An empty broker is as good as one that was added: it gets its share, and nothing else moves.
+fn fill_again(fleet: &mut Fleet) {
+    let (brokers, replicas) = (fleet.hosts().len(), 3 * fleet.image().partitions());
+    let came = balance(fleet);
+    let total: usize = came.values().sum();
+    assert_eq!(came.keys().collect::<Vec<_>>(), [&NodeId(7)], "nothing else moves");
+    assert!(total <= replicas.div_ceil(brokers), "{total} of {replicas} replicas moved");
+}
+
+/// Plans and carries out; gives how many replicas came to which broker.
+fn balance(fleet: &mut Fleet) -> BTreeMap<NodeId, usize> {
+    let (hosts, placed) = balance::inputs(&fleet.image().clone(), &[]);
+    let plan = fleet.costs.of(Act::Plan, || balance::plan(&hosts, &placed));
+    let mut came: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for PlannedMove { partition, from, to } in plan {
+        let racks = |set: &[NodeId]| set.iter().map(|node| node.0 % RACKS).collect::<BTreeSet<_>>();
+        assert!(racks(&to).len() >= racks(&from).len(), "{partition}: {from:?} to {to:?}");
+        for node in to.iter().filter(|node| !from.contains(node)) {
+            *came.entry(*node).or_default() += 1;
+        }
+        let (partitions, wish) = (vec![partition], MoveWish::To(to));
+        let request = ReassignRequest { partitions, wish, dry_run: DryRun::No };
+        let id = fleet.draw_move();
+        fleet.ask(Command::Moves(MoveCommand::Reassign(id, request)));
+    }
+    fleet.play_until(100, |_| true);
+    fleet.play_until(100_000, |fleet| moving(fleet.image()).is_empty());
+    let (hosts, placed) = balance::inputs(&fleet.image().clone(), &[]);
+    let shares = balance::shares(&hosts, &placed);
+    let most = shares.iter().map(|share| (share.replicas, share.leaders));
+    let least = most.clone().reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)));
+    let most = most.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)));
+    let (Some(least), Some(most)) = (least, most) else { return came };
+    // Racks allow no more where a broker's rack holds less than the others'.
+    assert!(most.0 - least.0 <= 2 && most.1 - least.1 <= 1, "uneven: {least:?} to {most:?}");
+    came
+}
+
+fn storm(fleet: &mut Fleet, rounds: u64) {
+    ask_to_drain(fleet, NodeId(11));
+    fleet.strike(Strike::Storm);
+    (0..rounds).for_each(|_| fleet.round());
+    fleet.strike(Strike::Calm);
+    for at in 0..fleet.hosts().len() {
+        fleet.start(at);
+    }
+    fleet.play_until(100_000, |fleet| moving(fleet.image()).is_empty());
+}
+
+fn delete(fleet: &mut Fleet) {
+    let names: Vec<String> = fleet.image().topics().map(|topic| topic.name.to_string()).collect();
+    for name in names.into_iter().take(20) {
+        fleet.ask(Command::DeleteTopic { name, id: None });
+        fleet.round();
+    }
+}
+
+const RACKS: u32 = 10;
