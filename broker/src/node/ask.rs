@@ -89,7 +89,12 @@ impl Line {
         let result = if to == options.me {
             timeout_at(until, self.ask_here(command.clone())).await
         } else {
-            timeout_at(until, self.pass_on(to, command)).await
+            tokio::select! {
+                result = timeout_at(until, self.pass_on(to, command)) => result,
+                // It may have died with the command: whoever leads now recognises it if it was
+                // carried out.
+                () = self.led_by_another_than(to) => Ok(Err(lost_lead(to))),
+            }
         };
         result.unwrap_or_else(|_| {
             let why = format!(
@@ -97,6 +102,19 @@ impl Line {
             );
             Err(WireError::new(ErrorCode::RequestTimedOut, why))
         })
+    }
+
+    /// Waits until somebody else is known to lead the controller.
+    async fn led_by_another_than(&self, node: NodeId) {
+        loop {
+            let changed = self.node.routes.controller_changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.node.routes.cluster().leader().leader.is_some_and(|leader| leader != node) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Has this broker's own controller decide, or say who leads.
@@ -176,6 +194,13 @@ fn worth_repeating(code: ErrorCode) -> bool {
 fn given_up(timeout: Duration) -> WireError {
     let why = format!("no leader of the controller was found within {} ms", timeout.as_millis());
     WireError::new(ErrorCode::NotController, why)
+}
+
+fn lost_lead(node: NodeId) -> WireError {
+    let why = format!(
+        "broker {node} lost the lead of the controller before it answered; the change may or may not be made"
+    );
+    WireError::new(ErrorCode::RequestTimedOut, why)
 }
 
 fn cut_short() -> WireError {

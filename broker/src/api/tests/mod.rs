@@ -5,6 +5,8 @@ mod leaders;
 mod moves;
 mod rig;
 
+use std::time::{Duration, Instant};
+
 use highwater_protocol::batch::{BatchView, frames};
 use highwater_protocol::batch::{HEADER_BYTES, crc32c};
 use highwater_protocol::error::ErrorCode;
@@ -225,7 +227,13 @@ async fn the_cluster_goes_on_without_the_broker_that_led_its_controller() {
     let left: Vec<u32> = (1..=3).filter(|node| *node != lost.0).collect();
     rig.stop_one(lost).await;
 
+    let begun = Instant::now();
     within(rig.api(left[0]).create_topic(topic("after", 6, 3))).await.expect("two are left");
+    let took = begun.elapsed();
+    assert!(
+        took < Duration::from_millis(2_500),
+        "the dead one's answer is not waited for: {took:?}"
+    );
     for name in ["before", "after"] {
         eventually(async || {
             let detail = led_topic(rig.api(left[1]), name).await;
