@@ -44,6 +44,7 @@
 mod admin;
 mod alter;
 mod brokers;
+mod balance;
 mod client;
 mod connection;
 mod error;
@@ -65,6 +66,9 @@ pub use highwater_protocol::native::admin::{
 };
 pub use highwater_protocol::native::alter::{
     AlterTopicResponse, CreatePartitionsResponse, SettingChange,
+};
+pub use highwater_protocol::native::balance::{
+    BrokerShare, ListReplicasResponse, PlanBalanceResponse, ReplicaReport, ReplicaState, Traffic,
 };
 pub use highwater_protocol::native::brokers::{
     BrokerDuty, BrokerStatus, SetDutyResponse, Unretired, Vote,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::select_all;
+use highwater_protocol::batch::frames;
 use highwater_protocol::error::WireError;
 use highwater_protocol::native::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchedPartition, FetchedRecords,
@@ -86,6 +87,8 @@ impl Api {
         let too_many = bytes_before > 0 && bytes_before + bytes as u64 > u64::from(BYTES_MAX);
         if too_many {
             records.clear();
+        } else {
+            count(&route, &records, bytes);
         }
         Ok(bounds(&reader, records))
     }
@@ -95,6 +98,13 @@ impl Api {
 fn bounds(reader: &LogReader, records: Vec<Bytes>) -> FetchedRecords {
     let (log_start, high_watermark) = (reader.log_start(), reader.high_watermark());
     FetchedRecords { log_start, high_watermark, records }
+}
+
+/// Counts what a client reads, by the headers of the batches.
+fn count(route: &Route, records: &[Bytes], bytes: usize) {
+    let batches = records.iter().flat_map(|slice| frames(slice)).filter_map(Result::ok);
+    route.traffic().records_out.add(batches.map(|(header, _)| u64::from(header.records())).sum());
+    route.traffic().bytes_out.add(bytes as u64);
 }
 
 /// What a pass over all partitions came to.

@@ -11,6 +11,7 @@ mod admin;
 mod admission;
 mod alter;
 mod brokers;
+mod balance;
 mod errors;
 mod fetch;
 mod metadata;

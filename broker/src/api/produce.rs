@@ -5,6 +5,7 @@
 //! verified here, on the caller's thread, and never again on the way to the log; and so is it that the
 //! records are what the header says, because what is once in the log is every consumer's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_protocol::batch::{BatchError, BatchView};
@@ -26,12 +27,17 @@ impl Api {
     ) -> impl Future<Output = Result<Receipt, WireError>> + Send + 'static {
         let queued = self.queue(request);
         async move {
-            let (reply, _admitted) = queued?;
-            reply.await.unwrap_or_else(|_| Err(errors::stopping()))
+            let Queued { reply, route, records, bytes, _admitted } = queued?;
+            let result = reply.await.unwrap_or_else(|_| Err(errors::stopping()));
+            if result.is_ok() {
+                route.traffic().records_in.add(records);
+                route.traffic().bytes_in.add(bytes);
+            }
+            result
         }
     }
 
-    fn queue(&self, request: ProduceRequest) -> Result<(ProduceReply, Admitted), WireError> {
+    fn queue(&self, request: ProduceRequest) -> Result<Queued, WireError> {
         let ProduceRequest { partition, acks, leader_term, timeout_ms, batch } = request;
         let route = self.route(partition)?;
         if partition == TopicPartition::CLUSTER {
@@ -48,13 +54,14 @@ impl Api {
             return Err(errors::not_leader(&route, &view, me));
         }
         self.check_size(&route, batch.len())?;
-        check_batch(&route, &batch)?;
-        let admitted = self.admission.admit(batch.len())?;
+        let records = u64::from(check_batch(&route, &batch)?);
+        let bytes = batch.len() as u64;
+        let _admitted = self.admission.admit(batch.len())?;
         let shard = self.node.shards().of(partition);
         let wait = Duration::from_millis(u64::from(timeout_ms.min(TIMEOUT_MS_MAX)));
         let deadline = shard.clock().deadline(wait);
         let reply = shard.produce(partition, batch, acks, leader_term, deadline)?;
-        Ok((reply, admitted))
+        Ok(Queued { reply, route, records, bytes, _admitted })
     }
 
     fn check_size(&self, route: &Route, bytes: usize) -> Result<(), WireError> {
@@ -75,7 +82,17 @@ impl Api {
     }
 }
 
-fn check_batch(route: &Route, batch: &[u8]) -> Result<(), WireError> {
+/// A batch on its way through a shard.
+struct Queued {
+    reply: ProduceReply,
+    route: Arc<Route>,
+    records: u64,
+    bytes: u64,
+    _admitted: Admitted,
+}
+
+/// The batch's records, if it can be taken.
+fn check_batch(route: &Route, batch: &[u8]) -> Result<u32, WireError> {
     let bad = |error| errors::bad_batch(route, &error);
     let view = BatchView::parse(batch).map_err(bad)?;
     view.verify_checksum().map_err(bad)?;
@@ -91,7 +108,7 @@ fn check_batch(route: &Route, batch: &[u8]) -> Result<(), WireError> {
     } else if header.records() == 0 {
         "empty"
     } else {
-        return Ok(());
+        return Ok(header.records());
     };
     let why = format!("{}: the batch is {refused}; nothing was written", route.title());
     Err(WireError::new(ErrorCode::InvalidRecord, why))

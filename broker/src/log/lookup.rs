@@ -119,7 +119,7 @@ impl Log {
     /// Bytes of frames that the log holds, in whole segments.
     pub fn bytes(&self) -> u64 {
         let pieces = self.shared.pieces.load();
-        pieces.iter().map(|piece| self.piece_bytes(piece)).sum()
+        pieces.iter().map(|piece| self.shared.piece_bytes(piece)).sum()
     }
 
     /// A reader for other threads; it sees what `publish` lets it see.

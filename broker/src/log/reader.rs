@@ -15,6 +15,7 @@ use bytes::Bytes;
 use highwater_protocol::batch::BatchView;
 use highwater_protocol::ids::{Offset, Timestamp};
 
+use super::header::HEADER_PAGE_BYTES;
 use super::segment::{Body, Piece, Segment, View};
 use crate::disk::Disk;
 use crate::mutant::{self, Mutant};
@@ -103,6 +104,12 @@ impl LogReader {
     /// The end of what is appended.
     pub fn log_end(&self) -> Offset {
         Offset(self.shared.log_end.load(Ordering::Acquire))
+    }
+
+    /// Bytes of frames that the log holds, in whole segments.
+    pub fn bytes(&self) -> u64 {
+        let pieces = self.shared.pieces.load();
+        pieces.iter().map(|piece| self.shared.piece_bytes(piece)).sum()
     }
 
     /// The first committed record that is not older than `wanted`, and its timestamp.
@@ -245,6 +252,19 @@ impl Shared {
                 opened.pop_front().expect("it is not empty").close();
             }
         }
+    }
+
+    /// Bytes of frames in a piece.
+    pub(super) fn piece_bytes(&self, piece: &Piece) -> u64 {
+        let end = match &piece.segment.body {
+            Body::Sealed(sealed) if piece.slots() == sealed.slots => Ok(sealed.position),
+            Body::Sealed(_) | Body::Growing(_) => self
+                .view(piece)
+                .and_then(|view| view.before(view.slots()))
+                .map(|entry| entry.position()),
+        };
+        // Where an index cannot be read its segment is not counted; reads report the error.
+        end.unwrap_or(HEADER_PAGE_BYTES) - HEADER_PAGE_BYTES
     }
 
     /// Forgets the open files of a segment that leaves the log.

@@ -18,8 +18,7 @@ use highwater_protocol::ids::{
 };
 
 use super::header::{
-    BLOCK_BYTES, BadBlock, HEADER_PAGE_BYTES, finish, open, place_at, put_place, put_u32, put_u64,
-    u32_at, u64_at,
+    BLOCK_BYTES, BadBlock, finish, open, place_at, put_place, put_u32, put_u64, u32_at, u64_at,
 };
 use super::index::NO_TIMESTAMP;
 use super::roll::absent_is_fine;
@@ -159,7 +158,7 @@ impl Log {
         let facts = pieces[..full].iter().zip(ends).map(|(piece, end)| SegmentFacts {
             end: end.index,
             end_offset: end.offset,
-            bytes: self.piece_bytes(piece),
+            bytes: self.shared.piece_bytes(piece),
             newest: self.newest(piece),
         });
         facts.collect()
@@ -198,7 +197,7 @@ impl Log {
             segment: piece.segment.stem.log().display().to_string(),
             base_offset: piece.base().offset,
             end_offset: end.offset,
-            bytes: self.piece_bytes(piece),
+            bytes: self.shared.piece_bytes(piece),
         });
         dropped.collect()
     }
@@ -213,19 +212,6 @@ impl Log {
             }
         };
         (newest != NO_TIMESTAMP).then_some(Timestamp(newest))
-    }
-
-    pub(super) fn piece_bytes(&self, piece: &Piece) -> u64 {
-        let end = match &piece.segment.body {
-            Body::Sealed(sealed) if piece.slots() == sealed.slots => Ok(sealed.position),
-            Body::Sealed(_) | Body::Growing(_) => self
-                .shared
-                .view(piece)
-                .and_then(|view| view.before(view.slots()))
-                .map(|entry| entry.position()),
-        };
-        // Where an index cannot be read its segment is not counted; reads report the error.
-        end.unwrap_or(HEADER_PAGE_BYTES) - HEADER_PAGE_BYTES
     }
 
     fn voters_at(&self, index: LogIndex) -> Option<PlacedMark> {

@@ -17,6 +17,9 @@ use highwater_protocol::native::admin::{
 use highwater_protocol::native::alter::{
     AlterTopicRequest, CreatePartitionsRequest, TransferLeaderRequest,
 };
+use highwater_protocol::native::balance::{
+    ListReplicasRequest, ListReplicasResponse, PlanBalanceRequest,
+};
 use highwater_protocol::native::brokers::{
     ChangeControllerRequest, ListBrokersRequest, ListBrokersResponse, RemoveBrokerRequest,
     SetDutyRequest,
@@ -82,11 +85,7 @@ impl Calls {
     ) -> Result<Answering, DecodeError> {
         let calls = self.clone();
         Ok(match api {
-            ApiKey::Hello => {
-                let hello = whole(&body, HelloRequest::decode)?;
-                debug!(client = hello.client, "hello");
-                Box::pin(ready(self.answer(correlation, Ok(our_hello()), HelloResponse::encode)))
-            }
+            ApiKey::Hello => self.hello(correlation, &whole(&body, HelloRequest::decode)?),
             ApiKey::Produce => self.produce(correlation, ProduceRequest::decode(body)?, begun),
             ApiKey::Fetch => {
                 let request = whole(&body, FetchRequest::decode)?;
@@ -120,6 +119,10 @@ impl Calls {
             | ApiKey::SetDuty
             | ApiKey::RemoveBroker
             | ApiKey::ChangeController => self.brokers(api, correlation, &body)?,
+            ApiKey::ListReplicas => self.list_replicas(correlation, &body)?,
+            ApiKey::PlanBalance => {
+                self.plan_balance(correlation, whole(&body, PlanBalanceRequest::decode)?)
+            }
             ApiKey::AlterTopic => {
                 self.alter_topic(correlation, whole(&body, AlterTopicRequest::decode)?)
             }
@@ -138,6 +141,11 @@ impl Calls {
             let result = calls.api.create_topic(request).await;
             calls.answer(correlation, result, |answer, writer| answer.encode(writer))
         })
+    }
+
+    fn hello(&self, correlation: CorrelationId, hello: &HelloRequest) -> Answering {
+        debug!(client = hello.client, "hello");
+        Box::pin(ready(self.answer(correlation, Ok(our_hello()), HelloResponse::encode)))
     }
 
     fn delete_topic(&self, correlation: CorrelationId, request: DeleteTopicRequest) -> Answering {
@@ -209,6 +217,24 @@ impl Calls {
         Box::pin(async move {
             let result = calls.api.transfer_leader(request).await;
             calls.answer(correlation, result, |(), writer| writer.no_tagged_fields())
+        })
+    }
+
+    fn list_replicas(
+        &self,
+        correlation: CorrelationId,
+        body: &Bytes,
+    ) -> Result<Answering, DecodeError> {
+        whole(body, ListReplicasRequest::decode)?;
+        let found = Ok(self.api.list_replicas());
+        Ok(Box::pin(ready(self.answer(correlation, found, ListReplicasResponse::encode))))
+    }
+
+    fn plan_balance(&self, correlation: CorrelationId, request: PlanBalanceRequest) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.plan_balance(request).await;
+            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
         })
     }
 
@@ -334,7 +360,9 @@ impl Calls {
             | ApiKey::ListBrokers
             | ApiKey::SetDuty
             | ApiKey::RemoveBroker
-            | ApiKey::ChangeController => &self.metrics.requests_admin,
+            | ApiKey::ChangeController
+            | ApiKey::ListReplicas
+            | ApiKey::PlanBalance => &self.metrics.requests_admin,
         };
         counter.bump();
     }

@@ -16,6 +16,7 @@ use highwater_protocol::peer::LeaderNews;
 use tokio::sync::Notify;
 
 use crate::log::LogReader;
+use crate::metrics::Counter;
 use crate::shard::event::Leadership;
 use crate::shard::handle::{Notice, NoticeSink};
 
@@ -42,6 +43,20 @@ pub struct Route {
     leader: ArcSwap<LeaderView>,
     failed: ArcSwapOption<String>,
     changed: Notify,
+    traffic: Traffic,
+}
+
+/// What clients wrote to a partition and read from it here.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Records written.
+    pub records_in: Counter,
+    /// Bytes of their batches.
+    pub bytes_in: Counter,
+    /// Records read.
+    pub records_out: Counter,
+    /// Bytes of their batches.
+    pub bytes_out: Counter,
 }
 
 /// Who leads a partition, as far as is known here.
@@ -222,7 +237,13 @@ impl Route {
             leader: ArcSwap::default(),
             failed: ArcSwapOption::empty(),
             changed: Notify::new(),
+            traffic: Traffic::default(),
         }
+    }
+
+    /// What clients wrote and read here, since the broker came to know the partition.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// The partition.

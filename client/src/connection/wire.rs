@@ -10,6 +10,9 @@ use highwater_protocol::native::alter::{
     AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
     TransferLeaderRequest,
 };
+use highwater_protocol::native::balance::{
+    ListReplicasRequest, ListReplicasResponse, PlanBalanceRequest, PlanBalanceResponse,
+};
 use highwater_protocol::native::brokers::{
     BrokerDuty, ChangeControllerRequest, ChangeControllerResponse, ListBrokersRequest,
     ListBrokersResponse, RemoveBrokerRequest, RemoveBrokerResponse, SetDutyRequest,
@@ -177,6 +180,8 @@ calls! {
             Vote::Add => format!("give broker {} a vote", request.node),
             Vote::Remove => format!("take the vote of broker {}", request.node),
         };
+    ListReplicasRequest, ListReplicas, ListReplicasResponse, |_| "list a broker's replicas".into();
+    PlanBalanceRequest, PlanBalance, PlanBalanceResponse, |_| "plan balance".into();
 }
 
 macro_rules! responses {
@@ -196,7 +201,8 @@ responses! {
     HelloResponse Receipt MetadataResponse ListOffsetsResponse CreateTopicResponse
     DescribePartitionResponse TrimPartitionResponse ReassignResponse CancelMovesResponse
     ListMovesResponse AlterTopicResponse CreatePartitionsResponse ListBrokersResponse
-    SetDutyResponse RemoveBrokerResponse ChangeControllerResponse
+    SetDutyResponse RemoveBrokerResponse ChangeControllerResponse ListReplicasResponse
+    PlanBalanceResponse
 }
 
 impl Response for FetchResponse {

@@ -135,6 +135,8 @@ impl Session {
             | ApiKey::AlterTopic
             | ApiKey::CreatePartitions
             | ApiKey::TransferLeader
+            | ApiKey::ListReplicas
+            | ApiKey::PlanBalance
             | ApiKey::Reassign
             | ApiKey::CancelMoves
             | ApiKey::ListMoves

@@ -57,6 +57,10 @@ pub enum ApiKey {
     RemoveBroker = 22,
     /// Give a broker a vote on the cluster's metadata, or take it away.
     ChangeController = 23,
+    /// What one broker hosts.
+    ListReplicas = 40,
+    /// What would even the cluster out.
+    PlanBalance = 41,
 }
 
 impl ApiKey {
@@ -81,6 +85,8 @@ impl ApiKey {
         ApiKey::SetDuty,
         ApiKey::RemoveBroker,
         ApiKey::ChangeController,
+        ApiKey::ListReplicas,
+        ApiKey::PlanBalance,
     ];
 
     /// The number on the wire.

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod alter;
 pub mod brokers;
+pub mod balance;
 pub(crate) mod coding;
 pub mod fetch;
 pub mod frame;

@@ -1,6 +1,7 @@
 //! The api on real shards and real files: one broker, and several.
 
 mod alter;
+mod balance;
 mod leaders;
 mod moves;
 mod rig;

@@ -209,8 +209,8 @@ fn replicas_filled_again_are_noted_where_they_are_now_and_the_old_disk_stays_out
     let set =
         |number: usize| image.topic(at(0).topic).expect("made above").partitions[number].clone();
     let now = PlacedReplica { node: NodeId(2), directory: directory(22) };
-    assert_eq!(set(0), [place(1), now]);
-    assert_eq!(set(1), [place(2), place(3)], "it was not named");
+    assert_eq!(set(0)[..], [place(1), now]);
+    assert_eq!(set(1)[..], [place(2), place(3)], "it was not named");
     let mut other = ClusterImage::default();
     image.to_records().iter().for_each(|record| other.apply(record).expect("fits"));
     assert_eq!(other, image);

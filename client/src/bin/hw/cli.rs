@@ -204,6 +204,9 @@ pub enum PartitionVerb {
     /// Have moves go back to where they began
     #[command(after_help = crate::reassign::CANCEL_EXAMPLES)]
     Cancel(crate::reassign::CancelArgs),
+    /// Show which partitions, or brokers, are written to and read from the most
+    #[command(after_help = crate::top::EXAMPLES)]
+    Top(crate::top::TopArgs),
     /// Hand the leadership of a partition to another of its replicas
     #[command(visible_alias = "transfer-leader", after_help = PARTITION_TRANSFER_EXAMPLES)]
     Transfer(TransferArgs),
@@ -242,6 +245,9 @@ pub enum ClusterVerb {
     /// Say whether every broker is up and every partition led and fully replicated
     #[command(after_help = CLUSTER_HEALTH_EXAMPLES)]
     Health(HealthArgs),
+    /// Spread replicas and leaders over racks and brokers
+    #[command(after_help = crate::balance::EXAMPLES)]
+    Balance(crate::balance::BalanceArgs),
     /// List the brokers
     #[command(visible_alias = "nodes", after_help = crate::brokers::BROKERS_EXAMPLES)]
     Brokers(crate::brokers::BrokersArgs),

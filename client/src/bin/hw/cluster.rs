@@ -21,6 +21,7 @@ pub async fn run(verb: ClusterVerb, settings: &Settings) -> Result<Exit, Failure
     match verb {
         ClusterVerb::Health(args) if args.watch.every.is_some() => watch(args, settings).await,
         ClusterVerb::Health(args) => health(args, settings).await,
+        ClusterVerb::Balance(args) => crate::balance::run(args, settings).await,
         ClusterVerb::Brokers(args) => brokers::list(args, settings).await,
         ClusterVerb::Drain(args) => brokers::drain(args, settings).await,
         ClusterVerb::Undrain(args) => brokers::undrain(args, settings).await,

@@ -7,6 +7,7 @@
 
 mod alter;
 mod brokers;
+mod balance;
 mod cli;
 mod cluster;
 mod completions;
@@ -20,6 +21,7 @@ mod profile;
 mod reassign;
 mod record;
 mod target;
+mod top;
 mod topic;
 mod trim;
 mod watch;

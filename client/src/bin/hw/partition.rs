@@ -31,6 +31,7 @@ pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failu
             Ok(Exit::Fine)
         }
         PartitionVerb::Transfer(args) => transfer(args, settings).await,
+        PartitionVerb::Top(args) => crate::top::run(args, settings).await,
         PartitionVerb::Reassign(args) => crate::reassign::reassign(args, settings).await,
         PartitionVerb::Moves(args) => crate::reassign::moves(args, settings).await,
         PartitionVerb::Cancel(args) => crate::reassign::cancel(args, settings).await,

@@ -294,7 +294,7 @@ pub async fn follow(admin: &Admin, plan: &[PlannedMove], names: &Names) -> Resul
     }
 }
 
-fn title(partition: TopicPartition, names: &Names) -> String {
+pub fn title(partition: TopicPartition, names: &Names) -> String {
     match names.get(&partition.topic) {
         Some(name) => format!("{name}/{}", partition.partition),
         None => partition.to_string(),

@@ -1,0 +1,246 @@
+//! `hw cluster balance`: spreads replicas and leaders over racks and brokers, with a plan that is
+//! confirmed first and progress until all is there.
+//!
+//! The sizes are gathered from the brokers, the plan is a broker's, and what is begun are ordinary
+//! moves: `hw partition moves` shows them, `hw partition cancel` takes them back.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+
+use anstream::eprintln;
+use clap::Args;
+use futures_util::StreamExt;
+use highwater_client::{
+    Admin, BrokerShare, DryRun, MoveWish, NodeId, PlanBalanceResponse, PlannedMove, TopicPartition,
+};
+use serde_json::json;
+
+use crate::confirm;
+use crate::connect::Settings;
+use crate::exit::{Exit, Failure};
+use crate::human;
+use crate::output::{Column, Page, ReadOutput, Row, Rows, ids};
+use crate::reassign::{self, Names};
+
+#[derive(Debug, Args)]
+pub struct BalanceArgs {
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Show what would change, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Begin the moves and do not wait for their end
+    #[arg(long)]
+    pub detach: bool,
+    /// How to print the plan.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
+
+/// Plans, asks, begins, and waits.
+pub async fn run(args: BalanceArgs, settings: &Settings) -> Result<Exit, Failure> {
+    if !args.yes && !args.dry_run && !io::stdin().is_terminal() {
+        return Err(Failure::usage("balancing asks first, but there is no terminal")
+            .way_out("-y to balance without asking, --dry-run to see what would change"));
+    }
+    let admin = settings.connect().await?.admin();
+    let mut names = Names::new();
+    for topic in admin.topics().await? {
+        if let Ok(detail) = topic.result {
+            names.insert(detail.id, topic.name);
+        }
+    }
+    let sizes = sizes(&admin).await?;
+    let plan = admin.plan_balance(sizes.clone().into_iter().collect()).await?;
+    let cost = Cost::of(&plan, &sizes);
+    page(&plan, &cost, &sizes, &names).print(args.output.format)?;
+    if plan.moves.is_empty() {
+        eprintln!("nothing to do: the cluster is even");
+        return Ok(Exit::Fine);
+    }
+    if args.dry_run {
+        eprintln!("would change {cost}");
+        return Ok(Exit::Fine);
+    }
+    if !args.yes {
+        confirm::yes(&format!("Change {cost}?"), "nothing was moved")?;
+    }
+    begin(&admin, &plan.moves, &names).await?;
+    if args.detach {
+        eprintln!("begun; `hw partition moves -w` shows how far it is");
+        return Ok(Exit::Fine);
+    }
+    reassign::follow(&admin, &plan.moves, &names).await
+}
+
+/// The bytes of one replica of each partition; the largest, where replicas differ.
+async fn sizes(admin: &Admin) -> Result<BTreeMap<TopicPartition, u64>, Failure> {
+    let alive = admin.cluster().await?.brokers.into_iter().filter(|broker| !broker.fenced);
+    let nodes: Vec<NodeId> = alive.map(|broker| broker.node).collect();
+    let answers = nodes.into_iter().map(|node| admin.replicas_on(node));
+    let mut sizes = BTreeMap::new();
+    for answer in futures_util::future::join_all(answers).await {
+        for replica in answer?.replicas {
+            let size = sizes.entry(replica.partition).or_default();
+            *size = replica.bytes.max(*size);
+        }
+    }
+    Ok(sizes)
+}
+
+/// What a plan comes to.
+#[derive(Debug, PartialEq, Eq)]
+struct Cost {
+    partitions: usize,
+    leaders_only: usize,
+    bytes: u64,
+}
+
+impl Cost {
+    fn of(plan: &PlanBalanceResponse, sizes: &BTreeMap<TopicPartition, u64>) -> Cost {
+        let leaders_only = plan.moves.iter().filter(|planned| copies(planned) == 0).count();
+        let bytes = plan.moves.iter().map(|planned| bytes(planned, sizes)).sum();
+        Cost { partitions: plan.moves.len(), leaders_only, bytes }
+    }
+}
+
+impl std::fmt::Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Cost { partitions, leaders_only, bytes } = self;
+        let bytes = human::bytes(*bytes);
+        write!(f, "{partitions} partitions, {bytes} to copy ({leaders_only} change only who leads)")
+    }
+}
+
+/// How many replicas a move copies.
+fn copies(planned: &PlannedMove) -> u64 {
+    planned.to.iter().filter(|node| !planned.from.contains(node)).count() as u64
+}
+
+fn bytes(planned: &PlannedMove, sizes: &BTreeMap<TopicPartition, u64>) -> u64 {
+    copies(planned) * sizes.get(&planned.partition).copied().unwrap_or_default()
+}
+
+/// Begins every move of the plan. What is begun goes on if another one is refused.
+async fn begin(admin: &Admin, moves: &[PlannedMove], names: &Names) -> Result<(), Failure> {
+    let asked = moves.iter().map(|PlannedMove { partition, to, .. }| async move {
+        let begun = admin.reassign(vec![*partition], MoveWish::To(to.clone()), DryRun::No).await;
+        (*partition, begun)
+    });
+    let mut answers = futures_util::stream::iter(asked).buffered(ASKED_AT_ONCE);
+    let mut begun = 0;
+    while let Some((partition, answer)) = answers.next().await {
+        if let Err(error) = answer {
+            let all = moves.len();
+            let what = format!("moving {}", reassign::title(partition, names));
+            eprintln!(
+                "{begun} of {all} moves were begun and go on; `hw partition moves` shows them"
+            );
+            return Err(Failure::from(error).during(&what));
+        }
+        begun += 1;
+    }
+    Ok(())
+}
+
+const COLUMNS: &[Column] = &[
+    Column::words("BROKER"),
+    Column::number("REPLICAS"),
+    Column::number("AFTER"),
+    Column::number("LEADERS"),
+    Column::number("AFTER"),
+    Column::number("DATA"),
+    Column::number("AFTER"),
+];
+
+fn page(
+    plan: &PlanBalanceResponse,
+    cost: &Cost,
+    sizes: &BTreeMap<TopicPartition, u64>,
+    names: &Names,
+) -> Page {
+    let rows = plan.before.iter().zip(&plan.after).map(|(before, after)| row(before, after));
+    let rows = Rows { field: "brokers", columns: COLUMNS, rows: rows.collect() };
+    let mut page = Page::list("hw.cluster.balance/1", rows);
+    let moves = plan.moves.iter().map(|planned| {
+        json!({
+            "partition": reassign::title(planned.partition, names),
+            "from": planned.from.iter().map(|node| node.0).collect::<Vec<_>>(),
+            "to": planned.to.iter().map(|node| node.0).collect::<Vec<_>>(),
+            "bytes": bytes(planned, sizes),
+        })
+    });
+    page.field("moves", moves.collect::<Vec<_>>());
+    page.field("bytes", cost.bytes);
+    for planned in plan.moves.iter().take(MOVES_SHOWN_MAX) {
+        let (title, to) = (reassign::title(planned.partition, names), ids(&planned.to));
+        let what = match copies(planned) {
+            0 => "only who leads".to_owned(),
+            _ => human::bytes(bytes(planned, sizes)),
+        };
+        eprintln!("{title}: {} -> {to}, {what}", ids(&planned.from));
+    }
+    if plan.moves.len() > MOVES_SHOWN_MAX {
+        eprintln!("and {} more (-o json has all)", plan.moves.len() - MOVES_SHOWN_MAX);
+    }
+    page
+}
+
+fn row(before: &BrokerShare, after: &BrokerShare) -> Row {
+    let share = |share: &BrokerShare| json!({"replicas": share.replicas, "leaders": share.leaders, "bytes": share.bytes});
+    Row {
+        name: before.node.to_string(),
+        cells: vec![
+            before.node.to_string(),
+            before.replicas.to_string(),
+            after.replicas.to_string(),
+            before.leaders.to_string(),
+            after.leaders.to_string(),
+            human::bytes(before.bytes),
+            human::bytes(after.bytes),
+        ],
+        value: json!({
+            "broker": before.node.0,
+            "before": share(before),
+            "after": share(after),
+        }),
+    }
+}
+
+/// Commands on their way to the controller at once; it takes many in one step.
+const ASKED_AT_ONCE: usize = 16;
+const MOVES_SHOWN_MAX: usize = 30;
+
+pub const EXAMPLES: &str = "\
+Examples:
+  hw cluster balance --dry-run                     what would move, and what each broker has then
+  hw cluster balance                               the same, then ask, then do it
+  hw cluster balance -y --detach                   begin without asking or waiting
+
+Spreads replicas and preferred leaders over brokers, by count and then by bytes, and never puts two
+replicas of a partition into one rack where they were apart. Nothing moves that need not: a broker
+that was added gets its share, and nothing else changes place. Brokers that are down get nothing, and
+partitions that have a replica there, or move already, are left alone.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_client::{PartitionId, TopicId};
+
+    fn planned(number: u32, from: &[u32], to: &[u32]) -> PlannedMove {
+        let nodes = |nodes: &[u32]| nodes.iter().copied().map(NodeId).collect();
+        let partition = TopicPartition::new(TopicId::CLUSTER, PartitionId(number));
+        PlannedMove { partition, from: nodes(from), to: nodes(to) }
+    }
+
+    #[test]
+    fn a_plan_costs_the_bytes_that_it_copies_and_a_change_of_leaders_costs_none() {
+        let moves = vec![planned(0, &[1, 2], &[3, 2]), planned(1, &[1, 2], &[2, 1])];
+        let sizes = moves.iter().map(|planned| (planned.partition, 2048)).collect();
+        let plan = PlanBalanceResponse { moves, before: Vec::new(), after: Vec::new() };
+        let cost = Cost::of(&plan, &sizes);
+        assert_eq!(cost, Cost { partitions: 2, leaders_only: 1, bytes: 2048 });
+        assert_eq!(cost.to_string(), "2 partitions, 2.0 KiB to copy (1 change only who leads)");
+    }
+}
