@@ -15,6 +15,7 @@ use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Page, Row, Rows, or_dash};
 use crate::topic::is_under_replicated;
+use crate::why::{self, Known, Missing};
 
 /// Carries out a verb.
 pub async fn run(verb: ClusterVerb, settings: &Settings) -> Result<Exit, Failure> {
@@ -37,6 +38,8 @@ struct Trouble {
     kind: &'static str,
     subject: String,
     detail: String,
+    /// The replicas that a partition lacks.
+    missing: Vec<Missing>,
 }
 
 /// What was found in one look.
@@ -101,7 +104,8 @@ async fn look(
     troubles.extend(silent_brokers(&admin, &info).await);
     // A broker of an older build does not say; the rest is of use without it.
     troubles.extend(refilling(&admin.brokers().await.unwrap_or_default()));
-    troubles.extend(topics.iter().flat_map(topic_troubles));
+    let known = Known::of(&admin, &info, &topics).await;
+    troubles.extend(topics.iter().flat_map(|topic| topic_troubles(topic, &known)));
     let partitions =
         topics.iter().flat_map(|topic| &topic.result).map(|detail| detail.partitions.len()).sum();
     Ok(Health { info, partitions, troubles })
@@ -110,7 +114,7 @@ async fn look(
 fn cluster_troubles(info: &ClusterInfo, brokers_min: usize) -> Vec<Trouble> {
     let mut troubles = Vec::new();
     let mut trouble = |kind, subject: String, detail: String| {
-        troubles.push(Trouble { kind, subject, detail });
+        troubles.push(Trouble { kind, subject, detail, missing: Vec::new() });
     };
     if info.controller.is_none() {
         let detail = format!("broker {} knows no leader of the controller", info.node);
@@ -133,7 +137,8 @@ fn refilling(brokers: &[BrokerStatus]) -> Vec<Trouble> {
         let (lost, of) = (status.lost, status.replicas);
         let detail =
             format!("its disk was replaced; {lost} of its {of} replicas are not filled again yet");
-        Trouble { kind: "broker-refilling", subject: format!("broker {}", status.node), detail }
+        let subject = format!("broker {}", status.node);
+        Trouble { kind: "broker-refilling", subject, detail, missing: Vec::new() }
     };
     brokers.iter().filter(|status| status.lost > 0).map(trouble).collect()
 }
@@ -143,29 +148,37 @@ async fn silent_brokers(admin: &Admin, info: &ClusterInfo) -> Vec<Trouble> {
     let answers = asked.map(|broker| async move {
         let error = admin.cluster_seen_by(broker.node, ANSWER_WITHIN).await.err()?;
         let subject = format!("broker {}", broker.node);
-        Some(Trouble { kind: "broker-silent", subject, detail: error.to_string() })
+        let (detail, missing) = (error.to_string(), Vec::new());
+        Some(Trouble { kind: "broker-silent", subject, detail, missing })
     });
     futures_util::future::join_all(answers).await.into_iter().flatten().collect()
 }
 
-fn topic_troubles(topic: &TopicInfo) -> Vec<Trouble> {
+fn topic_troubles(topic: &TopicInfo, known: &Known) -> Vec<Trouble> {
     let detail = match &topic.result {
         Ok(detail) => detail,
         Err(error) => {
             let subject = topic.name.clone();
-            return vec![Trouble { kind: "topic-broken", subject, detail: error.to_string() }];
+            let (detail, missing) = (error.to_string(), Vec::new());
+            return vec![Trouble { kind: "topic-broken", subject, detail, missing }];
         }
     };
     let mut troubles = Vec::new();
     for partition in &detail.partitions {
         let subject = format!("{}/{}", topic.name, partition.partition);
+        let missing = known.missing(detail.id, partition);
+        let (why, of) = (why::sentence(&missing), partition.replicas.len());
         if partition.leader.is_none() {
-            let detail = format!("no leader in term {}", partition.term);
-            troubles.push(Trouble { kind: "partition-leaderless", subject, detail });
+            let serve = known.serving(detail.id, partition);
+            let (term, needed) = (partition.term, of / 2 + 1);
+            let detail = format!(
+                "no leader in term {term}: {serve} of {of} replicas serve, {needed} are needed; {why}"
+            );
+            troubles.push(Trouble { kind: "partition-leaderless", subject, detail, missing });
         } else if is_under_replicated(partition) {
-            let (have, of) = (partition.in_sync.len(), partition.replicas.len());
-            let detail = format!("{have} of {of} replicas keep up");
-            troubles.push(Trouble { kind: "partition-under-replicated", subject, detail });
+            let have = partition.in_sync.len();
+            let detail = format!("{have} of {of} replicas keep up; {why}");
+            troubles.push(Trouble { kind: "partition-under-replicated", subject, detail, missing });
         }
     }
     troubles
@@ -199,7 +212,12 @@ fn page(seen: &Health) -> Page {
     let rows = seen.troubles.iter().map(|trouble| Row {
         name: trouble.subject.clone(),
         cells: vec![trouble.kind.to_owned(), trouble.subject.clone(), trouble.detail.clone()],
-        value: json!({"kind": trouble.kind, "of": trouble.subject, "detail": trouble.detail}),
+        value: json!({
+            "kind": trouble.kind,
+            "of": trouble.subject,
+            "detail": trouble.detail,
+            "missing": why::values(&trouble.missing),
+        }),
     });
     page.table_rows_max = TROUBLES_SHOWN_MAX;
     page.rows = Some(Rows { field: "problems", columns: TROUBLE_COLUMNS, rows: rows.collect() });
@@ -287,8 +305,10 @@ mod tests {
             partition(2, None, &[]),
         ];
         let detail = TopicDetail { id: TopicId::CLUSTER, configs: Vec::new(), partitions };
-        let troubles = topic_troubles(&TopicInfo { name: "t".to_owned(), result: Ok(detail) });
+        let topic = TopicInfo { name: "t".to_owned(), result: Ok(detail) };
+        let troubles = topic_troubles(&topic, &Known::default());
         assert_eq!(kinds(&troubles), ["partition-under-replicated", "partition-leaderless"]);
-        assert_eq!(troubles[0].detail, "2 of 3 replicas keep up");
+        let detail = "2 of 3 replicas keep up; broker 3: its broker is not part of the cluster";
+        assert_eq!(troubles[0].detail, detail);
     }
 }

@@ -25,6 +25,7 @@ mod top;
 mod topic;
 mod trim;
 mod watch;
+mod why;
 mod yaml;
 
 use std::process::ExitCode;
