@@ -1,9 +1,12 @@
 //! Moving replicas between brokers.
 
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{NodeId, TopicPartition};
 use highwater_protocol::native::admin::DryRun;
 use highwater_protocol::native::moves::{
     CancelMovesRequest, ListMovesRequest, MoveInfo, MoveWish, PlannedMove, ReassignRequest,
+};
+use highwater_protocol::native::throttle::{
+    ThrottleChange, ThrottleMovesRequest, ThrottleMovesResponse,
 };
 
 use crate::admin::Admin;
@@ -36,6 +39,29 @@ impl Admin {
         partitions: Vec<TopicPartition>,
     ) -> Result<Vec<PlannedMove>, Error> {
         Ok(self.change(&CancelMovesRequest { partitions }).await?.moves)
+    }
+
+    /// Changes how fast moves may copy, to one broker or in the whole cluster, also for those under way;
+    /// `None` lifts the limit. Replicas in sync are never held back.
+    ///
+    /// # Errors
+    /// `Refused` with `InvalidRequest` for an unknown broker or a rate below 1 KiB/s; otherwise with
+    /// outcome unknown where the answer was lost.
+    pub async fn throttle_moves(
+        &self,
+        broker: Option<NodeId>,
+        bytes_per_s: Option<u64>,
+    ) -> Result<(), Error> {
+        let change = Some(ThrottleChange { broker, bytes_per_s });
+        self.change(&ThrottleMovesRequest { change }).await.map(|_| ())
+    }
+
+    /// How fast moves may copy, as one broker knows: it may be a moment late.
+    ///
+    /// # Errors
+    /// `Unreachable` or `TimedOut` where no broker answered.
+    pub async fn move_throttle(&self) -> Result<ThrottleMovesResponse, Error> {
+        self.change(&ThrottleMovesRequest { change: None }).await
     }
 
     /// The moves that are not over, as one broker knows: it may be a moment late.

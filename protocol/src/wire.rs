@@ -176,11 +176,19 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The tagged fields at the end of a body: none is defined yet, so all are skipped.
+    /// The tagged fields at the end of a body in which none is defined yet: all are skipped.
     pub fn tagged_fields(&mut self) -> Result<(), DecodeError> {
+        self.tagged_fields_with(|_, _| Ok(()))
+    }
+
+    /// The tagged fields at the end of a body, each shown to `take`, which passes over unknown ones.
+    pub fn tagged_fields_with(
+        &mut self,
+        mut take: impl FnMut(u64, &[u8]) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
         for _ in 0..self.count("tagged fields", 2)? {
-            self.uvarint()?;
-            self.blob("a tagged field")?;
+            let tag = self.uvarint()?;
+            take(tag, self.blob("a tagged field")?)?;
         }
         Ok(())
     }

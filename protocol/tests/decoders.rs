@@ -15,6 +15,7 @@ use highwater_protocol::native::frame::*;
 use highwater_protocol::native::metadata::*;
 use highwater_protocol::native::moves::*;
 use highwater_protocol::native::produce::*;
+use highwater_protocol::native::throttle::{ThrottleMovesRequest, ThrottleMovesResponse};
 use highwater_protocol::peer::*;
 use highwater_protocol::wire::{Reader, Writer};
 use proptest::collection::vec;
@@ -349,7 +350,15 @@ proptest! {
         comes_back!(TrimPartitionResponse { log_start }, TrimPartitionResponse);
         let replicas = [ReplicaRole::Leader, ReplicaRole::Follower, ReplicaRole::Learner].map(|role| {
             let (appended, flushed) = (LogIndex(9), LogIndex(8));
-            ReplicaStatus { node: NodeId(1), role, appended, flushed, heard_ms, in_sync }
+            ReplicaStatus {
+                node: NodeId(1),
+                role,
+                appended,
+                flushed,
+                heard_ms,
+                in_sync,
+                behind_bytes: heard_ms,
+            }
         });
         let response = DescribePartitionResponse {
             leader: leader.map(NodeId), term: Term(2), log_start: Offset(1), high_watermark: Offset(2),
@@ -479,6 +488,8 @@ fn decode_everything(bytes: Bytes) {
     let _ = RemoveBrokerRequest::decode(&mut Reader::new(&bytes));
     let _ = ChangeControllerRequest::decode(&mut Reader::new(&bytes));
     let _ = ChangeControllerResponse::decode(&mut Reader::new(&bytes));
+    let _ = ThrottleMovesRequest::decode(&mut Reader::new(&bytes));
+    let _ = ThrottleMovesResponse::decode(&mut Reader::new(&bytes));
     let _ = TrimPartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = DescribePartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = HelloRequest::decode(&mut Reader::new(&bytes));

@@ -6,11 +6,15 @@ use highwater_protocol::native::moves::{
     CancelMovesRequest, CancelMovesResponse, ListMovesResponse, MoveInfo, PlannedMove,
     ReassignRequest, ReassignResponse,
 };
+use highwater_protocol::native::throttle::{
+    ThrottleChange, ThrottleMovesRequest, ThrottleMovesResponse,
+};
 use uuid::Uuid;
 
 use super::Api;
 use super::admin::{COMMAND_MAX, not_the_answer};
 use crate::controller::moves::{MoveCommand, MoveId, nodes};
+use crate::controller::throttle::ThrottleRecord;
 use crate::controller::{Command, CommandReply};
 
 impl Api {
@@ -27,6 +31,21 @@ impl Api {
     ) -> Result<CancelMovesResponse, WireError> {
         let moves = self.ask_moves(MoveCommand::Cancel(drawn(), request)).await?;
         Ok(CancelMovesResponse { moves })
+    }
+
+    /// Changes how fast moves may copy, and says what holds.
+    pub async fn throttle_moves(
+        &self,
+        request: ThrottleMovesRequest,
+    ) -> Result<ThrottleMovesResponse, WireError> {
+        if let Some(ThrottleChange { broker, bytes_per_s }) = request.change {
+            let wish = ThrottleRecord { broker, bytes_per_s };
+            self.ask_moves(MoveCommand::Throttle(wish)).await?;
+        }
+        let image = self.node.image();
+        let throttle = image.throttle();
+        let brokers = throttle.brokers().collect();
+        Ok(ThrottleMovesResponse { cluster: throttle.cluster(), brokers })
     }
 
     /// The moves that are not over, as far as this broker knows.

@@ -14,6 +14,7 @@ use crate::controller::brokers::BrokerRecord;
 use crate::controller::config::TopicConfig;
 use crate::controller::moves::{MoveRecord, TopicMoves};
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
+use crate::controller::throttle::Throttle;
 use crate::mutant::{self, Mutant};
 
 /// The cluster at one offset of the controller's log.
@@ -28,6 +29,7 @@ pub struct ClusterImage {
     removed: VecDeque<(NodeId, DirectoryId)>,
     /// Who votes on the controller's log, as its leader saw last.
     voters: Vec<NodeId>,
+    throttle: Throttle,
 }
 
 /// A registered broker.
@@ -100,6 +102,10 @@ impl ClusterImage {
             }
             MetadataRecord::AlterTopic { id, configs } => self.alter_topic(*id, configs),
             MetadataRecord::Move(change) => self.move_replicas(change),
+            MetadataRecord::Throttle(record) => {
+                self.throttle.take(record);
+                Ok(())
+            }
             MetadataRecord::Broker(change) => self.change_broker(change),
         }
     }
@@ -290,6 +296,7 @@ impl ClusterImage {
                 records.extend(topic.move_records().map(MetadataRecord::Move));
             }
         }
+        records.extend(self.throttle.records().map(MetadataRecord::Throttle));
         records.extend(self.deleted.iter().map(|id| MetadataRecord::DeleteTopic { id: *id }));
         records
     }
@@ -304,8 +311,8 @@ impl ClusterImage {
         };
         let brokers: usize = self.brokers.values().map(of_broker).sum();
         let topics: usize = self.topics.values().map(of_topic).sum();
-        let voters = usize::from(!self.voters.is_empty());
-        (self.removed.len() + voters + brokers + topics + self.deleted.len()) as u64
+        let whole = usize::from(!self.voters.is_empty()) + self.throttle.records().count();
+        (self.removed.len() + whole + brokers + topics + self.deleted.len()) as u64
     }
 
     /// Every registered broker, by id.
@@ -356,6 +363,11 @@ impl ClusterImage {
     /// Every topic, by name.
     pub fn topics_by_name(&self) -> impl Iterator<Item = &Arc<Topic>> {
         self.names.values().map(|id| &self.topics[id])
+    }
+
+    /// How fast moves may copy.
+    pub fn throttle(&self) -> &Throttle {
+        &self.throttle
     }
 
     /// How many partitions there are.

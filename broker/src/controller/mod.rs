@@ -21,6 +21,7 @@ pub mod moves;
 pub mod placement;
 mod reassign;
 pub mod record;
+pub mod throttle;
 mod voters;
 
 pub use command::{Command, CommandReply};

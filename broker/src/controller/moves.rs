@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::controller::image::Topic;
 use crate::controller::record::PlacedReplica;
+use crate::controller::throttle::{THROTTLE, ThrottleRecord};
 use crate::mutant::{self, Mutant};
 
 /// Tells moves apart, also those of the same partition; drawn by the broker that took the request.
@@ -62,6 +63,8 @@ pub enum MoveCommand {
     Reassign(MoveId, ReassignRequest),
     /// Cancel moves; they go back under this id.
     Cancel(MoveId, CancelMovesRequest),
+    /// Change how fast moves may copy, in the cluster or to one broker.
+    Throttle(ThrottleRecord),
     /// The partition's leader asks or tells about a move.
     Step(TopicPartition, MoveId, Step),
 }
@@ -251,6 +254,7 @@ impl MoveCommand {
         match self {
             MoveCommand::Reassign(..) => REASSIGN,
             MoveCommand::Cancel(..) => CANCEL_MOVES,
+            MoveCommand::Throttle(_) => THROTTLE,
             MoveCommand::Step(..) => MOVE_STEP,
         }
     }
@@ -266,6 +270,7 @@ impl MoveCommand {
                 out.u64(id.0);
                 out.blob(&nested(|out| request.encode(out)));
             }
+            MoveCommand::Throttle(wish) => wish.encode(out),
             MoveCommand::Step(partition, id, step) => {
                 put_partition(*partition, out);
                 out.u64(id.0);
@@ -290,6 +295,7 @@ impl MoveCommand {
                 let mut body = Reader::new(input.blob("a request to cancel moves")?);
                 MoveCommand::Cancel(id, CancelMovesRequest::decode(&mut body)?)
             }
+            THROTTLE => MoveCommand::Throttle(ThrottleRecord::decode(input)?),
             MOVE_STEP => {
                 let (partition, id) = (get_partition(input)?, MoveId(input.u64()?));
                 let step = match input.u8()? {

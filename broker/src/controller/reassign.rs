@@ -14,9 +14,10 @@ use highwater_protocol::native::moves::{
 
 use crate::controller::command::CommandReply;
 use crate::controller::decide::{Decision, REPLICATION_MAX};
-use crate::controller::image::{ClusterImage, Topic};
+use crate::controller::image::{Broker, ClusterImage, Topic};
 use crate::controller::moves::{Move, MoveCommand, MoveId, MoveRecord, Step, nodes};
 use crate::controller::record::{MetadataRecord, PlacedReplica};
+use crate::controller::throttle;
 use crate::mutant::{self, Mutant};
 
 /// What a command about moves comes to.
@@ -24,6 +25,7 @@ pub(super) fn decide(image: &ClusterImage, command: &MoveCommand) -> Result<Deci
     match command {
         MoveCommand::Reassign(id, request) => reassign(image, *id, request),
         MoveCommand::Cancel(id, request) => cancel(image, *id, request),
+        MoveCommand::Throttle(wish) => throttle::decide(image, *wish),
         MoveCommand::Step(partition, id, step) => take_step(image, *partition, *id, *step),
     }
 }
@@ -74,7 +76,7 @@ fn reassign(
     id: MoveId,
     request: &ReassignRequest,
 ) -> Result<Decision, WireError> {
-    check_wish(image, &request.wish)?;
+    check_wish(image, request)?;
     let partitions = named(image, &request.partitions)?;
     let mut planner = Planner::new(image);
     let mut room = MOVES_AT_ONCE_MAX.saturating_sub(under_way(image));
@@ -92,7 +94,12 @@ fn reassign(
             }
             return Err(moving_already(topic, *partition));
         }
-        let mut to = planner.target(topic, *partition, &from, &request.wish)?;
+        let mut to = match &request.wish {
+            MoveWish::Each(sets) => sets[at].clone(),
+            wish @ (MoveWish::To(_) | MoveWish::Drain(_) | MoveWish::Replicas(_)) => {
+                planner.target(topic, *partition, &from, wish)?
+            }
+        };
         if let (MoveWish::To(_), true) = (&request.wish, partitions.len() > 1) {
             // Otherwise the first broker named would be every partition's preferred leader.
             let places = to.len();
@@ -231,47 +238,12 @@ fn named<'a>(
     Ok(found)
 }
 
-fn check_wish(image: &ClusterImage, wish: &MoveWish) -> Result<(), WireError> {
+fn check_wish(image: &ClusterImage, request: &ReassignRequest) -> Result<(), WireError> {
     let invalid = |why: String| Err(WireError::new(ErrorCode::InvalidReplicationFactor, why));
-    let registered = |node: NodeId| match image.broker(node) {
-        Some(broker) => Ok(broker),
-        None => {
-            let why = format!(
-                "broker {node} is not part of the cluster; `hw cluster brokers` shows those that are"
-            );
-            Err(WireError::new(ErrorCode::InvalidRequest, why))
-        }
-    };
-    match wish {
-        MoveWish::To(to) => {
-            if to.is_empty() || to.len() > REPLICATION_MAX {
-                let count = to.len();
-                return invalid(format!(
-                    "a partition cannot have {count} replicas; name 1 to {REPLICATION_MAX} brokers"
-                ));
-            }
-            for (at, node) in to.iter().enumerate() {
-                if to[..at].contains(node) {
-                    return invalid(format!("broker {node} is named twice; name it once"));
-                }
-                let broker = registered(*node)?;
-                if !broker.fenced && !broker.takes_work() {
-                    let why = format!(
-                        "broker {node} is drained, so no replica can be moved to it; name another, or take it back \
-                         (`hw cluster undrain {node}`)"
-                    );
-                    return Err(WireError::new(ErrorCode::InvalidRequest, why));
-                }
-                if broker.fenced {
-                    let why = format!(
-                        "broker {node} is not alive, so no replica can be moved to it; start it, or name another"
-                    );
-                    return Err(WireError::new(ErrorCode::BrokerNotAvailable, why));
-                }
-            }
-            Ok(())
-        }
-        MoveWish::Drain(node) => registered(*node).map(|_| ()),
+    match &request.wish {
+        MoveWish::To(to) => check_set(image, to, &[]),
+        MoveWish::Each(sets) => check_plan(image, &request.partitions, sets),
+        MoveWish::Drain(node) => registered(image, *node).map(|_| ()),
         MoveWish::Replicas(wanted) => {
             let alive = image.brokers().filter(|broker| broker.takes_work()).count();
             let most = alive.min(REPLICATION_MAX);
@@ -284,6 +256,73 @@ fn check_wish(image: &ClusterImage, wish: &MoveWish) -> Result<(), WireError> {
             }
         }
     }
+}
+
+/// A plan names each partition once, and a set that can be for each.
+fn check_plan(
+    image: &ClusterImage,
+    partitions: &[TopicPartition],
+    sets: &[Vec<NodeId>],
+) -> Result<(), WireError> {
+    let invalid = |why: String| Err(WireError::new(ErrorCode::InvalidRequest, why));
+    if sets.len() != partitions.len() || sets.is_empty() {
+        let (sets, all) = (sets.len(), partitions.len());
+        return invalid(format!("a plan with {sets} sets of brokers for {all} partitions"));
+    }
+    let mut seen = BTreeSet::new();
+    for (partition, set) in partitions.iter().zip(sets) {
+        if !seen.insert(*partition) {
+            return invalid(format!("the plan names {partition} twice; name it once"));
+        }
+        let topic = image.topic(partition.topic);
+        let now = topic.and_then(|topic| topic.partitions.get(partition.partition.0 as usize));
+        check_set(image, set, &now.map_or(Vec::new(), |set| nodes(set)))?;
+    }
+    Ok(())
+}
+
+/// Whether a partition that lies on `now` can lie on `set`: who stays need not be alive.
+fn check_set(image: &ClusterImage, set: &[NodeId], now: &[NodeId]) -> Result<(), WireError> {
+    let invalid = |why: String| Err(WireError::new(ErrorCode::InvalidReplicationFactor, why));
+    if set.is_empty() || set.len() > REPLICATION_MAX {
+        let count = set.len();
+        return invalid(format!(
+            "a partition cannot have {count} replicas; name 1 to {REPLICATION_MAX} brokers"
+        ));
+    }
+    for (at, node) in set.iter().enumerate() {
+        if set[..at].contains(node) {
+            return invalid(format!("broker {node} is named twice; name it once"));
+        }
+        let broker = registered(image, *node)?;
+        if broker.fenced && !now.contains(node) {
+            let why = format!(
+                "broker {node} is not alive, so no replica can be moved to it; start it, or name another"
+            );
+            return Err(WireError::new(ErrorCode::BrokerNotAvailable, why));
+        }
+        if !broker.fenced && !broker.takes_work() && !now.contains(node) {
+            return Err(drained(*node));
+        }
+    }
+    Ok(())
+}
+
+fn drained(node: NodeId) -> WireError {
+    let why = format!(
+        "broker {node} is drained, so no replica can be moved to it; name another, or take it back \
+         (`hw cluster undrain {node}`)"
+    );
+    WireError::new(ErrorCode::InvalidRequest, why)
+}
+
+fn registered(image: &ClusterImage, node: NodeId) -> Result<&Broker, WireError> {
+    image.broker(node).ok_or_else(|| {
+        let why = format!(
+            "broker {node} is not part of the cluster; `hw cluster brokers` shows those that are"
+        );
+        WireError::new(ErrorCode::InvalidRequest, why)
+    })
 }
 
 fn check_insync(topic: &Topic, partition: PartitionId, replicas: usize) -> Result<(), WireError> {
@@ -347,6 +386,7 @@ impl<'a> Planner<'a> {
     fn touches(&self, wish: &MoveWish, from: &[NodeId]) -> bool {
         match wish {
             MoveWish::To(to) => !same(from, to),
+            MoveWish::Each(_) => true,
             MoveWish::Drain(node) => from.contains(node),
             MoveWish::Replicas(wanted) => from.len() != usize::from(*wanted),
         }
@@ -371,6 +411,7 @@ impl<'a> Planner<'a> {
         };
         match wish {
             MoveWish::To(nodes) => to.clone_from(nodes),
+            MoveWish::Each(_) => unreachable!("a plan leaves nothing open"),
             MoveWish::Drain(node) => {
                 if let Some(place) = to.iter().position(|held| held == node) {
                     to.remove(place);

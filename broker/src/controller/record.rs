@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::controller::brokers::BrokerRecord;
 use crate::controller::moves::MoveRecord;
+use crate::controller::throttle::{THROTTLE, ThrottleRecord};
 
 /// One change of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub enum MetadataRecord {
     Move(MoveRecord),
     /// A broker gets another duty, or is taken out.
     Broker(BrokerRecord),
+    /// How fast moves may copy.
+    Throttle(ThrottleRecord),
 }
 
 /// What a broker says of itself.
@@ -149,6 +152,7 @@ impl MetadataRecord {
             }
             MetadataRecord::Move(change) => change.encode(&mut out),
             MetadataRecord::Broker(change) => change.encode(&mut out),
+            MetadataRecord::Throttle(throttle) => throttle.encode(&mut out),
         }
         out.no_tagged_fields();
         out.finish()
@@ -159,7 +163,8 @@ impl MetadataRecord {
         let mut input = Reader::new(bytes);
         let kind = input.u16().map_err(RecordError::NoType)?;
         let version = input.u8().map_err(RecordError::NoType)?;
-        let known = KINDS.contains(&kind)
+        let known = [THROTTLE].contains(&kind)
+            || KINDS.contains(&kind)
             || (MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX).contains(&kind)
             || (BrokerRecord::KIND_MIN..=BrokerRecord::KIND_MAX).contains(&kind);
         if version != VERSION || !known {
@@ -201,6 +206,7 @@ impl MetadataRecord {
                 id: TopicId(Uuid::from_u128(input.u128()?)),
                 configs: get_configs(input)?,
             },
+            THROTTLE => MetadataRecord::Throttle(ThrottleRecord::decode(input)?),
             MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX => {
                 MetadataRecord::Move(MoveRecord::decode(kind, input)?)
             }
@@ -222,6 +228,7 @@ impl MetadataRecord {
             MetadataRecord::AlterTopic { .. } => ALTER_TOPIC,
             MetadataRecord::Move(change) => change.kind(),
             MetadataRecord::Broker(change) => change.kind(),
+            MetadataRecord::Throttle(_) => THROTTLE,
         }
     }
 }

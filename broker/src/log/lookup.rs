@@ -122,6 +122,21 @@ impl Log {
         pieces.iter().map(|piece| self.shared.piece_bytes(piece)).sum()
     }
 
+    /// Bytes of frames that somebody lacks who has everything up to `end`.
+    pub fn bytes_behind(&self, end: LogIndex) -> io::Result<u64> {
+        let pieces = self.shared.pieces.load();
+        let first = pieces.partition_point(|piece| piece.base().index <= end).saturating_sub(1);
+        let mut bytes = 0;
+        for piece in &pieces[first..] {
+            let view = self.shared.view(piece)?;
+            let base = piece.base();
+            let slot = view.first_not(|entry| entry.end(base).index <= end)?;
+            let until = view.before(view.slots())?.position();
+            bytes += until.saturating_sub(view.before(slot)?.position());
+        }
+        Ok(bytes)
+    }
+
     /// A reader for other threads; it sees what `publish` lets it see.
     pub fn reader(&self) -> LogReader {
         LogReader { shared: self.shared.clone() }

@@ -34,6 +34,7 @@ use highwater_protocol::native::moves::{
     CancelMovesRequest, ListMovesRequest, ListMovesResponse, ReassignRequest,
 };
 use highwater_protocol::native::produce::{AckMode, ProduceRequest};
+use highwater_protocol::native::throttle::ThrottleMovesRequest;
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use tracing::debug;
 
@@ -112,7 +113,7 @@ impl Calls {
             ApiKey::TrimPartition => {
                 self.trim_partition(correlation, whole(&body, TrimPartitionRequest::decode)?)
             }
-            ApiKey::Reassign | ApiKey::CancelMoves | ApiKey::ListMoves => {
+            ApiKey::Reassign | ApiKey::CancelMoves | ApiKey::ListMoves | ApiKey::ThrottleMoves => {
                 self.moves(api, correlation, &body)?
             }
             ApiKey::ListBrokers
@@ -259,6 +260,13 @@ impl Calls {
                 calls.answer(correlation, result, |answer, writer| answer.encode(writer))
             }));
         }
+        if api == ApiKey::ThrottleMoves {
+            let request = whole(body, ThrottleMovesRequest::decode)?;
+            return Ok(Box::pin(async move {
+                let result = calls.api.throttle_moves(request).await;
+                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+            }));
+        }
         whole(body, ListMovesRequest::decode)?;
         let found = Ok(calls.api.list_moves());
         Ok(Box::pin(ready(self.answer(correlation, found, ListMovesResponse::encode))))
@@ -362,7 +370,8 @@ impl Calls {
             | ApiKey::RemoveBroker
             | ApiKey::ChangeController
             | ApiKey::ListReplicas
-            | ApiKey::PlanBalance => &self.metrics.requests_admin,
+            | ApiKey::PlanBalance
+            | ApiKey::ThrottleMoves => &self.metrics.requests_admin,
         };
         counter.bump();
     }

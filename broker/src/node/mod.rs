@@ -289,6 +289,7 @@ impl Inner {
                 insync_replicas_min: 1,
                 lag_ms_max: CLUSTER_LAG_MS_MAX,
                 retention: Retention::FOREVER,
+                learner_bytes_per_s: None,
             },
         })
     }

@@ -14,6 +14,7 @@ use crate::controller::config::FlushMode;
 use crate::controller::image::{ClusterImage, Topic};
 use crate::controller::moves::{self, MoveId};
 use crate::controller::record::PlacedReplica;
+use crate::controller::throttle;
 use crate::log;
 use crate::mutant::{self, Mutant};
 use crate::replica::{FlushPolicy, ReplicaOptions, Retention};
@@ -46,6 +47,7 @@ pub struct Changes {
 /// What became different for `me` between two images.
 pub fn diff(old: &ClusterImage, new: &ClusterImage, me: Me<'_>) -> Changes {
     let mut changes = Changes::default();
+    let (rates_before, rates) = (throttle::learner_rates(old), throttle::learner_rates(new));
     for topic in old.topics() {
         if new.topic(topic.id).is_none() {
             changes.gone.extend(partitions(topic));
@@ -62,6 +64,22 @@ pub fn diff(old: &ClusterImage, new: &ClusterImage, me: Me<'_>) -> Changes {
         match old.topic(topic.id) {
             Some(before) if Arc::ptr_eq(before, topic) || before == topic => {}
             before => compare(before, topic, me, &mut changes),
+        }
+    }
+    for open in &mut changes.open {
+        open.options.learner_bytes_per_s = rates.get(&open.partition).copied();
+    }
+    // The end of one move leaves more for the others.
+    let changed = |at: &&TopicPartition| rates.get(at) != rates_before.get(at);
+    for partition in rates.keys().chain(rates_before.keys()).filter(changed) {
+        let topic = new.topic(partition.topic);
+        let mine = topic.and_then(|topic| Some((topic, hosts(topic, *partition, me)?)));
+        if let Some((topic, mine)) = mine
+            && changes.open.iter().all(|open| open.partition != *partition)
+        {
+            let mut open = open(topic, *partition, mine, me);
+            open.options.learner_bytes_per_s = rates.get(partition).copied();
+            changes.open.push(open);
         }
     }
     changes
@@ -194,6 +212,7 @@ fn options(topic: &Topic, replication: usize) -> ReplicaOptions {
             bytes: config.retention_bytes,
             segment_ms: config.segment_ms,
         },
+        learner_bytes_per_s: None,
     }
 }
 

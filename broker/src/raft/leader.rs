@@ -7,14 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::mutant::{self, Mutant};
-use highwater_protocol::batch::VoterSet;
 use highwater_protocol::ids::{LogIndex, NodeId, Position, Term};
 use highwater_protocol::native::admin::ReplicaRole;
 use highwater_protocol::peer::{
-    AppendAnswer, AppendOutcome, Ballot, Heartbeat, HeartbeatAnswer, RaftMessage,
+    AppendAnswer, AppendOutcome, Heartbeat, HeartbeatAnswer, RaftMessage,
 };
 
-use super::membership::next_step;
 use super::options::{CommitNews, Counts, Options};
 use super::progress::{Fed, Progress, joint};
 use super::quorum::{is_majority, majority_end};
@@ -28,12 +26,12 @@ pub(super) struct Leader {
     patient_from: Millis,
     quorum_checked_at: Millis,
     /// The end of the mark that starts the term, once it was appended.
-    started: Option<LogIndex>,
+    pub(super) started: Option<LogIndex>,
     /// Everyone in the voter set in force but this replica.
     pub(super) peers: BTreeMap<NodeId, Progress>,
     pub(super) transfer: Option<Transfer>,
     /// Who was a peer in this term and is none any more.
-    left: BTreeSet<NodeId>,
+    pub(super) left: BTreeSet<NodeId>,
 }
 
 /// An append that may be sent now.
@@ -121,62 +119,6 @@ impl Raft {
         self.appended(now, end);
     }
 
-    /// The next voter set on the way to `target`, if the leader may append a mark with it now. Nobody
-    /// loses a vote unless a majority of those that stay keeps up: the group would stand still.
-    pub fn next_voter_set(&self, now: Millis, target: &VoterSet) -> Option<VoterSet> {
-        let Role::Leader(leader) = &self.role else { return None };
-        // Before that, an older leader's change may still be alive (Raft-dev list, July 2015).
-        let started = leader.started.is_some_and(|started| started <= self.commit)
-            || mutant::active(Mutant::ChangeVotersEarly);
-        let settled = self.membership.current_end() <= self.commit
-            || mutant::active(Mutant::ChangeBeforeCommitted);
-        if !started || !settled || leader.transfer.is_some() || self.must_renew(target) {
-            return None;
-        }
-        let near = self.commit;
-        let caught_up = |node| {
-            leader.peers.get(&node).is_some_and(|peer| peer.appended >= near)
-                || mutant::active(Mutant::VoteBeforeCaughtUp)
-        };
-        let current = self.membership.current();
-        let next = next_step(current, target, self.me, caught_up)?;
-        let shrinks = next.voters.len() < current.voters.len();
-        let can_go_on = is_majority(&next.voters, |voter| self.is_in_sync(now, voter))
-            || mutant::active(Mutant::ShrinksBlindly);
-        (!shrinks || can_go_on).then_some(next)
-    }
-
-    /// Whether the way to `target` begins with a new term: a broker that left in this term may have been
-    /// given the partition anew since, and what its deleted replica said of this term may still be
-    /// under way. In a later term nobody listens to it.
-    pub fn must_renew(&self, target: &VoterSet) -> bool {
-        let Role::Leader(leader) = &self.role else { return false };
-        let comes_back = |node: &NodeId| leader.left.contains(node);
-        self.leads_committed()
-            && self.voter_set_is_committed()
-            && target.voters.iter().chain(&target.learners).any(comes_back)
-            && !mutant::active(Mutant::BackInTheSameTerm)
-    }
-
-    /// Gives the term up and stands for the next one at once.
-    pub fn renew(&mut self, now: Millis) {
-        assert!(self.is_leader(), "only a leader has a term to give up");
-        self.step_down(now);
-        self.stand(now, Ballot::Transfer);
-    }
-
-    /// The mark with a new voter set was appended: it is in force.
-    pub fn appended_voters(&mut self, now: Millis, end: LogIndex, set: VoterSet) {
-        assert!(
-            self.membership.current_end() <= self.commit
-                || mutant::active(Mutant::ChangeBeforeCommitted),
-            "one change at a time"
-        );
-        self.membership.appended(end, set);
-        self.meet_peers(now);
-        self.appended(now, end);
-    }
-
     /// Whether the mark of this leader's term is committed: from then on it knows the true commit.
     pub fn leads_committed(&self) -> bool {
         matches!(&self.role, Role::Leader(leader)
@@ -188,8 +130,13 @@ impl Raft {
         let (base, end) = (self.terms.base().index, self.terms.last().index);
         let Role::Leader(leader) = &mut self.role else { return None };
         leader.started?;
+        let learners = &self.membership.current().learners;
+        let rate = self.options.learner_bytes_per_s;
         leader.peers.iter_mut().find_map(|(to, peer)| {
             let (from, bytes_max) = peer.allowance(now, end, &self.options)?;
+            // Who votes is never held back.
+            let rate = rate.filter(|_| learners.contains(to));
+            let bytes_max = bytes_max.min(peer.throttle.room(now, rate)?);
             // What was given up cannot be sent: such a peer starts where this log does.
             Some(SendPlan { to: *to, from: from.max(base), bytes_max })
         })
@@ -404,45 +351,7 @@ impl Raft {
         }
     }
 
-    /// What two planted bugs count beside the voters in force; nothing, in a sound build.
-    fn miscounted(&self) -> LogIndex {
-        let set = self.membership.current();
-        let mut voters = set.voters.clone();
-        if mutant::active(Mutant::LearnerCounts) {
-            voters.extend(&set.learners);
-        } else if mutant::active(Mutant::RemovedVoterCounts) {
-            voters.clone_from(self.membership.before());
-        } else {
-            return LogIndex::ZERO;
-        }
-        majority_end(&voters, |voter| self.counted(voter))
-    }
-
-    /// A leader that is no voter any more has led its own removal to the end (Raft thesis, 4.2.2).
-    fn leave(&mut self, now: Millis) {
-        let (term, window) = (self.hard.term, self.options.election_ms_max);
-        let Role::Leader(leader) = &self.role else { return };
-        let heir = leader.furthest(now, window, &self.membership.current().voters);
-        self.step_down(now);
-        if let Some(heir) = heir {
-            self.send(heir, RaftMessage::TimeoutNow { term });
-        }
-    }
-
-    /// Peers are those of the voter set in force.
-    fn meet_peers(&mut self, now: Millis) {
-        let (me, next) = (self.me, self.terms.last().index);
-        let set = self.membership.current();
-        let Role::Leader(leader) = &mut self.role else { return };
-        let in_force = |node: &NodeId| set.voters.contains(node) || set.learners.contains(node);
-        leader.left.extend(leader.peers.keys().filter(|node| !in_force(node)));
-        leader.peers.retain(|node, _| in_force(node));
-        for node in set.voters.iter().chain(&set.learners).filter(|node| **node != me) {
-            leader.peers.entry(*node).or_insert_with(|| Progress::new(next, now));
-        }
-    }
-
-    fn is_in_sync(&self, now: Millis, node: NodeId) -> bool {
+    pub(super) fn is_in_sync(&self, now: Millis, node: NodeId) -> bool {
         if !self.membership.is_voter(node) {
             return false;
         }
@@ -452,7 +361,7 @@ impl Raft {
         heard && peer.keeps_up(now, self.options.lag_ms_max)
     }
 
-    fn counted(&self, node: NodeId) -> LogIndex {
+    pub(super) fn counted(&self, node: NodeId) -> LogIndex {
         let (appended, flushed) = match self.progress(node) {
             Some(peer) => (peer.appended, peer.flushed),
             None if node == self.me => (self.terms.last().index, self.flushed),

@@ -12,7 +12,8 @@
 //! together, so every end named here is the end of a frame in every log that has it.
 //!
 //! Read in this order: `term_starts` (the log's shape), `quorum`, `election` with `timer` and
-//! `trust` (who may lead), `follower`, `leader` with `progress` and `transfer`, `membership`.
+//! `trust` (who may lead), `follower`, `leader` with `progress`, `throttle` and `transfer`, `membership`
+//! with `voters`.
 
 mod election;
 mod follower;
@@ -22,9 +23,11 @@ mod options;
 mod progress;
 mod quorum;
 mod term_starts;
+mod throttle;
 mod timer;
 mod transfer;
 mod trust;
+mod voters;
 
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,8 @@ pub struct Options {
     pub inflight_messages_max: usize,
     /// A voter that has not caught up for this long is not in sync.
     pub lag_ms_max: u64,
+    /// How many bytes a second a learner is sent; `None` for as many as it takes.
+    pub learner_bytes_per_s: Option<u64>,
     /// What an entry needs to be counted.
     pub counts: Counts,
     /// How soon followers learn of a commit.
@@ -66,6 +68,7 @@ impl Default for Options {
             inflight_bytes_max: 8 << 20,
             inflight_messages_max: 256,
             lag_ms_max: 10_000,
+            learner_bytes_per_s: None,
             counts: Counts::Flushed,
             commit_news: CommitNews::Lazy,
         }

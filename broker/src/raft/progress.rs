@@ -11,6 +11,7 @@ use highwater_protocol::ids::{LogIndex, Position};
 
 use super::Millis;
 use super::options::{Counts, Options};
+use super::throttle::Throttle;
 
 /// What a leader knows of one peer.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Progress {
     pub heard_at: Option<Millis>,
     /// Whether an append left since the last heartbeats were made.
     fed: Fed,
+    /// What it may be sent while it is a learner.
+    pub throttle: Throttle,
     next: LogIndex,
     pace: Pace,
     /// It had, at `caught_up_at`, all that the log held then.
@@ -57,6 +60,7 @@ impl Progress {
             commit_told: LogIndex::ZERO,
             heard_at: None,
             fed: Fed::No,
+            throttle: Throttle::default(),
             next,
             pace: Pace::Probing { asked: None },
             caught_up_at: None,
@@ -204,6 +208,7 @@ impl Progress {
     /// An append left for it.
     pub(super) fn sent(&mut self, now: Millis, prev: LogIndex, end: LogIndex, bytes_sent: usize) {
         self.fed = Fed::Yes;
+        self.throttle.took(bytes_sent);
         match &mut self.pace {
             Pace::Probing { asked } => {
                 self.next = prev;
@@ -220,7 +225,7 @@ impl Progress {
         }
     }
 
-    /// When silence is to be taken for loss.
+    /// When silence is to be taken for loss, or the throttle lets more through.
     pub(super) fn deadline(&self, options: &Options) -> Option<Millis> {
         let since = match &self.pace {
             Pace::Probing { asked } => asked.map(|(_, asked_at)| asked_at),
@@ -228,7 +233,8 @@ impl Progress {
                 (!inflight.is_empty()).then_some(*moved_at)
             }
         };
-        since.map(|since| Millis(since.0 + options.resend_ms))
+        let lost_at = since.map(|since| Millis(since.0 + options.resend_ms));
+        lost_at.into_iter().chain(self.throttle.waits_until()).min()
     }
 }
 

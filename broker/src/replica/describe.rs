@@ -17,6 +17,7 @@ impl Replica {
             flushed: peer.flushed,
             heard_ms: peer.heard_at.map(|at| now.0.saturating_sub(at.0)),
             in_sync: peer.in_sync == InSync::Yes,
+            behind_bytes: self.log.bytes_behind(peer.appended).ok(),
         };
         DescribePartitionResponse {
             leader: self.raft.leader(),

@@ -117,7 +117,8 @@ pub(super) fn raft_options(partition: TopicPartition, options: &ReplicaOptions) 
         true => CommitNews::Prompt,
         false => CommitNews::Lazy,
     };
-    Options { counts, commit_news, lag_ms_max: options.lag_ms_max, ..Options::default() }
+    let ReplicaOptions { lag_ms_max, learner_bytes_per_s, .. } = *options;
+    Options { counts, commit_news, lag_ms_max, learner_bytes_per_s, ..Options::default() }
 }
 
 /// What the files and the last life give reason to doubt.

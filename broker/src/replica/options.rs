@@ -15,6 +15,8 @@ pub struct ReplicaOptions {
     pub lag_ms_max: u64,
     /// What is given up without anybody asking.
     pub retention: Retention,
+    /// How many bytes a second each learner is sent; `None` for as many as it takes.
+    pub learner_bytes_per_s: Option<u64>,
 }
 
 /// How long records are kept, in whole segments.

@@ -49,6 +49,7 @@ fn options(flush: FlushPolicy) -> ReplicaOptions {
         insync_replicas_min: 2,
         lag_ms_max: 10_000,
         retention: Retention::FOREVER,
+        learner_bytes_per_s: None,
     }
 }
 

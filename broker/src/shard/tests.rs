@@ -30,6 +30,7 @@ fn open_with(flush: FlushPolicy) -> Event {
         insync_replicas_min: 1,
         lag_ms_max: 1_000,
         retention: Retention::FOREVER,
+        learner_bytes_per_s: None,
     };
     Event::Open(Box::new(OpenReplica {
         partition: PARTITION,

@@ -32,6 +32,7 @@ impl Cluster {
         self.workload.lower_demands();
         self.network.heal();
         self.network.weather = Weather::FAIR;
+        self.lift_throttle();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.disarm();
             self.nodes[node].paused_until_us = 0;

@@ -81,6 +81,7 @@ impl Cluster {
             insync_replicas_min: self.swarm.insync_replicas_min,
             lag_ms_max: self.swarm.lag_ms_max,
             retention: self.swarm.retention,
+            learner_bytes_per_s: self.swarm.learner_bytes_per_s,
         };
         OpenReplica {
             partition: self.partitions[number],

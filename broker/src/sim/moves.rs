@@ -142,6 +142,15 @@ impl Cluster {
         self.mover = Some(mover);
     }
 
+    /// Learners are sent as much as they take from now on, as when somebody changes the throttle.
+    pub(super) fn lift_throttle(&mut self) {
+        if self.swarm.learner_bytes_per_s.take().is_some() {
+            for node in 0..self.nodes.len() {
+                (0..self.partitions.len()).for_each(|number| self.open(node, number));
+            }
+        }
+    }
+
     /// How many moves were begun or turned back, and how many are over.
     pub(super) fn moves_seen(&self) -> (u64, u64) {
         self.mover.as_ref().map_or((0, 0), |mover| (mover.begun, mover.ended))

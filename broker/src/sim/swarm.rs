@@ -25,6 +25,8 @@ pub struct Swarm {
     pub insync_replicas_min: u8,
     /// When a slow voter is out of sync.
     pub lag_ms_max: u64,
+    /// How many bytes a second each learner is sent.
+    pub learner_bytes_per_s: Option<u64>,
     /// The network to start with.
     pub weather: Weather,
     /// How long a flush takes on average.
@@ -193,6 +195,7 @@ impl Swarm {
         }
         self.faults.moves = *rng.pick(&[300, 1_000, 3_000]);
         self.faults.voters = 0;
+        self.learner_bytes_per_s = *rng.pick(&[None, Some(10_000), Some(200_000)]);
         self.faults = self.faults.without_traps(&self.partitions);
     }
 
@@ -234,6 +237,7 @@ impl Swarm {
             retention: Swarm::draw_retention(seed),
             insync_replicas_min: rng.between(1..=2) as u8,
             lag_ms_max: *rng.pick(&[500, 2_000, 10_000]),
+            learner_bytes_per_s: None,
             weather: if rng.per_mille(400) { Weather::FAIR } else { Weather::draw(&mut rng) },
             flush_us_mean: *rng.pick(&[100, 1_000, 5_000, 30_000]),
             clock_ppm: (0..nodes).map(|_| 990_000 + rng.below(20_000)).collect(),
@@ -254,6 +258,7 @@ impl Swarm {
             retention: Retention::FOREVER,
             insync_replicas_min: 1,
             lag_ms_max: 2_000,
+            learner_bytes_per_s: None,
             weather: Weather::FAIR,
             flush_us_mean: 500,
             clock_ppm: vec![1_000_000; nodes],

@@ -31,6 +31,7 @@ use highwater_protocol::native::moves::{
     ReassignResponse,
 };
 use highwater_protocol::native::produce::{ProduceRequest, Receipt};
+use highwater_protocol::native::throttle::{ThrottleMovesRequest, ThrottleMovesResponse};
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 
 use super::Answer;
@@ -160,6 +161,7 @@ calls! {
     ReassignRequest, Reassign, ReassignResponse, |_| "move replicas".into();
     CancelMovesRequest, CancelMoves, CancelMovesResponse, |_| "cancel moves".into();
     ListMovesRequest, ListMoves, ListMovesResponse, |_| "list moves".into();
+    ThrottleMovesRequest, ThrottleMoves, ThrottleMovesResponse, |_| "throttle moves".into();
     AlterTopicRequest, AlterTopic, AlterTopicResponse,
         |request| format!("alter topic {}", request.name);
     CreatePartitionsRequest, CreatePartitions, CreatePartitionsResponse,
@@ -202,7 +204,7 @@ responses! {
     DescribePartitionResponse TrimPartitionResponse ReassignResponse CancelMovesResponse
     ListMovesResponse AlterTopicResponse CreatePartitionsResponse ListBrokersResponse
     SetDutyResponse RemoveBrokerResponse ChangeControllerResponse ListReplicasResponse
-    PlanBalanceResponse
+    PlanBalanceResponse ThrottleMovesResponse
 }
 
 impl Response for FetchResponse {

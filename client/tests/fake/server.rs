@@ -143,7 +143,8 @@ impl Session {
             | ApiKey::ListBrokers
             | ApiKey::SetDuty
             | ApiKey::RemoveBroker
-            | ApiKey::ChangeController => {
+            | ApiKey::ChangeController
+            | ApiKey::ThrottleMoves => {
                 let error = WireError::new(ErrorCode::InvalidRequest, "not in the fake");
                 error_answer(id, &error)
             }

@@ -103,6 +103,8 @@ pub struct ReplicaStatus {
     pub heard_ms: Option<u64>,
     /// Whether it keeps up.
     pub in_sync: bool,
+    /// How many bytes of the leader's log it lacks; `None` where the broker does not say.
+    pub behind_bytes: Option<u64>,
 }
 
 /// What a replica is to its Raft group.
@@ -260,6 +262,9 @@ impl DescribePartitionResponse {
     }
 }
 
+/// The tag of what a replica lacks, in its status.
+const BEHIND_BYTES: u64 = 0;
+
 impl ReplicaStatus {
     fn encode(&self, writer: &mut Writer) {
         writer.u32(self.node.0);
@@ -272,11 +277,18 @@ impl ReplicaStatus {
         writer.u64(self.flushed.0);
         writer.optional(self.heard_ms, Writer::u64);
         coding::put_flag(writer, self.in_sync);
-        writer.no_tagged_fields();
+        match self.behind_bytes {
+            None => writer.no_tagged_fields(),
+            Some(bytes) => {
+                writer.uvarint(1);
+                writer.uvarint(BEHIND_BYTES);
+                writer.blob(&bytes.to_be_bytes());
+            }
+        }
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<ReplicaStatus, DecodeError> {
-        let status = ReplicaStatus {
+        let mut status = ReplicaStatus {
             node: coding::node(reader)?,
             role: match reader.u8()? {
                 0 => ReplicaRole::Leader,
@@ -293,8 +305,14 @@ impl ReplicaStatus {
             flushed: coding::log_index(reader)?,
             heard_ms: reader.optional("an age", Reader::u64)?,
             in_sync: coding::flag(reader, "an in-sync flag")?,
+            behind_bytes: None,
         };
-        reader.tagged_fields()?;
+        reader.tagged_fields_with(|tag, field| {
+            if tag == BEHIND_BYTES {
+                status.behind_bytes = Some(Reader::new(field).u64()?);
+            }
+            Ok(())
+        })?;
         Ok(status)
     }
 }

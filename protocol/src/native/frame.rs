@@ -57,6 +57,8 @@ pub enum ApiKey {
     RemoveBroker = 22,
     /// Give a broker a vote on the cluster's metadata, or take it away.
     ChangeController = 23,
+    /// Change how fast moves may copy.
+    ThrottleMoves = 30,
     /// What one broker hosts.
     ListReplicas = 40,
     /// What would even the cluster out.
@@ -85,6 +87,7 @@ impl ApiKey {
         ApiKey::SetDuty,
         ApiKey::RemoveBroker,
         ApiKey::ChangeController,
+        ApiKey::ThrottleMoves,
         ApiKey::ListReplicas,
         ApiKey::PlanBalance,
     ];

@@ -14,6 +14,7 @@ pub mod frame;
 pub mod metadata;
 pub mod moves;
 pub mod produce;
+pub mod throttle;
 
 /// The ALPN name of the client protocol.
 pub const ALPN: &[u8] = b"highwater/1";

@@ -17,6 +17,8 @@ pub enum MoveWish {
     Drain(NodeId),
     /// As many replicas.
     Replicas(u8),
+    /// Exactly these brokers for each of the partitions named, in their order: a plan.
+    Each(Vec<Vec<NodeId>>),
 }
 
 /// A wish to move replicas.
@@ -110,6 +112,10 @@ impl MoveWish {
                 writer.u8(2);
                 writer.u8(*count);
             }
+            MoveWish::Each(sets) => {
+                writer.u8(3);
+                writer.list(sets, |writer, nodes| coding::put_nodes(writer, nodes));
+            }
         }
     }
 
@@ -118,6 +124,7 @@ impl MoveWish {
             0 => MoveWish::To(coding::nodes(reader)?),
             1 => MoveWish::Drain(coding::node(reader)?),
             2 => MoveWish::Replicas(reader.u8()?),
+            3 => MoveWish::Each(reader.list("sets of brokers", 1, coding::nodes)?),
             found => return Err(DecodeError::Invalid { what: "a wish", found: found.into() }),
         })
     }
@@ -319,9 +326,13 @@ mod tests {
 
     #[test]
     fn requests_are_read_as_they_were_written() {
-        let wishes =
-            [MoveWish::To(vec![NodeId(4)]), MoveWish::Drain(NodeId(2)), MoveWish::Replicas(3)];
-        for (wish, dry_run) in wishes.into_iter().zip([DryRun::Yes, DryRun::No, DryRun::No]) {
+        let wishes = [
+            MoveWish::To(vec![NodeId(4)]),
+            MoveWish::Drain(NodeId(2)),
+            MoveWish::Replicas(3),
+            MoveWish::Each(vec![vec![NodeId(4)], vec![NodeId(1), NodeId(2)], Vec::new()]),
+        ];
+        for (wish, dry_run) in wishes.into_iter().zip([DryRun::Yes, DryRun::No].repeat(2)) {
             let partitions = vec![partition(7, 0), partition(7, 2), partition(8, 1)];
             let request = ReassignRequest { partitions, wish, dry_run };
             let mut writer = Writer::new();

@@ -181,6 +181,48 @@ fn the_number_of_replicas_grows_over_racks_and_shrinks_by_the_dead_first() {
 }
 
 #[test]
+fn a_plan_moves_each_partition_to_its_own_set_or_is_refused_whole() {
+    let mut image = image(4, &[&[1, 2], &[2, 3], &[3, 4]]);
+    let plan = |sets: &[&[u32]]| ReassignRequest {
+        partitions: vec![at(0), at(2)],
+        wish: MoveWish::Each(sets.iter().map(|set| brokers(set)).collect()),
+        dry_run: DryRun::No,
+    };
+    for (sets, words) in [
+        (&[&[1u32, 3][..]][..], "1 sets of brokers for 2 partitions"),
+        (&[&[1, 3], &[3, 9]], "broker 9 is not part"),
+        (&[&[1, 3], &[]], "name 1 to 7 brokers"),
+    ] {
+        let command = MoveCommand::Reassign(MoveId(9), plan(sets));
+        let detail = carry_out(&mut image, command).expect_err("refused").detail;
+        assert!(detail.contains(words), "{detail}");
+    }
+    let command = MoveCommand::Reassign(MoveId(9), plan(&[&[3, 1], &[4, 2, 1]]));
+    let moves = carry_out(&mut image, command).expect("all are alive");
+    let to: Vec<_> = moves.iter().map(|planned| planned.to.clone()).collect();
+    assert_eq!(to, [brokers(&[3, 1]), brokers(&[4, 2, 1])], "in the order given");
+}
+
+#[test]
+fn a_move_to_a_broker_that_died_keeps_no_other_from_beginning() {
+    const SET: &[u32] = &[1, 2];
+    let mut image = image(4, &[SET; MOVES_AT_ONCE_MAX + 3]);
+    reassign_to(&mut image, 9, &[2, 3]).expect("all are alive");
+    let dead = MetadataRecord::FenceBroker { node: NodeId(3), fenced: true };
+    image.apply(&dead).expect("it is registered");
+    assert!(start_waiting(&image).is_empty(), "what waits would go to the dead one as well");
+    let last = MOVES_AT_ONCE_MAX as u32 + 2;
+    let cancel = CancelMovesRequest { partitions: vec![at(last)] };
+    carry_out(&mut image, MoveCommand::Cancel(MoveId(10), cancel)).expect("it waits");
+    let mut other = wish(MoveWish::To(brokers(&[2, 4])));
+    other.partitions = vec![at(last)];
+    carry_out(&mut image, MoveCommand::Reassign(MoveId(11), other)).expect("4 is alive");
+    let topic = image.topic(topic()).expect("made above");
+    let stage = topic.move_of(PartitionId(last)).map(|found| found.stage);
+    assert_eq!(stage, Some(MoveStage::Running));
+}
+
+#[test]
 fn what_cannot_be_moved_is_refused_with_its_name_and_a_way_out() {
     let mut image = image(3, &[&[1, 2], &[1, 3]]);
     let refusal = |image: &mut ClusterImage, request| {

@@ -18,9 +18,9 @@ use serde_json::json;
 use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
-use crate::human;
 use crate::output::{Column, Page, ReadOutput, Row, Rows, ids};
 use crate::reassign::{self, Names};
+use crate::{human, moving};
 
 #[derive(Debug, Args)]
 pub struct BalanceArgs {
@@ -71,7 +71,7 @@ pub async fn run(args: BalanceArgs, settings: &Settings) -> Result<Exit, Failure
         eprintln!("begun; `hw partition moves -w` shows how far it is");
         return Ok(Exit::Fine);
     }
-    reassign::follow(&admin, &plan.moves, &names).await
+    moving::follow(&admin, &plan.moves, &names).await
 }
 
 /// The bytes of one replica of each partition; the largest, where replicas differ.

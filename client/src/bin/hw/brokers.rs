@@ -19,7 +19,7 @@ use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Page, ReadOutput, Row, Rows, ids, or_dash};
 use crate::watch::Watch;
-use crate::{human, reassign};
+use crate::{human, moving, reassign};
 
 #[derive(Debug, Args)]
 pub struct BrokersArgs {
@@ -285,7 +285,7 @@ pub async fn decommission(args: DecommissionArgs, settings: &Settings) -> Result
         eprintln!("begun; `hw partition moves -w` shows how far it is");
         return Ok(Exit::Fine);
     }
-    reassign::follow(&admin, &begun, &names).await?;
+    moving::follow(&admin, &begun, &names).await?;
     // Moves that were under way before are none of the plan's.
     while find(&admin, node).await?.is_some_and(|status| status.replicas + status.coming > 0) {
         tokio::time::sleep(LOOK_EVERY).await;

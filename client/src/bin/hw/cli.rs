@@ -199,8 +199,11 @@ pub enum PartitionVerb {
     #[command(after_help = crate::reassign::REASSIGN_EXAMPLES)]
     Reassign(crate::reassign::ReassignArgs),
     /// Show what is moving
-    #[command(after_help = crate::reassign::MOVES_EXAMPLES)]
-    Moves(crate::reassign::MovesArgs),
+    #[command(after_help = crate::moving::MOVES_EXAMPLES)]
+    Moves(crate::moving::MovesArgs),
+    /// Limit how fast moves may copy, also while they run
+    #[command(after_help = crate::moving::THROTTLE_EXAMPLES)]
+    Throttle(crate::moving::ThrottleArgs),
     /// Have moves go back to where they began
     #[command(after_help = crate::reassign::CANCEL_EXAMPLES)]
     Cancel(crate::reassign::CancelArgs),

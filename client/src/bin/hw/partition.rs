@@ -33,7 +33,8 @@ pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failu
         PartitionVerb::Transfer(args) => transfer(args, settings).await,
         PartitionVerb::Top(args) => crate::top::run(args, settings).await,
         PartitionVerb::Reassign(args) => crate::reassign::reassign(args, settings).await,
-        PartitionVerb::Moves(args) => crate::reassign::moves(args, settings).await,
+        PartitionVerb::Moves(args) => crate::moving::moves(args, settings).await,
+        PartitionVerb::Throttle(args) => crate::moving::throttle(args, settings).await,
         PartitionVerb::Cancel(args) => crate::reassign::cancel(args, settings).await,
     }
 }
@@ -228,6 +229,7 @@ mod tests {
     #[test]
     fn a_description_says_how_far_each_replica_is_behind() {
         let replica = |node, appended, heard_ms| ReplicaStatus {
+            behind_bytes: None,
             node: NodeId(node),
             role: if node == 1 { ReplicaRole::Leader } else { ReplicaRole::Follower },
             appended: LogIndex(appended),

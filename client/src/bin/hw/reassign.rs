@@ -1,34 +1,33 @@
-//! `hw partition reassign`, `moves`, `cancel`: replicas move to other brokers, with a plan that is
-//! confirmed first and progress until they are there.
+//! `hw partition reassign`, `cancel`: replicas move to other brokers, with a plan that is confirmed
+//! first and progress until they are there (`moving`).
 //!
 //! Whoever stops looking stops nothing: moves are the cluster's, and `moves` shows them again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use anstream::eprintln;
-use clap::{ArgGroup, Args};
+use anstream::{eprintln, println};
+use clap::{ArgGroup, Args, ValueEnum};
 use highwater_client::{
-    Admin, DryRun, MoveInfo, MoveStage, MoveWish, NodeId, PartitionId, PlannedMove, TopicId,
-    TopicPartition,
+    Admin, DryRun, MoveWish, NodeId, PartitionId, PlannedMove, TopicId, TopicPartition,
 };
-use serde_json::json;
 
-use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
-use crate::human;
-use crate::output::{Column, Page, ReadOutput, Row, Rows, ids};
+use crate::output::ids;
 use crate::target::Target;
-use crate::watch::Watch;
+use crate::{confirm, human, moving, plan_file};
 
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("wish").required(true).args(["to", "drain", "replicas"])))]
+#[command(group(ArgGroup::new("wish").required(true).args(["to", "drain", "replicas", "plan"])))]
 pub struct ReassignArgs {
-    /// Topics, or single partitions such as orders/3; without any, --drain means all
+    /// Topics, single partitions such as orders/3, or patterns such as 'orders-*'; without any, --drain means all
     #[arg(value_name = "TOPIC[/P]")]
     pub targets: Vec<Target>,
+    /// Move what this file says: Kafka's reassignment JSON; - reads the standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "targets")]
+    pub plan: Option<PathBuf>,
     /// Move them to exactly these brokers
     #[arg(long, value_name = "BROKERS", value_delimiter = ',')]
     pub to: Vec<u32>,
@@ -38,15 +37,39 @@ pub struct ReassignArgs {
     /// Give them this many replicas
     #[arg(long, value_name = "N")]
     pub replicas: Option<u8>,
+    /// Limit how fast this and every other move may copy, from now on: bytes a second in the whole cluster
+    #[arg(long, value_name = "RATE", value_parser = human::parse_bytes)]
+    pub throttle: Option<u64>,
+    /// Write where the replicas are now to this file, as a plan that moves them back
+    #[arg(long, value_name = "FILE")]
+    pub rollback: Option<PathBuf>,
     /// Do not ask
     #[arg(long, short = 'y')]
     pub yes: bool,
     /// Show what would move, move nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// How --dry-run prints the plan
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_name = "FORMAT",
+        default_value = "text",
+        requires = "dry_run"
+    )]
+    pub output: PlanFormat,
     /// Begin the moves and do not wait for their end
     #[arg(long)]
     pub detach: bool,
+}
+
+/// The forms of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    /// A line for each partition
+    Text,
+    /// Kafka's reassignment JSON, as --plan reads it
+    Kafka,
 }
 
 #[derive(Debug, Args)]
@@ -59,15 +82,6 @@ pub struct CancelArgs {
     pub all: bool,
 }
 
-#[derive(Debug, Args)]
-pub struct MovesArgs {
-    #[command(flatten)]
-    pub watch: Watch,
-    /// How to print it.
-    #[command(flatten)]
-    pub output: ReadOutput,
-}
-
 /// Names of the topics that were looked at.
 pub type Names = BTreeMap<TopicId, String>;
 
@@ -77,30 +91,49 @@ pub async fn reassign(args: ReassignArgs, settings: &Settings) -> Result<Exit, F
         return Err(Failure::usage("moving replicas asks first, but there is no terminal")
             .way_out("-y to move without asking, --dry-run to see what would move"));
     }
-    if args.targets.is_empty() && args.drain.is_none() {
+    if args.targets.is_empty() && args.drain.is_none() && args.plan.is_none() {
         return Err(Failure::usage("which partitions are to move?")
-            .way_out("name topics or partitions, such as `orders` or `orders/3`"));
+            .way_out("name topics or partitions, such as `orders`, `orders/3` or `'orders-*'`"));
     }
-    let wish = match (args.drain, args.replicas) {
-        (Some(broker), _) => MoveWish::Drain(NodeId(broker)),
-        (None, Some(replicas)) => MoveWish::Replicas(replicas),
-        (None, None) => MoveWish::To(args.to.iter().copied().map(NodeId).collect()),
-    };
+    let file = args.plan.as_deref().map(plan_file::read).transpose()?;
     let admin = settings.connect().await?.admin();
-    let (partitions, names) = resolve(&admin, &args.targets).await?;
+    let (partitions, names, wish) = match file {
+        Some(lines) => wish_of(&admin, lines).await?,
+        None => {
+            let (partitions, names) = resolve(&admin, &args.targets).await?;
+            let wish = match (args.drain, args.replicas) {
+                (Some(broker), _) => MoveWish::Drain(NodeId(broker)),
+                (None, Some(replicas)) => MoveWish::Replicas(replicas),
+                (None, None) => MoveWish::To(args.to.iter().copied().map(NodeId).collect()),
+            };
+            (partitions, names, wish)
+        }
+    };
     let plan = admin.reassign(partitions.clone(), wish.clone(), DryRun::Yes).await?;
+    if args.dry_run && args.output == PlanFormat::Kafka {
+        println!("{}", plan_file::text(&plan, &names, plan_file::Side::After));
+        return Ok(Exit::Fine);
+    }
     if plan.is_empty() {
         eprintln!("nothing to move: everything is as wished already");
         return Ok(Exit::Fine);
     }
     let bytes = show_plan(&admin, &plan, &names).await;
-    let what = format!("{} partitions, {} to copy", plan.len(), human::bytes(bytes));
+    let holds = admin.move_throttle().await?.cluster;
+    let what = summary(&plan, bytes, args.throttle.or(holds));
+    if let Some(file) = &args.rollback {
+        plan_file::write(file, &plan_file::text(&plan, &names, plan_file::Side::Before))?;
+        eprintln!("`hw partition reassign --plan {}` moves them back", file.display());
+    }
     if args.dry_run {
         eprintln!("would move {what}");
         return Ok(Exit::Fine);
     }
     if !args.yes {
         confirm::yes(&format!("Move {what}?"), "nothing was moved")?;
+    }
+    if let Some(rate) = args.throttle {
+        admin.throttle_moves(None, Some(rate)).await?;
     }
     let begun = admin.reassign(partitions, wish, DryRun::No).await?;
     if begun != plan {
@@ -111,7 +144,44 @@ pub async fn reassign(args: ReassignArgs, settings: &Settings) -> Result<Exit, F
         eprintln!("begun; `hw partition moves -w` shows how far it is");
         return Ok(Exit::Fine);
     }
-    follow(&admin, &begun, &names).await
+    moving::follow(&admin, &begun, &names).await
+}
+
+/// The size of it all, and how long it takes where that is limited.
+fn summary(plan: &[PlannedMove], bytes: u64, rate: Option<u64>) -> String {
+    let count = plan.len();
+    let noun = if count == 1 { "partition" } else { "partitions" };
+    let what = format!("{count} {noun}, {} to copy", human::bytes(bytes));
+    match rate {
+        None => what,
+        Some(rate) => {
+            let time = human::seconds(bytes.div_ceil(rate.max(1)));
+            format!("{what}, about {time} at {}/s", human::bytes(rate))
+        }
+    }
+}
+
+/// What a plan's lines ask for.
+async fn wish_of(
+    admin: &Admin,
+    lines: Vec<plan_file::Line>,
+) -> Result<(Vec<TopicPartition>, Names, MoveWish), Failure> {
+    let (mut partitions, mut names, mut sets) = (Vec::new(), Names::new(), Vec::new());
+    let mut ids: BTreeMap<String, TopicId> = BTreeMap::new();
+    for plan_file::Line { topic, partition, replicas, .. } in lines {
+        let id = match ids.get(&topic) {
+            Some(id) => *id,
+            None => {
+                let id = admin.describe_topic(&topic).await?.id;
+                names.insert(id, topic.clone());
+                ids.insert(topic, id);
+                id
+            }
+        };
+        partitions.push(TopicPartition::new(id, PartitionId(partition)));
+        sets.push(replicas.into_iter().map(NodeId).collect());
+    }
+    Ok((partitions, names, MoveWish::Each(sets)))
 }
 
 /// Has moves go back.
@@ -145,68 +215,6 @@ pub async fn cancel(args: CancelArgs, settings: &Settings) -> Result<Exit, Failu
     Ok(Exit::Fine)
 }
 
-/// Shows what is moving.
-pub async fn moves(args: MovesArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let admin = settings.connect().await?.admin();
-    args.watch.show(args.output.format, async || list(&admin).await).await
-}
-
-const COLUMNS: &[Column] = &[
-    Column::words("PARTITION"),
-    Column::words("STAGE"),
-    Column::words("FROM"),
-    Column::words("TO"),
-    Column::words("BEHIND"),
-];
-
-async fn list(admin: &Admin) -> Result<(Page, Exit), Failure> {
-    let mut rows = Vec::new();
-    for MoveInfo { topic, planned, stage } in admin.list_moves().await? {
-        let name = format!("{topic}/{}", planned.partition.partition);
-        let stage = match stage {
-            MoveStage::Waiting => "waiting",
-            MoveStage::Running => "running",
-            MoveStage::GoingBack => "going back",
-        };
-        let behind = match stage {
-            "running" => behind(admin, &topic, &planned).await,
-            _ => None,
-        };
-        rows.push(Row {
-            cells: vec![
-                name.clone(),
-                stage.to_owned(),
-                ids(&planned.from),
-                ids(&planned.to),
-                behind.map_or_else(|| "-".to_owned(), human::count),
-            ],
-            value: json!({
-                "topic": topic,
-                "partition": planned.partition.partition.0,
-                "stage": stage,
-                "from": planned.from.iter().map(|node| node.0).collect::<Vec<_>>(),
-                "to": planned.to.iter().map(|node| node.0).collect::<Vec<_>>(),
-                "behind": behind,
-            }),
-            name,
-        });
-    }
-    let rows = Rows { field: "moves", columns: COLUMNS, rows };
-    Ok((Page::list("hw.partition.moves/1", rows), Exit::Fine))
-}
-
-/// How many entries the furthest-behind of the new replicas lacks, if the leader says so.
-async fn behind(admin: &Admin, topic: &str, planned: &PlannedMove) -> Option<u64> {
-    let described = admin.describe_partition(topic, planned.partition.partition).await.ok()?;
-    let end = described.replicas.iter().map(|replica| replica.appended.0).max()?;
-    let new = planned.to.iter().filter(|node| !planned.from.contains(node));
-    let has = |node: &NodeId| {
-        let found = described.replicas.iter().find(|replica| replica.node == *node);
-        found.map_or(0, |replica| replica.appended.0)
-    };
-    new.map(|node| end - has(node)).max()
-}
-
 pub async fn resolve(
     admin: &Admin,
     targets: &[Target],
@@ -219,15 +227,34 @@ pub async fn resolve(
             }
         }
     }
-    for Target { topic, partition } in targets {
-        let detail = admin.describe_topic(topic).await?;
-        names.insert(detail.id, topic.clone());
-        let number = |number| TopicPartition::new(detail.id, number);
-        match partition {
-            Some(one) => partitions.push(number(PartitionId(*one))),
-            None => partitions.extend(detail.partitions.iter().map(|info| number(info.partition))),
+    let all = match targets.iter().any(Target::is_pattern) {
+        true => admin.topics().await?.into_iter().map(|topic| topic.name).collect(),
+        false => Vec::new(),
+    };
+    for target in targets {
+        let meant: Vec<&String> = match target.is_pattern() {
+            true => all.iter().filter(|topic| target.matches(topic)).collect(),
+            false => vec![&target.topic],
+        };
+        if meant.is_empty() {
+            return Err(Failure::usage(format!("no topic fits `{}`", target.topic))
+                .way_out("`hw topic list` shows them; quote patterns, or the shell takes them"));
+        }
+        for topic in meant {
+            let detail = admin.describe_topic(topic).await?;
+            names.insert(detail.id, topic.clone());
+            let number = |number| TopicPartition::new(detail.id, number);
+            match target.partition {
+                Some(one) => partitions.push(number(PartitionId(one))),
+                None => {
+                    partitions.extend(detail.partitions.iter().map(|info| number(info.partition)));
+                }
+            }
         }
     }
+    // Two patterns may fit one topic.
+    let mut seen = BTreeSet::new();
+    partitions.retain(|partition| seen.insert(*partition));
     Ok((partitions, names))
 }
 
@@ -248,52 +275,6 @@ pub async fn show_plan(admin: &Admin, plan: &[PlannedMove], names: &Names) -> u6
     total
 }
 
-/// Looks again and again until every partition is where it should be.
-pub async fn follow(admin: &Admin, plan: &[PlannedMove], names: &Names) -> Result<Exit, Failure> {
-    let (mut last, mut changed) = (String::new(), Instant::now());
-    loop {
-        let mut arrived = 0;
-        for (topic, name) in names {
-            let wanted = || plan.iter().filter(|planned| planned.partition.topic == *topic);
-            if wanted().next().is_none() {
-                continue;
-            }
-            let detail = admin.describe_topic(name).await?;
-            let is_there = |planned: &&PlannedMove| {
-                let same = |set: &[NodeId]| {
-                    set.len() == planned.to.len() && set.iter().all(|n| planned.to.contains(n))
-                };
-                let at = planned.partition.partition;
-                detail.partitions.iter().any(|info| info.partition == at && same(&info.replicas))
-            };
-            arrived += wanted().filter(is_there).count();
-        }
-        let moving = admin.list_moves().await?;
-        let ours = |info: &&MoveInfo| {
-            plan.iter().any(|planned| planned.partition == info.planned.partition)
-        };
-        let ours: Vec<_> = moving.iter().filter(ours).collect();
-        let waiting = ours.iter().filter(|info| info.stage == MoveStage::Waiting).count();
-        let under_way = ours.len() - waiting;
-        let all = plan.len();
-        let line = format!("{arrived} of {all} moved, {under_way} under way, {waiting} waiting");
-        if line != last {
-            eprintln!("{line}");
-            (last, changed) = (line, Instant::now());
-        }
-        if arrived == all {
-            return Ok(Exit::Fine);
-        }
-        // A broker that is a moment late may show neither a move nor its end.
-        if ours.is_empty() && changed.elapsed() > LATE_MAX {
-            let what = format!("{} of {all} did not move: they were cancelled", all - arrived);
-            return Err(Failure::new(Exit::Failed, what)
-                .way_out("`hw partition list` shows where they are"));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
 pub fn title(partition: TopicPartition, names: &Names) -> String {
     match names.get(&partition.topic) {
         Some(name) => format!("{name}/{}", partition.partition),
@@ -301,26 +282,23 @@ pub fn title(partition: TopicPartition, names: &Names) -> String {
     }
 }
 
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-const LATE_MAX: Duration = Duration::from_secs(5);
-
 pub const REASSIGN_EXAMPLES: &str = "\
 Examples:
   hw partition reassign orders --to 4,5,6          every partition of a topic to these brokers
   hw partition reassign orders/3 --to 4,5,6 -y     one partition, without asking
   hw partition reassign --drain 2 --dry-run        what would leave broker 2
   hw partition reassign orders --replicas 3        more or fewer replicas
+  hw partition reassign 'orders-*' --to 4,5,6 --throttle 50MiB
+                                                   every topic that fits, at 50 MiB/s at most
+  hw partition reassign --plan plan.json           Kafka's reassignment JSON
+  hw partition reassign --drain 2 --dry-run -o kafka > plan.json
+                                                   the plan as such a file, to be edited
+  hw partition reassign --drain 2 --rollback back.json
+                                                   with a plan for the way back
 
 New replicas first copy the log, then get votes; only then do old ones lose theirs and are deleted.
 Reading and writing go on meanwhile. Eight partitions move at a time, the others wait.
 Ctrl-C stops the looking, not the moves: `hw partition cancel` does that.";
-
-pub const MOVES_EXAMPLES: &str = "\
-Examples:
-  hw partition moves                               what is moving now
-  hw partition moves -w                            look again every 2 s
-
-BEHIND is how many entries the slowest new replica still lacks.";
 
 pub const CANCEL_EXAMPLES: &str = "\
 Examples:
