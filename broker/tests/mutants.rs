@@ -356,6 +356,7 @@ fn open_lazy() -> Event {
         insync_replicas_min: 1,
         lag_ms_max: 1_000,
         retention: Retention::FOREVER,
+        learner_bytes_per_s: None,
     };
     Event::Open(Box::new(OpenReplica {
         partition: LAZY,

@@ -300,6 +300,9 @@ impl Cluster {
         view.touched.extend(changes.open.iter().map(|open| open.partition));
         for (partition, after) in changes.close {
             if after == AfterClose::Delete {
+                // A closing that waits in the inbox would pass for this one.
+                let waits = |event: &Event| matches!(event, Event::Close(of, AfterClose::Keep) if *of == partition);
+                self.nodes[node].inbox.retain(|event| !waits(event));
                 self.nodes[node].dropping.insert(partition);
             }
             self.give(node, Event::Close(partition, after));
