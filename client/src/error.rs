@@ -58,6 +58,13 @@ pub enum Outcome {
     Written,
 }
 
+impl Outcome {
+    /// What a broker's refusal with this code says about the batch that it refused.
+    pub fn after(code: ErrorCode) -> Outcome {
+        outcome_of(code)
+    }
+}
+
 impl Error {
     /// What went wrong, for programs.
     pub fn kind(&self) -> ErrorKind {

@@ -78,7 +78,7 @@ pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicD
 pub use highwater_protocol::native::moves::{MoveInfo, MoveStage, MoveWish, PlannedMove};
 pub use highwater_protocol::native::produce::{AckMode, Receipt};
 pub use highwater_protocol::native::throttle::ThrottleMovesResponse;
-pub use highwater_protocol::topic_config::{ConfigKey, KEYS as TOPIC_SETTINGS};
+pub use highwater_protocol::settings::{ConfigKey, topic::KEYS as TOPIC_SETTINGS};
 
 pub use admin::{Admin, ClusterInfo, NewTopic};
 pub use alter::TopicChange;

@@ -172,6 +172,23 @@ fn every_shell_gets_completions_and_every_verb_a_manual_page() {
 }
 
 #[test]
+fn anything_is_explained_without_a_cluster_and_completed_by_the_shell() {
+    let home = home();
+    let page = text(&run(home.path(), &["explain", "19", "-o", "json"]).stdout);
+    let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+    assert_eq!(page["name"], "NOT_ENOUGH_REPLICAS");
+    assert_eq!(page["retriable"], true);
+    check(&["explain", "segment.byte"], 3, &["hw explain segment.bytes"]);
+    let names = text(&run(home.path(), &["explain", "-o", "name"]).stdout);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&run(home.path(), &["completions", shell]).stdout);
+        for name in names.lines() {
+            assert!(script.contains(name), "{shell} does not complete {name}");
+        }
+    }
+}
+
+#[test]
 fn a_missing_input_file_is_named_before_anything_is_sent() {
     let home = home();
     add_profile(home.path(), "dev");

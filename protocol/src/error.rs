@@ -1,4 +1,5 @@
-//! What a broker can answer instead of a result: one table of numbers, meanings and retriability.
+//! What a broker can answer instead of a result: one table of numbers, meanings, retriability and
+//! remedies.
 //!
 //! Numbers are Kafka's wherever Kafka has the case, so that a Kafka listener needs no second table;
 //! our own begin at 1000. Numbers are never reused.
@@ -6,7 +7,10 @@
 use std::fmt;
 
 macro_rules! error_codes {
-    ($($(#[doc = $doc:literal])* $name:ident = $number:literal, $retriable:ident, $label:literal;)*) => {
+    ($(
+        $(#[doc = $doc:literal])*
+        $name:ident = $number:literal, $retriable:ident, $label:literal, $remedy:literal;
+    )*) => {
         /// Why a request was not carried out.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorCode {
@@ -37,6 +41,11 @@ macro_rules! error_codes {
                 match self { $(ErrorCode::$name => concat!($($doc),*).trim_ascii(),)* }
             }
 
+            /// What a person can do about it.
+            pub fn remedy(self) -> &'static str {
+                match self { $(ErrorCode::$name => $remedy,)* }
+            }
+
             /// Whether the same request may succeed later without anyone changing it.
             pub fn retriable(self) -> bool {
                 match self { $(ErrorCode::$name => retriable!($retriable),)* }
@@ -56,73 +65,107 @@ macro_rules! retriable {
 
 error_codes! {
     /// The broker failed in a way that has no number of its own; its log says more.
-    Internal = 1000, fatal, "INTERNAL";
+    Internal = 1000, fatal, "INTERNAL",
+        "Read the broker's log around the time of the request; it names what failed.";
     /// The offset lies before the log's start or at or behind its end.
-    OffsetOutOfRange = 1, fatal, "OFFSET_OUT_OF_RANGE";
+    OffsetOutOfRange = 1, fatal, "OFFSET_OUT_OF_RANGE",
+        "Read from a place that exists: `--from start` or `--from end`; `hw partition describe` shows both ends.";
     /// The batch's checksum does not fit its bytes.
-    CorruptBatch = 2, fatal, "CORRUPT_MESSAGE";
+    CorruptBatch = 2, fatal, "CORRUPT_MESSAGE",
+        "Something between the program and the broker changes bytes, or the program computes the checksum wrongly; records already stored are safe.";
     /// No topic or partition of that name or id exists.
-    UnknownTopicOrPartition = 3, retriable, "UNKNOWN_TOPIC_OR_PARTITION";
+    UnknownTopicOrPartition = 3, retriable, "UNKNOWN_TOPIC_OR_PARTITION",
+        "Compare the name with `hw topic list`; a topic that was just made may take a moment to be known everywhere.";
     /// The partition has no leader at the moment.
-    LeaderNotAvailable = 5, retriable, "LEADER_NOT_AVAILABLE";
+    LeaderNotAvailable = 5, retriable, "LEADER_NOT_AVAILABLE",
+        "Wait: an election takes under a second. If it stays, `hw partition list --problem leaderless` shows which brokers are missing.";
     /// This broker does not lead the partition.
-    NotLeader = 6, retriable, "NOT_LEADER_OR_FOLLOWER";
+    NotLeader = 6, retriable, "NOT_LEADER_OR_FOLLOWER",
+        "Ask the broker that leads, as `hw partition list` shows; clients do so by themselves.";
     /// The deadline passed; a produced batch may or may not have been written.
-    RequestTimedOut = 7, retriable, "REQUEST_TIMED_OUT";
+    RequestTimedOut = 7, retriable, "REQUEST_TIMED_OUT",
+        "Look before asking again, for it may have happened; an idempotent producer may simply send again. Allow more time if the cluster is loaded.";
     /// No session with the broker: it is starting, stopping or fenced.
-    BrokerNotAvailable = 8, retriable, "BROKER_NOT_AVAILABLE";
+    BrokerNotAvailable = 8, retriable, "BROKER_NOT_AVAILABLE",
+        "Ask another broker, or wait until `hw cluster brokers` shows this one as up.";
     /// The batch is larger than the topic's `max.message.bytes`.
-    BatchTooLarge = 10, fatal, "MESSAGE_TOO_LARGE";
+    BatchTooLarge = 10, fatal, "MESSAGE_TOO_LARGE",
+        "Send smaller batches, or raise `max.message.bytes` of the topic with `hw topic alter`.";
     /// The topic's name breaks the rules for names.
-    InvalidTopic = 17, fatal, "INVALID_TOPIC_EXCEPTION";
+    InvalidTopic = 17, fatal, "INVALID_TOPIC_EXCEPTION",
+        "Take 1 to 249 letters, digits, dots, underscores and hyphens; names that begin with `__` are the cluster's own.";
     /// Fewer in-sync replicas than `min.insync.replicas`; nothing was written.
-    NotEnoughReplicas = 19, retriable, "NOT_ENOUGH_REPLICAS";
+    NotEnoughReplicas = 19, retriable, "NOT_ENOUGH_REPLICAS",
+        "Bring replicas back: `hw partition list --problem under-replicated` shows which lag. Lowering `min.insync.replicas` trades safety for writes.";
     /// Written, but fewer in-sync replicas than `min.insync.replicas` have it.
-    NotEnoughReplicasAfterAppend = 20, retriable, "NOT_ENOUGH_REPLICAS_AFTER_APPEND";
+    NotEnoughReplicasAfterAppend = 20, retriable, "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
+        "The record is written and stays; whether that is enough is for the program to say. Bring replicas back as for NOT_ENOUGH_REPLICAS.";
     /// The principal may not do this.
-    Unauthorized = 29, fatal, "TOPIC_AUTHORIZATION_FAILED";
+    Unauthorized = 29, fatal, "TOPIC_AUTHORIZATION_FAILED",
+        "Use a certificate whose owner may do this.";
     /// The batch's timestamps lie outside what the topic accepts.
-    InvalidTimestamp = 32, fatal, "INVALID_TIMESTAMP";
+    InvalidTimestamp = 32, fatal, "INVALID_TIMESTAMP",
+        "Set the clock of the producing machine, or leave timestamps to the broker.";
     /// The API or its version is not spoken here.
-    UnsupportedVersion = 35, fatal, "UNSUPPORTED_VERSION";
+    UnsupportedVersion = 35, fatal, "UNSUPPORTED_VERSION",
+        "Client and broker are of different builds: finish the upgrade, or use a client as old as the broker.";
     /// A topic of that name exists already.
-    TopicExists = 36, fatal, "TOPIC_ALREADY_EXISTS";
+    TopicExists = 36, fatal, "TOPIC_ALREADY_EXISTS",
+        "Choose another name, or use the topic that is there: `hw topic describe` shows it.";
     /// The number of partitions is zero or too large.
-    InvalidPartitions = 37, fatal, "INVALID_PARTITIONS";
+    InvalidPartitions = 37, fatal, "INVALID_PARTITIONS",
+        "Ask for 1 to 10000 partitions; they can be added later and never removed.";
     /// The replication factor is zero or larger than the number of brokers.
-    InvalidReplicationFactor = 38, fatal, "INVALID_REPLICATION_FACTOR";
+    InvalidReplicationFactor = 38, fatal, "INVALID_REPLICATION_FACTOR",
+        "Ask for no more replicas than brokers are alive (`hw cluster brokers`), and 7 at most.";
     /// A configuration key is unknown or its value not allowed.
-    InvalidConfig = 40, fatal, "INVALID_CONFIG";
+    InvalidConfig = 40, fatal, "INVALID_CONFIG",
+        "`hw explain KEY` says what a setting takes; the detail of the error names every mistake.";
     /// The controller has moved or has no leader at the moment.
-    NotController = 41, retriable, "NOT_CONTROLLER";
+    NotController = 41, retriable, "NOT_CONTROLLER",
+        "Wait: the controller elects a leader within a second. If it stays, a majority of the controller's brokers is down.";
     /// The request contradicts itself or breaks a rule of the protocol.
-    InvalidRequest = 42, fatal, "INVALID_REQUEST";
+    InvalidRequest = 42, fatal, "INVALID_REQUEST",
+        "The detail says which rule was broken; a client of another maker may need a correction.";
     /// The batch does not continue the producer's sequence.
-    OutOfOrderSequence = 45, fatal, "OUT_OF_ORDER_SEQUENCE_NUMBER";
+    OutOfOrderSequence = 45, fatal, "OUT_OF_ORDER_SEQUENCE_NUMBER",
+        "A producer has skipped a batch: close it and open a new one; records in between were not written.";
     /// A newer epoch of the same producer has written.
-    ProducerFenced = 47, fatal, "INVALID_PRODUCER_EPOCH";
+    ProducerFenced = 47, fatal, "INVALID_PRODUCER_EPOCH",
+        "Another instance of this producer has taken over: stop this one.";
     /// The partition's files failed on this broker; other replicas are not affected.
-    StorageFailed = 56, retriable, "KAFKA_STORAGE_ERROR";
+    StorageFailed = 56, retriable, "KAFKA_STORAGE_ERROR",
+        "Read the broker's log, look at its disk, and restart it; the other replicas go on meanwhile.";
     /// The partition does not remember this producer: start a new epoch at sequence 0.
-    UnknownProducer = 59, fatal, "UNKNOWN_PRODUCER_ID";
+    UnknownProducer = 59, fatal, "UNKNOWN_PRODUCER_ID",
+        "Open a new producer; its earlier batches are in the log or were given up by retention.";
     /// The client's leader epoch is older than the partition's.
-    FencedLeaderEpoch = 74, retriable, "FENCED_LEADER_EPOCH";
+    FencedLeaderEpoch = 74, retriable, "FENCED_LEADER_EPOCH",
+        "Fetch metadata again and repeat; clients do so by themselves.";
     /// The client's leader epoch is newer than the partition's.
-    UnknownLeaderEpoch = 75, retriable, "UNKNOWN_LEADER_EPOCH";
+    UnknownLeaderEpoch = 75, retriable, "UNKNOWN_LEADER_EPOCH",
+        "Wait a moment: the broker that was asked has not heard of the newest election yet.";
     /// The codec named in the batch is not supported.
-    UnsupportedCompression = 76, fatal, "UNSUPPORTED_COMPRESSION_TYPE";
+    UnsupportedCompression = 76, fatal, "UNSUPPORTED_COMPRESSION_TYPE",
+        "Have the producer use another codec, or none.";
     /// The new leader does not know its high watermark yet.
-    OffsetNotAvailable = 78, retriable, "OFFSET_NOT_AVAILABLE";
+    OffsetNotAvailable = 78, retriable, "OFFSET_NOT_AVAILABLE",
+        "Wait: the new leader commits a mark of its own term first, which takes milliseconds.";
     /// The batch or one of its records breaks the format.
-    InvalidRecord = 87, fatal, "INVALID_RECORD";
+    InvalidRecord = 87, fatal, "INVALID_RECORD",
+        "The program builds batches wrongly; the detail says where.";
     /// The broker's queue for this partition is full; nothing was written.
-    Overloaded = 1001, retriable, "OVERLOADED";
+    Overloaded = 1001, retriable, "OVERLOADED",
+        "Slow down or spread the load over more partitions; clients wait and send again by themselves.";
     /// The broker's disk has passed its soft mark; nothing was written.
-    DiskFull = 1002, retriable, "DISK_FULL";
+    DiskFull = 1002, retriable, "DISK_FULL",
+        "Free space: `hw topic trim`, a shorter `retention.ms` or `retention.bytes`, or a larger disk; `data.reserve_mib` sets the mark.";
     /// The batch was replaced by a newer leader's before it was committed.
-    Superseded = 1003, retriable, "SUPERSEDED";
+    Superseded = 1003, retriable, "SUPERSEDED",
+        "Send it again: the batch was surely not kept.";
     /// The broker was taken out of the cluster and cannot register again with this data directory.
-    BrokerRemoved = 1010, fatal, "BROKER_REMOVED";
+    BrokerRemoved = 1010, fatal, "BROKER_REMOVED",
+        "Put the old data away, make the directory anew with `highwater format`, and start the broker again.";
 }
 
 impl fmt::Display for ErrorCode {

@@ -7,13 +7,15 @@
 //! Read in this order: `ids` (the words), `error` (what can go wrong on the wire), `wire` (how
 //! integers and strings lie in bytes), `batch` (record batches, the only payload), `native` (what
 //! clients ask), `peer` (what brokers tell each other); `topic_name` is the one rule that both sides
-//! of the wire check, `topic_config` the one table of settings.
+//! of the wire check, `settings` the tables of
+//! settings, `nearest` what a slip of the pen meant.
 
 pub mod batch;
 pub mod error;
 pub mod ids;
 pub mod native;
+pub mod nearest;
 pub mod peer;
-pub mod topic_config;
+pub mod settings;
 pub mod topic_name;
 pub mod wire;

@@ -198,12 +198,11 @@ fn defaults(root: &mut Section) -> Defaults {
 
 fn log(root: &mut Section) -> LogOutput {
     let mut section = root.section("log");
-    let format =
-        section.optional("format", "\"text\" or \"json\"", |value| match value.as_str()? {
-            "text" => Some(LogFormat::Text),
-            "json" => Some(LogFormat::Json),
-            _ => None,
-        });
+    let format = section.optional("format", "`text` or `json`", |value| match value.as_str()? {
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    });
     let filter = section.optional("filter", "a filter such as \"info,highwater=debug\"", |value| {
         let filter = text(value)?;
         tracing_subscriber::EnvFilter::try_new(&filter).is_ok().then_some(filter)
@@ -256,6 +255,9 @@ const NODE_ID: &str = "a number from 1 to 2147483647";
 
 #[cfg(test)]
 mod tests {
+    use highwater_protocol::settings::broker::KEYS;
+    use highwater_protocol::settings::{ConfigKey, Takes};
+
     use super::*;
 
     const GOOD: &str = r#"
@@ -316,6 +318,62 @@ mod tests {
     fn a_wildcard_address_is_not_advertised() {
         let error = check(&GOOD.replace("127.0.0.1", "0.0.0.0")).expect_err("not reachable");
         assert_eq!(error.problems[0].key, "advertise");
+    }
+
+    /// A file whose every section has one value, and that of `key` in its place.
+    fn with(key: &str, value: &str) -> String {
+        let mut table: Table = GOOD.parse().expect("TOML");
+        let peer: Table = "id = 2\naddress = \"b:1\"".parse().expect("TOML");
+        table.insert("peers".to_owned(), Value::Array(vec![Value::Table(peer)]));
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let value: Table = format!("v = {value}").parse().expect("TOML");
+        let place = match section {
+            "" => &mut table,
+            "peers" => table["peers"][0].as_table_mut().expect("made above"),
+            other => {
+                let place = table.entry(other).or_insert_with(|| Value::Table(Table::new()));
+                place.as_table_mut().expect("sections are tables")
+            }
+        };
+        place.insert(name.to_owned(), value["v"].clone());
+        table.to_string()
+    }
+
+    #[test]
+    fn the_table_for_readers_has_every_key_and_what_it_takes() {
+        for key in KEYS {
+            // No key takes a time, so the refusal says what this one takes.
+            let error = check(&with(key.name, "07:32:00")).expect_err("no key takes a time");
+            let shown = error.to_string();
+            assert!(shown.contains(&format!("set it to {}", key.takes)), "{}: {shown}", key.name);
+        }
+        for section in ["", "node", "data", "cluster", "peers", "tls", "http", "limits", "log"] {
+            let prefix = if section.is_empty() { String::new() } else { format!("{section}.") };
+            let error = check(&with(&format!("{prefix}zzzzzzzzzzzz"), "1")).expect_err("unknown");
+            let shown = error.to_string();
+            let (_, known) = shown.split_once("known here: ").expect("names what is known");
+            let known = known.lines().next().expect("a line").split(", ");
+            let is_section = |name: &str| KEYS.iter().any(|key| key.name.starts_with(name));
+            for name in known {
+                let full = format!("{prefix}{name}");
+                let listed = KEYS.iter().any(|key| key.name == full);
+                assert!(listed || is_section(&format!("{full}.")), "{full} is not explained");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_at_the_default_of_the_table_changes_nothing() {
+        let plain = check(&with("node.id", "1")).expect("a good file");
+        let in_words = |key: &&ConfigKey| key.default.is_empty() || key.default.contains(' ');
+        for key in KEYS.iter().filter(|key| !in_words(key)) {
+            let quoted = match key.takes {
+                Takes::Number { .. } => key.default.to_owned(),
+                Takes::Limit { .. } | Takes::WordOrNumber { .. } => unreachable!("not in a file"),
+                Takes::Words(_) | Takes::Text(_) => format!("\"{}\"", key.default),
+            };
+            assert_eq!(check(&with(key.name, &quoted)), Ok(plain.clone()), "{}", key.name);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use highwater_protocol::nearest::nearest;
 use toml::{Table, Value};
 
 /// Why a configuration cannot be used: all of it, not only the first reason.
@@ -182,7 +183,7 @@ impl Section {
 
     fn report_unknown(&mut self) {
         for (key, value) in std::mem::take(&mut self.table) {
-            let way_out = match nearest(&key, &self.known) {
+            let way_out = match nearest(&key, self.known.iter().copied()) {
                 Some(near) => format!("did you mean {}?", self.path_of(near)),
                 None => format!("remove it; known here: {}", self.known.join(", ")),
             };
@@ -198,26 +199,4 @@ impl Section {
     fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
-}
-
-/// The known name that a typing mistake most likely meant.
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    let distance = |name: &&'static str| (edits(key, name), *name);
-    let (edits, name) = known.iter().map(distance).min()?;
-    (edits <= 1 + key.len() / 3).then_some(name)
-}
-
-/// Levenshtein's distance.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -1,10 +1,11 @@
 //! The settings of a topic, read from text: which values are taken, and what is wrong with the others.
 //!
-//! Names and words stand in `protocol::topic_config`. All mistakes of a request are reported together,
+//! Names and words stand in `protocol::settings`. All mistakes of a request are reported together,
 //! and a name that is not known is answered with the nearest one that is.
 
 use highwater_protocol::error::{ErrorCode, WireError};
-pub use highwater_protocol::topic_config::{ConfigKey, KEYS};
+use highwater_protocol::settings::topic::KEYS;
+use highwater_protocol::settings::{ConfigKey, Given, unknown_key};
 
 /// A topic's settings, parsed once; what was not set is at its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,87 +88,50 @@ impl TopicConfig {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        match name {
-            "flush" if value == "ack" => self.flush = FlushMode::Ack,
-            "flush" => self.flush = FlushMode::Interval { ms: number(name, value, 1, HOUR_MS)? },
-            "max.message.bytes" => {
-                let bytes = number(name, value, 1024, MESSAGE_BYTES_LIMIT)?;
-                self.message_bytes_max = u32::try_from(bytes).expect("the limit fits 32 bits");
+        let key = known(name)?;
+        let wrong = || format!("`{name}` cannot be `{value}`; it takes {}", key.takes);
+        let given = key.takes.read(value).ok_or_else(wrong)?;
+        match (key.name, given) {
+            ("flush", Given::Number(ms)) => self.flush = FlushMode::Interval { ms },
+            ("flush", Given::Word(_) | Given::Unlimited) => self.flush = FlushMode::Ack,
+            ("max.message.bytes", given) => {
+                self.message_bytes_max = u32::try_from(number(given)).expect("the table's limit");
             }
-            "min.insync.replicas" => {
-                let replicas = number(name, value, 1, u64::from(u8::MAX))?;
-                self.insync_replicas_min = Some(u8::try_from(replicas).expect("checked above"));
+            ("min.insync.replicas", given) => {
+                let replicas = u8::try_from(number(given)).expect("the table's limit");
+                self.insync_replicas_min = Some(replicas);
             }
-            "replica.lag.time.max.ms" => self.lag_ms_max = number(name, value, 500, HOUR_MS)?,
-            "retention.bytes" => self.retention_bytes = limit(name, value, 1024 * 1024)?,
-            "retention.ms" => self.retention_ms = limit(name, value, 1000)?,
-            "segment.bytes" => self.segment_bytes = number(name, value, 1024 * 1024, 2 << 30)?,
-            "segment.ms" => self.segment_ms = number(name, value, 1000, i64::MAX as u64)?,
-            unknown => return Err(unknown_key(unknown)),
+            ("replica.lag.time.max.ms", given) => self.lag_ms_max = number(given),
+            ("retention.bytes", given) => self.retention_bytes = limit(given),
+            ("retention.ms", given) => self.retention_ms = limit(given),
+            ("segment.bytes", given) => self.segment_bytes = number(given),
+            ("segment.ms", given) => self.segment_ms = number(given),
+            (name, _) => unreachable!("`{name}` stands in the table and is not read"),
         }
         Ok(())
     }
 }
 
-fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, String> {
-    match value.parse::<u64>() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        Ok(_) | Err(_) => Err(not_a_value(name, value)),
+fn number(given: Given<'_>) -> u64 {
+    limit(given).expect("the table takes numbers here")
+}
+
+fn limit(given: Given<'_>) -> Option<u64> {
+    match given {
+        Given::Number(number) => Some(number),
+        Given::Unlimited => None,
+        Given::Word(word) => unreachable!("the table takes no words here, such as {word}"),
     }
 }
 
-fn limit(name: &str, value: &str, min: u64) -> Result<Option<u64>, String> {
-    if value == "-1" {
-        return Ok(None);
-    }
-    number(name, value, min, i64::MAX as u64).map(Some)
-}
-
-fn not_a_value(name: &str, value: &str) -> String {
-    let key = KEYS.iter().find(|key| key.name == name).expect("only known keys have values");
-    format!("`{name}` cannot be `{value}`; it takes {}", key.values)
+fn known(name: &str) -> Result<&'static ConfigKey, String> {
+    ConfigKey::named(name).ok_or_else(|| unknown_key(name, "a topic", &KEYS))
 }
 
 /// Whether a setting of this name exists; the error names the nearest one.
 pub fn check_name(name: &str) -> Result<(), String> {
-    if KEYS.iter().any(|key| key.name == name) { Ok(()) } else { Err(unknown_key(name)) }
+    known(name).map(|_| ())
 }
-
-fn unknown_key(unknown: &str) -> String {
-    let nearest = KEYS
-        .iter()
-        .map(|key| (distance(unknown, key.name), key.name))
-        .min()
-        .expect("there are settings");
-    // Further away than half its letters, a name is no slip of the pen but another idea.
-    if nearest.0 <= unknown.len() / 2 {
-        return format!("`{unknown}` is not a setting of a topic; did you mean `{}`?", nearest.1);
-    }
-    let all: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
-    format!("`{unknown}` is not a setting of a topic; there are {}", all.join(", "))
-}
-
-/// How many letters must be added, removed or replaced to get from one to the other (Levenshtein).
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().take(NAME_CHARS_MAX).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
-}
-
-const HOUR_MS: u64 = 3_600_000;
-/// A batch must fit into a frame of 16 MiB together with what surrounds it.
-const MESSAGE_BYTES_LIMIT: u64 = 15 * 1024 * 1024;
-/// No more of an unknown name is compared: it came from outside.
-const NAME_CHARS_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests {

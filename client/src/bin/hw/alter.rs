@@ -217,7 +217,8 @@ fn settings_page(name: &str, detail: &TopicDetail) -> Page {
     let row = |sourced: Sourced| {
         let value = value(&sourced);
         let Sourced { key, value: text, source } = sourced;
-        let words = [key.name, &text, source, key.values, key.description];
+        let takes = key.takes.to_string();
+        let words = [key.name, &text, source, &takes, key.description];
         let cells = words.iter().map(|word| (*word).to_owned()).collect();
         Row { name: key.name.to_owned(), cells, value }
     };

@@ -86,6 +86,9 @@ pub enum Noun {
     /// Keep the addresses and certificates of several clusters
     #[command(subcommand, visible_alias = "ctx")]
     Profile(ProfileVerb),
+    /// Say what an error, a setting or a word of hw means, and what to do about it
+    #[command(after_help = crate::explain::EXAMPLES)]
+    Explain(crate::explain::ExplainArgs),
     /// Print the completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {

@@ -13,6 +13,14 @@ use crate::exit::{Exit, Failure};
 pub fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "hw", &mut script);
+    if shell == clap_complete::Shell::Fish {
+        // The generator leaves the values of positional arguments out for this one.
+        let names = crate::explain::names().join(" ");
+        writeln!(
+            script,
+            "complete -c hw -n \"__fish_hw_using_subcommand explain\" -f -a \"{names}\""
+        )?;
+    }
     print(&script)
 }
 

@@ -14,6 +14,7 @@ mod completions;
 mod confirm;
 mod connect;
 mod exit;
+mod explain;
 mod human;
 mod moving;
 mod output;
@@ -21,6 +22,7 @@ mod partition;
 mod profile;
 mod plan_file;
 mod reassign;
+mod reasons;
 mod record;
 mod target;
 mod top;
@@ -61,6 +63,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     let settings = Settings::from_args(cli.global);
     match cli.noun {
         Noun::Profile(verb) => profile::run(verb, &settings),
+        Noun::Explain(args) => explain::run(&args),
         Noun::Completions { shell } => completions::completions(shell),
         Noun::Man { dir } => completions::man(dir.as_deref()),
         Noun::Topic(verb) => online(until_ctrl_c(topic::run(verb, &settings))),
