@@ -48,6 +48,7 @@ mod balance;
 mod client;
 mod connection;
 mod error;
+mod inspect;
 mod metadata;
 mod moves;
 mod partitioner;
@@ -74,6 +75,7 @@ pub use highwater_protocol::native::brokers::{
     BrokerDuty, BrokerStatus, SetDutyResponse, Unretired, Vote,
 };
 pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};
+pub use highwater_protocol::native::inspect::{HeldBatch, InspectReplicaResponse, ReplicaIndexes};
 pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};
 pub use highwater_protocol::native::moves::{MoveInfo, MoveStage, MoveWish, PlannedMove};
 pub use highwater_protocol::native::produce::{AckMode, Receipt};

@@ -12,6 +12,7 @@ use highwater_protocol::native::admin::*;
 use highwater_protocol::native::brokers::*;
 use highwater_protocol::native::fetch::*;
 use highwater_protocol::native::frame::*;
+use highwater_protocol::native::inspect::*;
 use highwater_protocol::native::metadata::*;
 use highwater_protocol::native::moves::*;
 use highwater_protocol::native::produce::*;
@@ -368,6 +369,30 @@ proptest! {
     }
 
     #[test]
+    fn questions_for_replicas_come_back(
+        partition in partition(), offset in option::of(countable()), leader: Option<u32>, suspect: bool,
+        flush_interval_ms: Option<u64>, voters in nodes(), learners in nodes(), time: i64, checksum: u32
+    ) {
+        let offset = offset.map(Offset);
+        comes_back!(InspectReplicaRequest { partition, offset }, InspectReplicaRequest);
+        for role in [ReplicaRole::Leader, ReplicaRole::Follower, ReplicaRole::Learner] {
+            let (appended, flushed) = (LogIndex(9), LogIndex(8));
+            let peer = ReplicaStatus { node: NodeId(1), role, appended, flushed, heard_ms: None, in_sync: true, behind_bytes: None };
+            let batch = offset.map(|base| HeldBatch {
+                base, end: Offset(7), end_index: LogIndex(9), term: Term(3), timestamps: (Timestamp(0), Timestamp(time)),
+                checksum,
+            });
+            let response = InspectReplicaResponse {
+                term: Term(3), leader: leader.map(NodeId), role, suspect, flush_interval_ms,
+                voters: voters.clone(), learners: learners.clone(), log_start: Offset(1), high_watermark: Offset(2),
+                flushed: Offset(3), log_end: Offset(4), peers: vec![peer], batch,
+                indexes: ReplicaIndexes { committed: LogIndex(5), flushed, appended },
+            };
+            comes_back!(response, InspectReplicaResponse);
+        }
+    }
+
+    #[test]
     fn greetings_come_back(name in ".*") {
         let versions = spoken_versions();
         comes_back!(HelloRequest { client: name.clone(), versions: versions.clone() }, HelloRequest);
@@ -492,6 +517,8 @@ fn decode_everything(bytes: Bytes) {
     let _ = ThrottleMovesResponse::decode(&mut Reader::new(&bytes));
     let _ = TrimPartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = DescribePartitionResponse::decode(&mut Reader::new(&bytes));
+    let _ = InspectReplicaRequest::decode(&mut Reader::new(&bytes));
+    let _ = InspectReplicaResponse::decode(&mut Reader::new(&bytes));
     let _ = HelloRequest::decode(&mut Reader::new(&bytes));
     let _ = HelloResponse::decode(&mut Reader::new(&bytes));
     let _ = FrameHeader::parse(&bytes);

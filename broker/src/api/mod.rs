@@ -5,7 +5,7 @@
 //! connections or principals; nothing here decides what a shard or the controller decides.
 //!
 //! Read `produce` and `fetch` for the hot roads, `admission` for what is refused under load, then
-//! `metadata`, `partitions`, `admin`, `moves`, `brokers`; `errors` has the words.
+//! `metadata`, `partitions`, `inspect`, `admin`, `moves`, `brokers`, `balance`; `errors` has the words.
 
 mod admin;
 mod admission;
@@ -14,6 +14,7 @@ mod brokers;
 mod balance;
 mod errors;
 mod fetch;
+mod inspect;
 mod metadata;
 mod moves;
 mod partitions;

@@ -46,7 +46,9 @@ impl Api {
     ) -> Result<DescribePartitionResponse, WireError> {
         match self.ask_replica(request.partition, ReplicaCommand::Describe).await? {
             AdminReply::Description(description) => Ok(description),
-            AdminReply::Done(_) | AdminReply::Trimmed(_) => Err(not_the_answer()),
+            AdminReply::Done(_) | AdminReply::Trimmed(_) | AdminReply::Inspection(_) => {
+                Err(not_the_answer())
+            }
         }
     }
 
@@ -63,7 +65,9 @@ impl Api {
         let command = ReplicaCommand::TrimBefore(request.before);
         match self.ask_replica(request.partition, command).await? {
             AdminReply::Trimmed(log_start) => Ok(TrimPartitionResponse { log_start }),
-            AdminReply::Description(_) | AdminReply::Done(_) => Err(not_the_answer()),
+            AdminReply::Description(_) | AdminReply::Done(_) | AdminReply::Inspection(_) => {
+                Err(not_the_answer())
+            }
         }
     }
 
@@ -81,11 +85,13 @@ impl Api {
         }
         match self.ask_replica(partition, ReplicaCommand::TransferLeader(to)).await? {
             AdminReply::Done(_) => Ok(()),
-            AdminReply::Description(_) | AdminReply::Trimmed(_) => Err(not_the_answer()),
+            AdminReply::Description(_) | AdminReply::Trimmed(_) | AdminReply::Inspection(_) => {
+                Err(not_the_answer())
+            }
         }
     }
 
-    async fn ask_replica(
+    pub(super) async fn ask_replica(
         &self,
         partition: TopicPartition,
         command: ReplicaCommand,
@@ -109,7 +115,7 @@ impl Api {
     }
 }
 
-fn not_the_answer() -> WireError {
+pub(super) fn not_the_answer() -> WireError {
     WireError::new(ErrorCode::Internal, "the replica gave another answer than asked for")
 }
 

@@ -11,12 +11,13 @@
 //!
 //! Read in this order: `header` and `index` (what lies on disk), `segment` (one pair of files),
 //! `reader` (what any thread may do), this file (appends and flushes), `roll` and `start` (how
-//! segments come and go), `lookup`, and for opening `chain`, `scan` and `recovery`.
+//! segments come and go), `lookup` and `locate`, and for opening `chain`, `scan` and `recovery`.
 
 mod append;
 mod chain;
 mod header;
 mod index;
+mod locate;
 mod lookup;
 mod reader;
 mod recovery;
@@ -40,6 +41,7 @@ use crate::disk::{Disk, File};
 use roll::Unsealed;
 use segment::Stem;
 
+pub use locate::Located;
 pub use reader::{LogReader, ReadError};
 pub use start::{Dropped, SegmentFacts, StartPoint};
 

@@ -50,7 +50,7 @@ pub(super) type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 /// The calls that a client may make.
 #[derive(Clone)]
 pub(super) struct Calls {
-    api: Api,
+    pub(super) api: Api,
     metrics: Arc<Metrics>,
 }
 
@@ -133,6 +133,15 @@ impl Calls {
             ApiKey::TransferLeader => {
                 self.transfer_leader(correlation, whole(&body, TransferLeaderRequest::decode)?)
             }
+            ApiKey::InspectReplica => self.insight(api, correlation, &body)?,
+        })
+    }
+
+    fn create_topic(&self, correlation: CorrelationId, request: CreateTopicRequest) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.create_topic(request).await;
+            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
         })
     }
 
@@ -321,7 +330,7 @@ impl Calls {
         })
     }
 
-    fn answer<T>(
+    pub(super) fn answer<T>(
         &self,
         correlation: CorrelationId,
         result: Result<T, WireError>,
@@ -362,6 +371,7 @@ impl Calls {
             | ApiKey::AlterTopic
             | ApiKey::CreatePartitions
             | ApiKey::TransferLeader
+            | ApiKey::InspectReplica
             | ApiKey::Reassign
             | ApiKey::CancelMoves
             | ApiKey::ListMoves
@@ -378,7 +388,7 @@ impl Calls {
 }
 
 /// A body that is read to its end.
-fn whole<T>(
+pub(super) fn whole<T>(
     body: &Bytes,
     decode: impl FnOnce(&mut Reader<'_>) -> Result<T, DecodeError>,
 ) -> Result<T, DecodeError> {

@@ -6,6 +6,7 @@
 
 mod client;
 mod client_calls;
+mod client_insight;
 mod dialer;
 pub mod frames;
 mod peer_codec;

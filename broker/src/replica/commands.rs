@@ -42,6 +42,10 @@ impl Replica {
                 let description = AdminReply::Description(self.describe(now));
                 out.answered.push((id, Ok(description)));
             }
+            ReplicaCommand::Inspect => {
+                let seen = AdminReply::Inspection(self.inspect(now));
+                out.answered.push((id, Ok(seen)));
+            }
             ReplicaCommand::TransferLeader(to) => self.start_transfer(now, id, to, out),
             ReplicaCommand::ChangeVoters { voters, learners } => {
                 self.start_change(id, VoterSet { voters, learners }, out);

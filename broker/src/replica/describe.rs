@@ -1,10 +1,11 @@
 //! Where everyone stands, for people and for the controller.
 
-use highwater_protocol::native::admin::{DescribePartitionResponse, ReplicaStatus};
+use highwater_protocol::native::admin::{DescribePartitionResponse, ReplicaRole, ReplicaStatus};
+use highwater_protocol::native::inspect::{InspectReplicaResponse, ReplicaIndexes};
 
 use crate::raft::{InSync, Millis};
 
-use super::Replica;
+use super::{FlushPolicy, Replica};
 
 impl Replica {
     /// This replica's view; only a leader's names all replicas.
@@ -27,6 +28,40 @@ impl Replica {
             log_end: reader.log_end(),
             bytes: self.log.bytes(),
             replicas: self.raft.peers(now).into_iter().map(status).collect(),
+        }
+    }
+
+    /// This replica as it sees itself; whoever reads logs adds what lies at single offsets.
+    pub(super) fn inspect(&self, now: Millis) -> InspectReplicaResponse {
+        let seen = self.describe(now);
+        let set = self.raft.voter_set();
+        let role = match (self.raft.is_leader(), set.voters.contains(&self.me)) {
+            (true, _) => ReplicaRole::Leader,
+            (false, true) => ReplicaRole::Follower,
+            (false, false) => ReplicaRole::Learner,
+        };
+        InspectReplicaResponse {
+            term: seen.term,
+            leader: seen.leader,
+            role,
+            suspect: self.raft.is_suspect(),
+            flush_interval_ms: match self.options.flush {
+                FlushPolicy::Ack => None,
+                FlushPolicy::Interval { ms } => Some(ms),
+            },
+            voters: set.voters.clone(),
+            learners: set.learners.clone(),
+            log_start: seen.log_start,
+            high_watermark: seen.high_watermark,
+            flushed: seen.high_watermark,
+            log_end: seen.log_end,
+            indexes: ReplicaIndexes {
+                committed: self.raft.commit(),
+                flushed: self.raft.flushed_end(),
+                appended: self.raft.last().index,
+            },
+            peers: seen.replicas,
+            batch: None,
         }
     }
 }

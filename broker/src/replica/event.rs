@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use highwater_protocol::ids::{NodeId, Offset, Position, Term, TopicPartition};
 use highwater_protocol::native::admin::DescribePartitionResponse;
+use highwater_protocol::native::inspect::InspectReplicaResponse;
 use highwater_protocol::native::produce::AckMode;
 
 use crate::raft::Millis;
@@ -68,6 +69,8 @@ pub struct ProduceEvent {
 pub enum ReplicaCommand {
     /// Say where everyone stands.
     Describe,
+    /// Say where this replica stands, as it sees itself.
+    Inspect,
     /// Hand leadership to this voter, or to the best one.
     TransferLeader(Option<NodeId>),
     /// Change the voters and learners, one voter at a time.
@@ -95,6 +98,8 @@ pub enum ReplicaCommand {
 pub enum AdminReply {
     /// To `Describe`.
     Description(DescribePartitionResponse),
+    /// To `Inspect`; offsets that only the log's readers know are left at the high watermark.
+    Inspection(InspectReplicaResponse),
     /// Done, and the log stood here.
     Done(Position),
     /// To `TrimBefore`: where the log starts now.

@@ -25,6 +25,7 @@ use highwater_protocol::native::frame::{
     AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_detail,
     spoken_versions,
 };
+use highwater_protocol::native::inspect::{InspectReplicaRequest, InspectReplicaResponse};
 use highwater_protocol::native::metadata::{MetadataRequest, MetadataResponse};
 use highwater_protocol::native::moves::{
     CancelMovesRequest, CancelMovesResponse, ListMovesRequest, ListMovesResponse, ReassignRequest,
@@ -184,6 +185,8 @@ calls! {
         };
     ListReplicasRequest, ListReplicas, ListReplicasResponse, |_| "list a broker's replicas".into();
     PlanBalanceRequest, PlanBalance, PlanBalanceResponse, |_| "plan balance".into();
+    InspectReplicaRequest, InspectReplica, InspectReplicaResponse,
+        |request| format!("inspect a replica of partition {}", request.partition.partition);
 }
 
 macro_rules! responses {
@@ -204,7 +207,7 @@ responses! {
     DescribePartitionResponse TrimPartitionResponse ReassignResponse CancelMovesResponse
     ListMovesResponse AlterTopicResponse CreatePartitionsResponse ListBrokersResponse
     SetDutyResponse RemoveBrokerResponse ChangeControllerResponse ListReplicasResponse
-    PlanBalanceResponse ThrottleMovesResponse
+    PlanBalanceResponse ThrottleMovesResponse InspectReplicaResponse
 }
 
 impl Response for FetchResponse {

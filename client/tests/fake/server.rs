@@ -137,6 +137,7 @@ impl Session {
             | ApiKey::TransferLeader
             | ApiKey::ListReplicas
             | ApiKey::PlanBalance
+            | ApiKey::InspectReplica
             | ApiKey::Reassign
             | ApiKey::CancelMoves
             | ApiKey::ListMoves

@@ -265,14 +265,31 @@ impl DescribePartitionResponse {
 /// The tag of what a replica lacks, in its status.
 const BEHIND_BYTES: u64 = 0;
 
-impl ReplicaStatus {
-    fn encode(&self, writer: &mut Writer) {
-        writer.u32(self.node.0);
-        writer.u8(match self.role {
+impl ReplicaRole {
+    pub(super) fn encode(self, writer: &mut Writer) {
+        writer.u8(match self {
             ReplicaRole::Leader => 0,
             ReplicaRole::Follower => 1,
             ReplicaRole::Learner => 2,
         });
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<ReplicaRole, DecodeError> {
+        Ok(match reader.u8()? {
+            0 => ReplicaRole::Leader,
+            1 => ReplicaRole::Follower,
+            2 => ReplicaRole::Learner,
+            found => {
+                return Err(DecodeError::Invalid { what: "a replica's role", found: found.into() });
+            }
+        })
+    }
+}
+
+impl ReplicaStatus {
+    pub(super) fn encode(&self, writer: &mut Writer) {
+        writer.u32(self.node.0);
+        self.role.encode(writer);
         writer.u64(self.appended.0);
         writer.u64(self.flushed.0);
         writer.optional(self.heard_ms, Writer::u64);
@@ -287,20 +304,10 @@ impl ReplicaStatus {
         }
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<ReplicaStatus, DecodeError> {
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<ReplicaStatus, DecodeError> {
         let mut status = ReplicaStatus {
             node: coding::node(reader)?,
-            role: match reader.u8()? {
-                0 => ReplicaRole::Leader,
-                1 => ReplicaRole::Follower,
-                2 => ReplicaRole::Learner,
-                found => {
-                    return Err(DecodeError::Invalid {
-                        what: "a replica's role",
-                        found: found.into(),
-                    });
-                }
-            },
+            role: ReplicaRole::decode(reader)?,
             appended: coding::log_index(reader)?,
             flushed: coding::log_index(reader)?,
             heard_ms: reader.optional("an age", Reader::u64)?,

@@ -59,6 +59,8 @@ pub enum ApiKey {
     ChangeController = 23,
     /// Change how fast moves may copy.
     ThrottleMoves = 30,
+    /// Look at one replica from inside.
+    InspectReplica = 35,
     /// What one broker hosts.
     ListReplicas = 40,
     /// What would even the cluster out.
@@ -88,6 +90,7 @@ impl ApiKey {
         ApiKey::RemoveBroker,
         ApiKey::ChangeController,
         ApiKey::ThrottleMoves,
+        ApiKey::InspectReplica,
         ApiKey::ListReplicas,
         ApiKey::PlanBalance,
     ];

@@ -11,6 +11,7 @@ pub mod balance;
 pub(crate) mod coding;
 pub mod fetch;
 pub mod frame;
+pub mod inspect;
 pub mod metadata;
 pub mod moves;
 pub mod produce;

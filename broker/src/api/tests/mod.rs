@@ -2,6 +2,7 @@
 
 mod alter;
 mod balance;
+mod inspect;
 mod leaders;
 mod moves;
 mod rig;

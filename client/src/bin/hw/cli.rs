@@ -198,6 +198,9 @@ pub enum PartitionVerb {
         #[command(flatten)]
         output: ReadOutput,
     },
+    /// Say in words where each replica stands, and what has become of the record at an offset
+    #[command(after_help = crate::standing::EXAMPLES)]
+    Explain(crate::standing::ExplainArgs),
     /// Move replicas to other brokers, off a broker, or change how many there are
     #[command(after_help = crate::reassign::REASSIGN_EXAMPLES)]
     Reassign(crate::reassign::ReassignArgs),

@@ -24,6 +24,7 @@ mod plan_file;
 mod reassign;
 mod reasons;
 mod record;
+mod standing;
 mod target;
 mod top;
 mod topic;

@@ -30,6 +30,7 @@ pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failu
             description(&partition, &seen).print(output.format)?;
             Ok(Exit::Fine)
         }
+        PartitionVerb::Explain(args) => crate::standing::run(args, settings).await,
         PartitionVerb::Transfer(args) => transfer(args, settings).await,
         PartitionVerb::Top(args) => crate::top::run(args, settings).await,
         PartitionVerb::Reassign(args) => crate::reassign::reassign(args, settings).await,

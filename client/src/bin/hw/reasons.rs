@@ -27,6 +27,20 @@ const fn reason(
 /// Every word, sorted by name.
 pub const REASONS: &[Reason] = &[
     reason(
+        "abandoned",
+        "The record is in the log of a replica that no longer leads, and not in the leader's: \
+         it is cut away when that replica follows.",
+        "Nothing: nobody was told that it is committed, and its producer sends it again by \
+         itself.",
+        "hw partition explain orders/3@1200",
+    ),
+    reason(
+        "appended",
+        "The replica has the record in its log, and not on its disk yet.",
+        "Nothing; with `flush=ack` it does not count the record before the flush.",
+        "hw partition explain orders/3@1200",
+    ),
+    reason(
         "broker-fenced",
         "The controller has not heard of the broker for some seconds: it counts as dead, leads \
          nothing and gets no replicas.",
@@ -40,10 +54,43 @@ pub const REASONS: &[Reason] = &[
         "hw cluster health",
     ),
     reason(
+        "committed",
+        "A majority of the voters counts the record: consumers see it, and no later leader \
+         takes it back.",
+        "Nothing is to be done.",
+        "hw partition explain orders/3@1200",
+    ),
+    reason(
+        "diverged",
+        "Two replicas hold different batches at one offset, and both call theirs committed. \
+         This must never be.",
+        "Stop both brokers, keep their files, and report it.",
+        "hw partition explain orders/3@1200",
+    ),
+    reason(
+        "fenced",
+        "The controller has lost touch with the broker: see `broker-fenced`.",
+        "Start the broker, or mend its network.",
+        "hw partition explain orders/3",
+    ),
+    reason(
+        "flushed",
+        "The replica has the record on its disk.",
+        "Nothing is to be done.",
+        "hw partition explain orders/3@1200",
+    ),
+    reason(
         "follower",
         "The replica votes and gets its records from the leader.",
         "Nothing is to be done.",
         "hw partition describe orders/3",
+    ),
+    reason(
+        "given-up",
+        "The record lies before the start of the replica's log: retention or a trim has given \
+         it up.",
+        "Keep records longer with `retention.ms` or `retention.bytes`; what is gone is gone.",
+        "hw partition explain orders/3@1200",
     ),
     reason(
         "going-back",
@@ -71,10 +118,28 @@ pub const REASONS: &[Reason] = &[
         "hw partition describe orders/3",
     ),
     reason(
+        "lost",
+        "The replica knows no leader although there is one: it cannot hear it.",
+        "Look at the network between this broker and the leader.",
+        "hw partition explain orders/3",
+    ),
+    reason(
+        "missing",
+        "The replica does not have the record.",
+        "Wait until it has caught up; `hw partition explain` shows the lag.",
+        "hw partition explain orders/3@1200",
+    ),
+    reason(
         "no-controller",
         "No broker leads the controller: topics can be written and read, but nothing can be changed.",
         "Start the brokers of `cluster.controllers`: a majority of them must be up.",
         "hw cluster health",
+    ),
+    reason(
+        "ok",
+        "The replica answers, follows or leads, and forgot nothing.",
+        "Nothing is to be done.",
+        "hw partition explain orders/3",
     ),
     reason(
         "partition-leaderless",
@@ -95,6 +160,20 @@ pub const REASONS: &[Reason] = &[
         "hw partition moves",
     ),
     reason(
+        "silent",
+        "The broker did not answer for its replica; the explanation says why.",
+        "Start the broker, or read its log: the replica's files may have failed.",
+        "hw partition explain orders/3",
+    ),
+    reason(
+        "suspect",
+        "The replica may have forgotten what it once acknowledged, after a crash with a flush \
+         interval, damage or a lost disk: it neither votes nor stands.",
+        "Wait until it has caught up with a leader. If a majority is suspect, bring back a \
+         broker that is not.",
+        "hw partition explain orders/3",
+    ),
+    reason(
         "too-few-brokers",
         "Fewer brokers are up than `--brokers-min` asks for.",
         "Start the missing ones; `hw cluster brokers` shows which.",
@@ -107,12 +186,31 @@ pub const REASONS: &[Reason] = &[
         "hw cluster health",
     ),
     reason(
+        "uncommitted",
+        "Too few voters count the record yet: consumers do not see it.",
+        "Wait; if it lasts, the explanation names the replicas that lack it.",
+        "hw partition explain orders/3@1200",
+    ),
+    reason(
+        "undecided",
+        "Nobody leads, and no replica that answers knows the record to be committed: the next \
+         election decides.",
+        "Start the brokers that have replicas: a majority of them must be up.",
+        "hw partition explain orders/3@1200",
+    ),
+    reason(
         "under-replicated",
         "Fewer replicas keep up than the partition has: it can be written and read, but outlives \
          less than it should.",
         "Start the brokers that are missing from IN-SYNC, or wait until they have caught up: \
          `hw partition describe` shows how far they are behind.",
         "hw partition list --problem under-replicated",
+    ),
+    reason(
+        "unknown",
+        "The broker did not answer, so that nobody knows whether it has the record.",
+        "Start the broker, or look at the network between you and it.",
+        "hw partition explain orders/3@1200",
     ),
     reason(
         "waiting",
@@ -146,6 +244,12 @@ mod tests {
             let word = problem.to_possible_value().expect("none is hidden");
             assert!(is_known(word.get_name()), "{}", word.get_name());
         }
+        // Of states and verdicts, all words in quotes that stand alone.
+        let source = include_str!("standing/verdict.rs");
+        let words: Vec<&str> = source.split('"').skip(1).step_by(2).collect();
+        let alone = |word: &&&str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        let words = words.iter().filter(|word| word.len() > 1).filter(alone);
+        assert!(words.inspect(|word| assert!(is_known(word), "{word}")).count() >= 14);
         // A trouble's kind is the first word in quotes where one is made.
         let source = include_str!("cluster.rs");
         let made = source.split("kind: \"").chain(source.split("trouble(\"")).skip(1);
