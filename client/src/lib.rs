@@ -58,6 +58,7 @@ mod race;
 mod reader;
 mod record;
 mod retry;
+mod settings;
 
 pub use highwater_protocol::ids::{
     NodeId, Offset, PartitionId, Term, Timestamp, TopicId, TopicPartition,
@@ -79,6 +80,7 @@ pub use highwater_protocol::native::inspect::{HeldBatch, InspectReplicaResponse,
 pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};
 pub use highwater_protocol::native::moves::{MoveInfo, MoveStage, MoveWish, PlannedMove};
 pub use highwater_protocol::native::produce::{AckMode, Receipt};
+pub use highwater_protocol::native::settings::{SettingScope, SettingSource, SettingValue};
 pub use highwater_protocol::native::throttle::ThrottleMovesResponse;
 pub use highwater_protocol::settings::{ConfigKey, topic::KEYS as TOPIC_SETTINGS};
 
@@ -94,3 +96,4 @@ pub use reader::{
     RecordIter, StartAt,
 };
 pub use record::{Header, Record, RecordMetadata, TopicName};
+pub use settings::SettingsChange;

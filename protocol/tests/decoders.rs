@@ -9,6 +9,7 @@ use highwater_protocol::batch::{
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::*;
 use highwater_protocol::native::admin::*;
+use highwater_protocol::native::alter::SettingChange;
 use highwater_protocol::native::brokers::*;
 use highwater_protocol::native::fetch::*;
 use highwater_protocol::native::frame::*;
@@ -16,6 +17,7 @@ use highwater_protocol::native::inspect::*;
 use highwater_protocol::native::metadata::*;
 use highwater_protocol::native::moves::*;
 use highwater_protocol::native::produce::*;
+use highwater_protocol::native::settings::*;
 use highwater_protocol::native::throttle::{ThrottleMovesRequest, ThrottleMovesResponse};
 use highwater_protocol::peer::*;
 use highwater_protocol::wire::{Reader, Writer};
@@ -393,6 +395,24 @@ proptest! {
     }
 
     #[test]
+    fn settings_and_their_changes_come_back(
+        node: u32, set in vec((".*", ".*"), 0..4), unset in vec(".*", 0..4), name in ".*", value: Option<u8>
+    ) {
+        let value = value.map(|value| value.to_string());
+        for scope in [SettingScope::Cluster, SettingScope::Broker(NodeId(node))] {
+            let (set, unset, dry_run) = (set.clone(), unset.clone(), DryRun::Yes);
+            comes_back!(AlterSettingsRequest { scope, set, unset, dry_run }, AlterSettingsRequest);
+            comes_back!(DescribeSettingsRequest { scope }, DescribeSettingsRequest);
+        }
+        let change = SettingChange { name: name.clone(), before: value.clone(), after: None };
+        comes_back!(AlterSettingsResponse { changes: vec![change] }, AlterSettingsResponse);
+        let sources =
+            [SettingSource::Default, SettingSource::File, SettingSource::Cluster, SettingSource::Broker];
+        let settings = sources.map(|source| SettingValue { name: name.clone(), value: value.clone(), source });
+        comes_back!(DescribeSettingsResponse { settings: settings.to_vec() }, DescribeSettingsResponse);
+    }
+
+    #[test]
     fn greetings_come_back(name in ".*") {
         let versions = spoken_versions();
         comes_back!(HelloRequest { client: name.clone(), versions: versions.clone() }, HelloRequest);
@@ -519,6 +539,10 @@ fn decode_everything(bytes: Bytes) {
     let _ = DescribePartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = InspectReplicaRequest::decode(&mut Reader::new(&bytes));
     let _ = InspectReplicaResponse::decode(&mut Reader::new(&bytes));
+    let _ = AlterSettingsRequest::decode(&mut Reader::new(&bytes));
+    let _ = AlterSettingsResponse::decode(&mut Reader::new(&bytes));
+    let _ = DescribeSettingsRequest::decode(&mut Reader::new(&bytes));
+    let _ = DescribeSettingsResponse::decode(&mut Reader::new(&bytes));
     let _ = HelloRequest::decode(&mut Reader::new(&bytes));
     let _ = HelloResponse::decode(&mut Reader::new(&bytes));
     let _ = FrameHeader::parse(&bytes);

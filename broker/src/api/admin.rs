@@ -34,6 +34,7 @@ impl Api {
             | CommandReply::TopicAltered(_)
             | CommandReply::PartitionsCreated(_)
             | CommandReply::Moves(_)
+            | CommandReply::SettingsAltered(_)
             | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }
     }
@@ -52,6 +53,7 @@ impl Api {
             | CommandReply::TopicAltered(_)
             | CommandReply::PartitionsCreated(_)
             | CommandReply::Moves(_)
+            | CommandReply::SettingsAltered(_)
             | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }
     }

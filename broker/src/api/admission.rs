@@ -131,7 +131,11 @@ mod tests {
     use super::*;
 
     fn admission() -> Arc<Admission> {
-        let options = ApiOptions { produce_bytes_max: 100, disk_reserve_bytes: 1000 };
+        let options = ApiOptions {
+            produce_bytes_max: 100,
+            disk_reserve_bytes: 1000,
+            file: Default::default(),
+        };
         Arc::new(Admission::new(&options))
     }
 

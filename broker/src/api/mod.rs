@@ -5,7 +5,8 @@
 //! connections or principals; nothing here decides what a shard or the controller decides.
 //!
 //! Read `produce` and `fetch` for the hot roads, `admission` for what is refused under load, then
-//! `metadata`, `partitions`, `inspect`, `admin`, `moves`, `brokers`, `balance`; `errors` has the words.
+//! `metadata`, `partitions`, `inspect`, `admin`, `settings`, `moves`, `brokers`, `balance`; `errors`
+//! has the words.
 
 mod admin;
 mod admission;
@@ -19,7 +20,9 @@ mod metadata;
 mod moves;
 mod partitions;
 mod produce;
+mod settings;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use highwater_protocol::error::{ErrorCode, WireError};
@@ -37,6 +40,8 @@ pub struct ApiOptions {
     pub produce_bytes_max: u64,
     /// Produce is refused while the data disk has less than this free.
     pub disk_reserve_bytes: u64,
+    /// What the broker's file says, by key.
+    pub file: BTreeMap<String, String>,
 }
 
 /// The broker as its clients see it; clones are the same one.
@@ -44,6 +49,7 @@ pub struct ApiOptions {
 pub struct Api {
     node: Node,
     admission: Arc<Admission>,
+    file: Arc<BTreeMap<String, String>>,
 }
 
 impl Api {
@@ -52,7 +58,7 @@ impl Api {
     pub fn new(node: Node, options: ApiOptions) -> Api {
         let admission = Arc::new(Admission::new(&options));
         tokio::spawn(admission::watch_disk(node.clone(), admission.clone()));
-        Api { node, admission }
+        Api { node, admission, file: Arc::new(options.file) }
     }
 
     /// The node behind it.

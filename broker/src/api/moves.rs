@@ -73,6 +73,7 @@ impl Api {
             | CommandReply::TopicDeleted { .. }
             | CommandReply::TopicAltered(_)
             | CommandReply::PartitionsCreated(_)
+            | CommandReply::SettingsAltered(_)
             | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }
     }

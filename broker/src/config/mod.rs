@@ -7,11 +7,13 @@
 mod parse;
 mod reader;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use highwater_protocol::ids::NodeId;
 
+pub use parse::is_log_filter;
 pub use reader::{ConfigError, Problem};
 
 /// Everything a broker is told before it starts.
@@ -37,10 +39,12 @@ pub struct Config {
     pub http_listen: Option<SocketAddr>,
     /// Bounds on what it takes on.
     pub limits: Limits,
-    /// What new topics get unless they say otherwise.
+    /// What all brokers must agree on without being told.
     pub defaults: Defaults,
     /// How it writes its own log.
     pub log: LogOutput,
+    /// What the file says, as it says it, by key; for whoever asks where a value comes from.
+    pub written: BTreeMap<String, String>,
 }
 
 /// A broker's name and place.
@@ -92,11 +96,9 @@ pub struct Limits {
     pub requests_in_flight_max: usize,
 }
 
-/// What new topics get unless they say otherwise.
+/// What all brokers must agree on without being told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Defaults {
-    /// How many replicas a partition has.
-    pub replication: u8,
     /// How often peers hear of each other.
     pub heartbeat_ms: u64,
 }

@@ -1,6 +1,6 @@
 //! The keys of the configuration file, what each may be, and what holds between them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,8 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
         ConfigError::whole(file, &reason, "correct it; the rest was not checked yet")
     })?;
     let base = file.parent().unwrap_or(Path::new("")).to_owned();
+    let mut written = BTreeMap::new();
+    as_written("", &table, &mut written);
     let mut root = Section::root(table);
     let draft = Draft {
         node: node(&mut root),
@@ -32,12 +34,38 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
         defaults: defaults(&mut root),
         log: log(&mut root),
     };
-    let config = draft.join(&mut root);
+    let config = draft.join(&mut root, written);
     let problems = root.finish_root();
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         Some(_) | None => Err(ConfigError { file: file.to_owned(), problems }),
     }
+}
+
+/// Every value by its key, the tables of a list one behind the other.
+fn as_written(prefix: &str, table: &Table, out: &mut BTreeMap<String, String>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Table(inner) => as_written(&key, inner, out),
+            Value::Array(list) if list.iter().any(Value::is_table) => {
+                list.iter().filter_map(Value::as_table).for_each(|one| as_written(&key, one, out));
+            }
+            plain => {
+                let text = plain.as_str().map_or_else(|| plain.to_string(), str::to_owned);
+                let known = out.entry(key).or_default();
+                if !known.is_empty() {
+                    known.push_str(", ");
+                }
+                known.push_str(&text);
+            }
+        }
+    }
+}
+
+/// Whether this is in the language of filters for the broker's own log.
+pub fn is_log_filter(text: &str) -> bool {
+    tracing_subscriber::EnvFilter::try_new(text).is_ok()
 }
 
 /// What could be read of each part.
@@ -57,7 +85,7 @@ struct Draft {
 
 impl Draft {
     /// The whole, if all parts are there; checks what holds between parts.
-    fn join(self, root: &mut Section) -> Option<Config> {
+    fn join(self, root: &mut Section, written: BTreeMap<String, String>) -> Option<Config> {
         if let (Some(listen), None) = (self.listen, &self.advertise)
             && listen.ip().is_unspecified()
         {
@@ -82,6 +110,7 @@ impl Draft {
             limits: self.limits,
             defaults: self.defaults,
             log: self.log,
+            written,
         })
     }
 }
@@ -185,15 +214,10 @@ fn limits(root: &mut Section) -> Limits {
 
 fn defaults(root: &mut Section) -> Defaults {
     let mut section = root.section("defaults");
-    let replication =
-        section.optional("replication", "a number from 1 to 7", |value| number(value, 1, 7));
     let heartbeat_ms = section
         .optional("heartbeat_ms", "a number from 10 to 5000", |value| number(value, 10, 5_000));
     section.finish(root);
-    Defaults {
-        replication: replication.map_or(3, |n| u8::try_from(n).expect("checked to be 7 at most")),
-        heartbeat_ms: heartbeat_ms.unwrap_or(100),
-    }
+    Defaults { heartbeat_ms: heartbeat_ms.unwrap_or(100) }
 }
 
 fn log(root: &mut Section) -> LogOutput {
@@ -204,8 +228,7 @@ fn log(root: &mut Section) -> LogOutput {
         _ => None,
     });
     let filter = section.optional("filter", "a filter such as \"info,highwater=debug\"", |value| {
-        let filter = text(value)?;
-        tracing_subscriber::EnvFilter::try_new(&filter).is_ok().then_some(filter)
+        text(value).filter(|filter| is_log_filter(filter))
     });
     section.finish(root);
     LogOutput {
@@ -285,7 +308,7 @@ mod tests {
         let config = check(GOOD).expect("nothing is wrong with it");
         assert_eq!(config.advertise, "127.0.0.1:9400");
         assert_eq!(config.data_dir, Path::new("./data"));
-        assert_eq!(config.defaults.replication, 3);
+        assert_eq!(config.written["cluster.controllers"], "[1]");
         assert!(config.http_listen.is_none());
     }
 
@@ -372,7 +395,10 @@ mod tests {
                 Takes::Limit { .. } | Takes::WordOrNumber { .. } => unreachable!("not in a file"),
                 Takes::Words(_) | Takes::Text(_) => format!("\"{}\"", key.default),
             };
-            assert_eq!(check(&with(key.name, &quoted)), Ok(plain.clone()), "{}", key.name);
+            let mut said = check(&with(key.name, &quoted)).expect("it takes its default");
+            assert_eq!(said.written.get(key.name).map(String::as_str), Some(key.default));
+            said.written.clone_from(&plain.written);
+            assert_eq!(said, plain, "{}", key.name);
         }
     }
 

@@ -12,6 +12,7 @@ use highwater_protocol::native::alter::{
     AlterTopicRequest, AlterTopicResponse, CreatePartitionsRequest, CreatePartitionsResponse,
 };
 use highwater_protocol::native::moves::PlannedMove;
+use highwater_protocol::native::settings::{AlterSettingsRequest, AlterSettingsResponse};
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
@@ -57,6 +58,8 @@ pub enum Command {
     Moves(MoveCommand),
     /// Something about brokers that come and go.
     Brokers(BrokerCommand),
+    /// Change the settings of the cluster or of a broker.
+    AlterSettings(AlterSettingsRequest),
 }
 
 /// What became of a command.
@@ -79,6 +82,8 @@ pub enum CommandReply {
     Moves(Vec<PlannedMove>),
     /// What became of a command about brokers.
     Broker(BrokerReply),
+    /// The settings are so, or would be.
+    SettingsAltered(AlterSettingsResponse),
 }
 
 impl Command {
@@ -118,6 +123,10 @@ impl Command {
                 put_head(command.kind(), &mut out);
                 command.encode(&mut out);
             }
+            Command::AlterSettings(request) => {
+                put_head(ALTER_SETTINGS, &mut out);
+                request.encode(&mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -143,6 +152,7 @@ impl Command {
                     id: get_id(input)?,
                     request: CreatePartitionsRequest::decode(input)?,
                 },
+                ALTER_SETTINGS => Command::AlterSettings(AlterSettingsRequest::decode(input)?),
                 other => {
                     let command = MoveCommand::decode(other, input)?.map(Command::Moves);
                     return Ok(match command {
@@ -188,6 +198,10 @@ impl CommandReply {
                 put_head(reply.kind(), &mut out);
                 reply.encode(&mut out);
             }
+            CommandReply::SettingsAltered(altered) => {
+                put_head(ALTER_SETTINGS, &mut out);
+                altered.encode(&mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -208,6 +222,9 @@ impl CommandReply {
                 ALTER_TOPIC => CommandReply::TopicAltered(AlterTopicResponse::decode(input)?),
                 CREATE_PARTITIONS => {
                     CommandReply::PartitionsCreated(CreatePartitionsResponse::decode(input)?)
+                }
+                ALTER_SETTINGS => {
+                    CommandReply::SettingsAltered(AlterSettingsResponse::decode(input)?)
                 }
                 moves::MOVES_REPLY => CommandReply::Moves(moves::get_reply(input)?),
                 other => return Ok(BrokerReply::decode(other, input)?.map(CommandReply::Broker)),
@@ -290,10 +307,12 @@ const CREATE_TOPIC: u16 = 2;
 const DELETE_TOPIC: u16 = 3;
 const ALTER_TOPIC: u16 = 20;
 const CREATE_PARTITIONS: u16 = 21;
+const ALTER_SETTINGS: u16 = 35;
 
 #[cfg(test)]
 mod tests {
     use highwater_protocol::ids::{DirectoryId, Incarnation, PartitionId};
+    use highwater_protocol::native::settings::SettingScope;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -331,6 +350,12 @@ mod tests {
                     dry_run: DryRun::Yes,
                 },
             },
+            Command::AlterSettings(AlterSettingsRequest {
+                scope: SettingScope::Broker(NodeId(3)),
+                set: vec![("log.filter".into(), "debug".into())],
+                unset: Vec::new(),
+                dry_run: DryRun::No,
+            }),
             Command::CreatePartitions {
                 id: None,
                 request: CreatePartitionsRequest {
@@ -361,6 +386,7 @@ mod tests {
             CommandReply::TopicDeleted { id },
             CommandReply::TopicAltered(AlterTopicResponse { id, changes: Vec::new() }),
             CommandReply::PartitionsCreated(added),
+            CommandReply::SettingsAltered(AlterSettingsResponse { changes: Vec::new() }),
         ] {
             assert_eq!(CommandReply::decode(&reply.encode()), Ok(reply));
         }

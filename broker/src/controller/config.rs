@@ -13,6 +13,8 @@ pub struct TopicConfig {
     /// The fewest in-sync replicas that let a `sync` produce in; `None` for the default, which
     /// depends on the number of replicas.
     pub insync_replicas_min: Option<u8>,
+    /// The same as the cluster says it: for topics with fewer replicas, all of these.
+    pub insync_replicas_default: Option<u8>,
     /// When a replica counts a batch as held.
     pub flush: FlushMode,
     /// A segment is sealed before it grows past this.
@@ -45,6 +47,7 @@ impl Default for TopicConfig {
     fn default() -> TopicConfig {
         TopicConfig {
             insync_replicas_min: None,
+            insync_replicas_default: None,
             flush: FlushMode::Ack,
             segment_bytes: 256 * 1024 * 1024,
             segment_ms: 7 * 24 * 3600 * 1000,
@@ -59,8 +62,18 @@ impl Default for TopicConfig {
 impl TopicConfig {
     /// Reads settings by name; the error lists everything that is wrong with them.
     pub fn parse(configs: &[(String, String)]) -> Result<TopicConfig, WireError> {
+        TopicConfig::parse_over(&[], configs)
+    }
+
+    /// The same, where other values stand in for those that are not set.
+    pub fn parse_over(
+        defaults: &[(String, String)],
+        configs: &[(String, String)],
+    ) -> Result<TopicConfig, WireError> {
         let mut config = TopicConfig::default();
         let mut wrong = Vec::new();
+        wrong.extend(defaults.iter().filter_map(|(name, value)| config.set(name, value).err()));
+        config.insync_replicas_default = config.insync_replicas_min.take();
         for (number, (name, value)) in configs.iter().enumerate() {
             if configs[..number].iter().any(|(earlier, _)| earlier == name) {
                 wrong.push(format!("`{name}` is set twice"));
@@ -83,7 +96,8 @@ impl TopicConfig {
 
     /// The fewest in-sync replicas for a `sync` produce, of a topic with so many replicas.
     pub fn insync_replicas_min(&self, replication: usize) -> u8 {
-        let fallback = if replication > 1 { 2 } else { 1 };
+        let all = u8::try_from(replication.max(1)).unwrap_or(u8::MAX);
+        let fallback = self.insync_replicas_default.unwrap_or(2).min(all);
         self.insync_replicas_min.unwrap_or(fallback)
     }
 

@@ -4,6 +4,7 @@
 //! answer and no second set of records.
 
 mod alter;
+mod settings;
 
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{NodeId, PartitionId, TopicId};
@@ -52,6 +53,7 @@ impl Controller {
             Command::AlterTopic { id, request } => alter::settings(image, id, &request),
             Command::CreatePartitions { id, request } => alter::partitions(image, id, &request),
             Command::Moves(command) => reassign::decide(image, &command),
+            Command::AlterSettings(request) => settings::alter(image, &request),
             Command::Brokers(command) => {
                 // Those of the configuration count until the first leader has said who votes.
                 let known = image.voters();
@@ -152,8 +154,9 @@ fn create_topic(
     }
     check_partitions(image, request)?;
     let candidates = placement::candidates(image);
-    let replication = check_replication(request, candidates.len())?;
-    let config = TopicConfig::parse(&request.configs)?;
+    let replication = check_replication(image, request, candidates.len())?;
+    let configs = new_configs(image, request);
+    let config = TopicConfig::parse_over(&image.settings().for_topics(), &configs)?;
     check_insync(&config, replication)?;
 
     let first = PartitionId(0);
@@ -162,11 +165,7 @@ fn create_topic(
     let records = match request.dry_run {
         DryRun::Yes => Vec::new(),
         DryRun::No => vec![
-            MetadataRecord::CreateTopic {
-                id,
-                name: name.clone(),
-                configs: request.configs.clone(),
-            },
+            MetadataRecord::CreateTopic { id, name: name.clone(), configs },
             MetadataRecord::CreatePartitions {
                 topic: id,
                 first,
@@ -210,7 +209,20 @@ fn check_partitions(image: &ClusterImage, request: &CreateTopicRequest) -> Resul
     Ok(())
 }
 
-fn check_replication(request: &CreateTopicRequest, brokers: usize) -> Result<usize, WireError> {
+/// The settings of a new topic: those asked for, and what the cluster settles for new ones.
+fn new_configs(image: &ClusterImage, request: &CreateTopicRequest) -> Vec<(String, String)> {
+    let mut configs = request.configs.clone();
+    let asked = |name: &str| request.configs.iter().any(|(known, _)| known == name);
+    let settled = image.settings().for_new_topics();
+    configs.extend(settled.into_iter().filter(|(name, _)| !asked(name)));
+    configs
+}
+
+fn check_replication(
+    image: &ClusterImage,
+    request: &CreateTopicRequest,
+    brokers: usize,
+) -> Result<usize, WireError> {
     let name = &request.name;
     if brokers == 0 {
         let why = format!(
@@ -219,7 +231,8 @@ fn check_replication(request: &CreateTopicRequest, brokers: usize) -> Result<usi
         );
         return Err(WireError::new(ErrorCode::BrokerNotAvailable, why));
     }
-    let wanted = request.replication.map_or(REPLICATION_DEFAULT.min(brokers), usize::from);
+    let by_default = || image.settings().replication().unwrap_or(REPLICATION_DEFAULT.min(brokers));
+    let wanted = request.replication.map_or_else(by_default, usize::from);
     if (1..=brokers.min(REPLICATION_MAX)).contains(&wanted) {
         return Ok(wanted);
     }

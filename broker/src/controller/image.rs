@@ -14,6 +14,7 @@ use crate::controller::brokers::BrokerRecord;
 use crate::controller::config::TopicConfig;
 use crate::controller::moves::{MoveRecord, TopicMoves};
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
+use crate::controller::settings::{Given, Settings};
 use crate::controller::throttle::Throttle;
 use crate::mutant::{self, Mutant};
 
@@ -30,6 +31,7 @@ pub struct ClusterImage {
     /// Who votes on the controller's log, as its leader saw last.
     voters: Vec<NodeId>,
     throttle: Throttle,
+    settings: Settings,
 }
 
 /// A registered broker.
@@ -106,6 +108,10 @@ impl ClusterImage {
                 self.throttle.take(record);
                 Ok(())
             }
+            MetadataRecord::AlterSettings { scope, configs } => {
+                self.settings.replace(*scope, configs);
+                self.topics_go_by_settings()
+            }
             MetadataRecord::Broker(change) => self.change_broker(change),
         }
     }
@@ -137,12 +143,12 @@ impl ClusterImage {
         &mut self,
         id: TopicId,
         name: &str,
-        configs: &[(String, String)],
+        configs: &Given,
     ) -> Result<(), Contradiction> {
         if self.names.contains_key(name) || self.topics.contains_key(&id) {
             return Err(contradiction(format!("topic {name} ({id}) is made twice")));
         }
-        let config = parse(name, configs)?;
+        let config = parse(name, &self.settings.for_topics(), configs)?;
         let name: Arc<str> = name.into();
         self.names.insert(name.clone(), id);
         let configs = configs.to_vec();
@@ -187,17 +193,25 @@ impl ClusterImage {
         Ok(())
     }
 
-    fn alter_topic(
-        &mut self,
-        id: TopicId,
-        configs: &[(String, String)],
-    ) -> Result<(), Contradiction> {
+    fn alter_topic(&mut self, id: TopicId, configs: &Given) -> Result<(), Contradiction> {
         let Some(topic) = self.topics.get_mut(&id) else {
             return Err(contradiction(format!("topic {id}, which does not exist, gets settings")));
         };
-        let config = parse(&topic.name, configs)?;
+        let config = parse(&topic.name, &self.settings.for_topics(), configs)?;
         let topic = Arc::make_mut(topic);
         (topic.configs, topic.config) = (configs.to_vec(), config);
+        Ok(())
+    }
+
+    /// Settings of the cluster have changed: topics that do not say otherwise go by them.
+    fn topics_go_by_settings(&mut self) -> Result<(), Contradiction> {
+        let defaults = self.settings.for_topics();
+        for topic in self.topics.values_mut() {
+            let config = parse(&topic.name, &defaults, &topic.configs)?;
+            if config != topic.config {
+                Arc::make_mut(topic).config = config;
+            }
+        }
         Ok(())
     }
 
@@ -269,6 +283,10 @@ impl ClusterImage {
             let voters = BrokerRecord::Voters(self.voters.clone());
             records.push(MetadataRecord::Broker(voters));
         }
+        // First, because topics are read by what the cluster says for them.
+        for (scope, configs) in self.settings.scopes() {
+            records.push(MetadataRecord::AlterSettings { scope, configs: configs.clone() });
+        }
         for (node, broker) in &self.brokers {
             records.push(MetadataRecord::RegisterBroker(broker.registration.clone()));
             if broker.fenced && !mutant::active(Mutant::ImageForgetsFenced) {
@@ -311,8 +329,15 @@ impl ClusterImage {
         };
         let brokers: usize = self.brokers.values().map(of_broker).sum();
         let topics: usize = self.topics.values().map(of_topic).sum();
-        let whole = usize::from(!self.voters.is_empty()) + self.throttle.records().count();
+        let whole = usize::from(!self.voters.is_empty())
+            + self.throttle.records().count()
+            + self.settings.scopes().count();
         (self.removed.len() + whole + brokers + topics + self.deleted.len()) as u64
+    }
+
+    /// The settings of the cluster and of its brokers.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Every registered broker, by id.
@@ -381,8 +406,8 @@ impl ClusterImage {
     }
 }
 
-fn parse(topic: &str, configs: &[(String, String)]) -> Result<TopicConfig, Contradiction> {
-    TopicConfig::parse(configs).map_err(|error| {
+fn parse(topic: &str, defaults: &Given, configs: &Given) -> Result<TopicConfig, Contradiction> {
+    TopicConfig::parse_over(defaults, configs).map_err(|error| {
         let why = error.detail;
         contradiction(format!("topic {topic} has settings that this build refuses: {why}"))
     })

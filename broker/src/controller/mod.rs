@@ -6,7 +6,7 @@
 //! in memory; a new leader gathers them anew and grants everyone a full session first.
 //!
 //! What must hold: a command is decided on an image that contains everything committed before; a
-//! decision that is not committed leaves no trace. Read `record`, `image`, `decide`, then
+//! decision that is not committed leaves no trace. Read `record`, `settings`, `image`, `decide`, then
 //! `moves` and `reassign`, `brokers`, `duty` and `voters`; `balance` plans what evens a cluster out.
 
 pub mod balance;
@@ -21,6 +21,7 @@ pub mod moves;
 pub mod placement;
 mod reassign;
 pub mod record;
+pub mod settings;
 pub mod throttle;
 mod voters;
 

@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 use highwater_protocol::ids::{DirectoryId, Incarnation, NodeId, PartitionId, TopicId};
+use highwater_protocol::native::settings::SettingScope;
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
@@ -65,6 +66,13 @@ pub enum MetadataRecord {
     Broker(BrokerRecord),
     /// How fast moves may copy.
     Throttle(ThrottleRecord),
+    /// The settings of the cluster, or of a broker, become these, as a whole.
+    AlterSettings {
+        /// Whose.
+        scope: SettingScope,
+        /// All settings given, by name.
+        configs: Vec<(String, String)>,
+    },
 }
 
 /// What a broker says of itself.
@@ -153,6 +161,10 @@ impl MetadataRecord {
             MetadataRecord::Move(change) => change.encode(&mut out),
             MetadataRecord::Broker(change) => change.encode(&mut out),
             MetadataRecord::Throttle(throttle) => throttle.encode(&mut out),
+            MetadataRecord::AlterSettings { scope, configs } => {
+                scope.encode(&mut out);
+                put_configs(configs, &mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -213,6 +225,10 @@ impl MetadataRecord {
             BrokerRecord::KIND_MIN..=BrokerRecord::KIND_MAX => {
                 MetadataRecord::Broker(BrokerRecord::decode(kind, input)?)
             }
+            ALTER_SETTINGS => MetadataRecord::AlterSettings {
+                scope: SettingScope::decode(input)?,
+                configs: get_configs(input)?,
+            },
             _ => MetadataRecord::DeleteTopic { id: TopicId(Uuid::from_u128(input.u128()?)) },
         })
     }
@@ -229,6 +245,7 @@ impl MetadataRecord {
             MetadataRecord::Move(change) => change.kind(),
             MetadataRecord::Broker(change) => change.kind(),
             MetadataRecord::Throttle(_) => THROTTLE,
+            MetadataRecord::AlterSettings { .. } => ALTER_SETTINGS,
         }
     }
 }
@@ -308,6 +325,7 @@ const CREATE_PARTITIONS: u16 = 4;
 const DELETE_TOPIC: u16 = 5;
 const BEGIN_IMAGE: u16 = 6;
 const ALTER_TOPIC: u16 = 20;
+const ALTER_SETTINGS: u16 = 35;
 const KINDS: &[u16] = &[
     REGISTER_BROKER,
     FENCE_BROKER,
@@ -316,6 +334,7 @@ const KINDS: &[u16] = &[
     DELETE_TOPIC,
     BEGIN_IMAGE,
     ALTER_TOPIC,
+    ALTER_SETTINGS,
 ];
 
 #[cfg(test)]
@@ -373,6 +392,13 @@ mod tests {
             Just(MetadataRecord::BeginImage),
             (uuid(), vec((".{0,9}", ".{0,9}"), 0..4))
                 .prop_map(|(id, configs)| MetadataRecord::AlterTopic { id: TopicId(id), configs }),
+            (proptest::option::of(any::<u32>()), vec((".{0,9}", ".{0,9}"), 0..4)).prop_map(
+                |(node, configs)| {
+                    let broker = |node| SettingScope::Broker(NodeId(node));
+                    let scope = node.map_or(SettingScope::Cluster, broker);
+                    MetadataRecord::AlterSettings { scope, configs }
+                }
+            ),
         ]
     }
 

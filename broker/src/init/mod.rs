@@ -152,12 +152,10 @@ impl NodeText<'_> {
              [node]\nid = {id}\n{rack}\n\n\
              [data]\ndir = \"data\"\n# reserve_mib = 256  # with less free on its disk, records are refused\n\n\
              [cluster]\nid = {cluster:?}\ncontrollers = [{controllers}]\n\n\
-             [tls]\nca = \"ca.pem\"\ncert = \"node.pem\"\nkey = \"node.key\"\n\n\
-             [defaults]\nreplication = {replication}\n\n",
+             [tls]\nca = \"ca.pem\"\ncert = \"node.pem\"\nkey = \"node.key\"\n\n",
             listen = node.listen()?,
             address = node.address,
             controllers = controllers.join(", "),
-            replication = peers.len().min(3),
         );
         if let Some(http) = node.http {
             text.push_str(&format!("[http]\nlisten = \"{http}\"\n\n"));

@@ -63,7 +63,8 @@ enum StreamFailed {
 
 impl Session {
     pub(super) fn new(api: Api, metrics: Arc<Metrics>, limits: Limits) -> Session {
-        let seats = Arc::new(Semaphore::new(limits.requests_in_flight_max));
+        let set = api.limit_set("limits.requests_in_flight");
+        let seats = Arc::new(Semaphore::new(set.unwrap_or(limits.requests_in_flight_max)));
         Session { calls: Calls::new(api, Arc::clone(&metrics)), metrics, seats }
     }
 

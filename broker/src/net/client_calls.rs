@@ -133,15 +133,9 @@ impl Calls {
             ApiKey::TransferLeader => {
                 self.transfer_leader(correlation, whole(&body, TransferLeaderRequest::decode)?)
             }
-            ApiKey::InspectReplica => self.insight(api, correlation, &body)?,
-        })
-    }
-
-    fn create_topic(&self, correlation: CorrelationId, request: CreateTopicRequest) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.create_topic(request).await;
-            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+            ApiKey::InspectReplica | ApiKey::DescribeSettings | ApiKey::AlterSettings => {
+                self.insight(api, correlation, &body)?
+            }
         })
     }
 
@@ -372,6 +366,8 @@ impl Calls {
             | ApiKey::CreatePartitions
             | ApiKey::TransferLeader
             | ApiKey::InspectReplica
+            | ApiKey::DescribeSettings
+            | ApiKey::AlterSettings
             | ApiKey::Reassign
             | ApiKey::CancelMoves
             | ApiKey::ListMoves

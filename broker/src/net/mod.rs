@@ -17,13 +17,13 @@ mod transport;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use highwater_protocol::ids::{Incarnation, NodeId};
 use highwater_protocol::{native, peer};
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, VarInt};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -124,7 +124,7 @@ impl Bound {
             cluster: config.cluster.id.clone(),
             me: config.node.id,
             limits: config.limits,
-            seats: Arc::new(Semaphore::new(config.limits.connections_max)),
+            taken: Arc::default(),
             peers,
             api: rooms.api,
             metrics: rooms.metrics,
@@ -161,7 +161,7 @@ struct Doors {
     cluster: String,
     me: NodeId,
     limits: Limits,
-    seats: Arc<Semaphore>,
+    taken: Arc<AtomicUsize>,
     peers: Peers,
     api: Api,
     metrics: Arc<Metrics>,
@@ -183,7 +183,8 @@ impl Doors {
     async fn admit(self: Arc<Self>, incoming: Incoming) {
         let remote = incoming.remote_address();
         // Handshakes under way count too: they are what an attacker can make most of.
-        let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else {
+        let set = self.api.limit_set("limits.connections");
+        let Some(seat) = Seat::take(&self.taken, set.unwrap_or(self.limits.connections_max)) else {
             self.metrics.client_connections_refused.bump();
             warn!(%remote, "connection refused: limits.connections is reached");
             return incoming.refuse();
@@ -248,6 +249,26 @@ impl Doors {
         } else {
             debug!(%remote, %error, "a handshake was not finished");
         }
+    }
+}
+
+/// A place among the connections; free again when dropped.
+struct Seat {
+    taken: Arc<AtomicUsize>,
+}
+
+impl Seat {
+    /// A place, unless as many as `max` are taken; `max` may have become smaller than that.
+    fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Seat> {
+        let free = |taken: usize| (taken < max).then_some(taken + 1);
+        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, free).ok()?;
+        Some(Seat { taken: Arc::clone(taken) })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -102,6 +102,9 @@ impl Returns {
     fn due(&mut self, now: Millis, mut led: Vec<LeaderNews>, image: &ClusterImage) -> Vec<Return> {
         led.sort_by_key(|news| news.partition);
         let before = std::mem::take(&mut self.ready);
+        if !image.settings().leaders_return() {
+            return Vec::new();
+        }
         self.tried.retain(|_, tried| now.0.saturating_sub(tried.at.0) < FORGET_MS);
         let mut due = Vec::new();
         // One that is drained does not wait until an heir has proved itself.
@@ -165,6 +168,7 @@ const FORGET_MS: u64 = 3_600_000;
 #[cfg(test)]
 mod tests {
     use highwater_protocol::ids::{DirectoryId, Incarnation, PartitionId, TopicId};
+    use highwater_protocol::native::settings::SettingScope;
     use uuid::Uuid;
 
     use super::*;
@@ -234,6 +238,21 @@ mod tests {
         assert_eq!([2_000, 3_599, 3_600].map(|now| tries(now, 5)), [0, 0, 1]);
         let later = 3_600 + FORGET_MS;
         assert_eq!([later, later + 100].map(|now| tries(now, 7)), [0, 1], "all is forgotten");
+    }
+
+    #[test]
+    fn while_balancing_is_off_nothing_goes_back_and_the_wait_begins_when_it_is_on() {
+        let (mut image, mut returns) = (image(1), Returns::new(ME, Some(100)));
+        let mut due =
+            |now, image: &ClusterImage| returns.due(Millis(now), led(1, 3, &[1, 2]), image);
+        let balance = |value: &str| {
+            let configs = vec![("leader.balance".to_string(), value.to_string())];
+            MetadataRecord::AlterSettings { scope: SettingScope::Cluster, configs }
+        };
+        image.apply(&balance("off")).expect("fits");
+        assert_eq!([0, 100, 10_000].map(|now| due(now, &image).len()), [0, 0, 0]);
+        image.apply(&balance("on")).expect("fits");
+        assert_eq!([10_001, 10_100, 10_101].map(|now| due(now, &image).len()), [0, 0, 1]);
     }
 
     #[test]

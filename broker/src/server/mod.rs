@@ -87,6 +87,11 @@ impl Server {
         })
     }
 
+    /// This broker in its cluster.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// How far the broker is in taking part in its cluster.
     pub fn state(&self) -> watch::Receiver<NodeState> {
         self.node.state()
@@ -176,6 +181,7 @@ impl Core {
             ApiOptions {
                 produce_bytes_max: PRODUCE_BYTES_MAX,
                 disk_reserve_bytes: config.disk_reserve_bytes,
+                file: config.written.clone(),
             },
         );
         Ok(Core { shards, threads, outbox, node, api })

@@ -32,6 +32,9 @@ use highwater_protocol::native::moves::{
     ReassignResponse,
 };
 use highwater_protocol::native::produce::{ProduceRequest, Receipt};
+use highwater_protocol::native::settings::{
+    AlterSettingsRequest, AlterSettingsResponse, DescribeSettingsRequest, DescribeSettingsResponse,
+};
 use highwater_protocol::native::throttle::{ThrottleMovesRequest, ThrottleMovesResponse};
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 
@@ -185,6 +188,8 @@ calls! {
         };
     ListReplicasRequest, ListReplicas, ListReplicasResponse, |_| "list a broker's replicas".into();
     PlanBalanceRequest, PlanBalance, PlanBalanceResponse, |_| "plan balance".into();
+    DescribeSettingsRequest, DescribeSettings, DescribeSettingsResponse, |_| "show settings".into();
+    AlterSettingsRequest, AlterSettings, AlterSettingsResponse, |_| "change settings".into();
     InspectReplicaRequest, InspectReplica, InspectReplicaResponse,
         |request| format!("inspect a replica of partition {}", request.partition.partition);
 }
@@ -208,6 +213,7 @@ responses! {
     ListMovesResponse AlterTopicResponse CreatePartitionsResponse ListBrokersResponse
     SetDutyResponse RemoveBrokerResponse ChangeControllerResponse ListReplicasResponse
     PlanBalanceResponse ThrottleMovesResponse InspectReplicaResponse
+    DescribeSettingsResponse AlterSettingsResponse
 }
 
 impl Response for FetchResponse {

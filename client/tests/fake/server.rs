@@ -138,6 +138,8 @@ impl Session {
             | ApiKey::ListReplicas
             | ApiKey::PlanBalance
             | ApiKey::InspectReplica
+            | ApiKey::DescribeSettings
+            | ApiKey::AlterSettings
             | ApiKey::Reassign
             | ApiKey::CancelMoves
             | ApiKey::ListMoves

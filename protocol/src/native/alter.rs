@@ -77,6 +77,20 @@ impl SettingChange {
         let value = configs.iter().find(|(name, _)| *name == self.name).map(|(_, value)| value);
         value == self.after.as_ref()
     }
+
+    pub(super) fn encode(&self, writer: &mut Writer) {
+        writer.text(&self.name);
+        writer.optional(self.before.as_deref(), Writer::text);
+        writer.optional(self.after.as_deref(), Writer::text);
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<SettingChange, DecodeError> {
+        let name = reader.text("a setting's name")?;
+        let value = |reader: &mut Reader<'_>| {
+            reader.optional("a value", |reader| reader.text("a setting's value"))
+        };
+        Ok(SettingChange { name, before: value(reader)?, after: value(reader)? })
+    }
 }
 
 impl AlterTopicRequest {
@@ -107,26 +121,16 @@ impl AlterTopicResponse {
     /// Writes the body.
     pub fn encode(&self, writer: &mut Writer) {
         writer.u128(self.id.0.as_u128());
-        writer.list(&self.changes, |writer, change| {
-            writer.text(&change.name);
-            writer.optional(change.before.as_deref(), Writer::text);
-            writer.optional(change.after.as_deref(), Writer::text);
-        });
+        writer.list(&self.changes, |writer, change| change.encode(writer));
         writer.no_tagged_fields();
     }
 
     /// Reads the body.
     pub fn decode(reader: &mut Reader<'_>) -> Result<AlterTopicResponse, DecodeError> {
         reader.within("an altered topic's answer");
-        let value = |reader: &mut Reader<'_>| {
-            reader.optional("a value", |reader| reader.text("a setting's value"))
-        };
         let response = AlterTopicResponse {
             id: coding::topic_id(reader)?,
-            changes: reader.list("changes", 3, |reader| {
-                let name = reader.text("a setting's name")?;
-                Ok(SettingChange { name, before: value(reader)?, after: value(reader)? })
-            })?,
+            changes: reader.list("changes", 3, SettingChange::decode)?,
         };
         reader.tagged_fields()?;
         Ok(response)

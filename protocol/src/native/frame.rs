@@ -61,6 +61,10 @@ pub enum ApiKey {
     ThrottleMoves = 30,
     /// Look at one replica from inside.
     InspectReplica = 35,
+    /// What settings are in force, and where they come from.
+    DescribeSettings = 37,
+    /// Change settings of the cluster or of a broker.
+    AlterSettings = 38,
     /// What one broker hosts.
     ListReplicas = 40,
     /// What would even the cluster out.
@@ -91,6 +95,8 @@ impl ApiKey {
         ApiKey::ChangeController,
         ApiKey::ThrottleMoves,
         ApiKey::InspectReplica,
+        ApiKey::DescribeSettings,
+        ApiKey::AlterSettings,
         ApiKey::ListReplicas,
         ApiKey::PlanBalance,
     ];

@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod metadata;
 pub mod moves;
 pub mod produce;
+pub mod settings;
 pub mod throttle;
 
 /// The ALPN name of the client protocol.

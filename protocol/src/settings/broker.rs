@@ -2,7 +2,18 @@
 
 use super::{ConfigKey, Effect, Takes};
 
-/// Every key of the file, with its tables, sorted by name; without a default it must be there.
+/// The key of this name.
+pub fn named(name: &str) -> Option<&'static ConfigKey> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Those that can also be set for the cluster or for a broker while it runs.
+pub fn dynamic() -> impl Iterator<Item = &'static ConfigKey> {
+    KEYS.iter().filter(|key| key.effect == Effect::AtOnce)
+}
+
+/// Every key of the file, with its tables, sorted by name; without a default it must be there. Those
+/// with an effect at once can also be set while the broker runs.
 pub const KEYS: &[ConfigKey] = &[
     ConfigKey {
         name: "advertise",
@@ -70,16 +81,6 @@ pub const KEYS: &[ConfigKey] = &[
         example: "[defaults] heartbeat_ms = 100",
     },
     ConfigKey {
-        name: "defaults.replication",
-        default: "3",
-        takes: Takes::Number { min: 1, max: 7 },
-        unit: Some("replicas"),
-        effect: Effect::AtStart,
-        description: "How many replicas a partition has where a topic does not say.",
-        advice: "Three outlive the loss of one broker without a pause.",
-        example: "[defaults] replication = 3",
-    },
-    ConfigKey {
         name: "http.listen",
         default: "none: metrics are not served",
         takes: Takes::Text(ADDRESS),
@@ -94,20 +95,20 @@ pub const KEYS: &[ConfigKey] = &[
         default: "10000",
         takes: Takes::Number { min: 1, max: 1_000_000 },
         unit: Some("connections"),
-        effect: Effect::AtStart,
-        description: "Connections of clients at one time; more are refused.",
+        effect: Effect::AtOnce,
+        description: "Connections at one time; more are refused.",
         advice: "Raise it together with the limit on memory of the process.",
-        example: "[limits] connections = 20000",
+        example: "hw cluster config set limits.connections=20000 --broker 2",
     },
     ConfigKey {
         name: "limits.requests_in_flight",
         default: "1024",
         takes: Takes::Number { min: 1, max: 65_536 },
         unit: Some("requests"),
-        effect: Effect::AtStart,
+        effect: Effect::AtOnce,
         description: "Requests of one connection that are not answered yet; more are not read.",
         advice: "Raise it for programs that share one connection among very many tasks.",
-        example: "[limits] requests_in_flight = 4096",
+        example: "hw cluster config set limits.requests_in_flight=4096",
     },
     ConfigKey {
         name: "limits.shards",
@@ -134,11 +135,11 @@ pub const KEYS: &[ConfigKey] = &[
         default: "info",
         takes: Takes::Text("a filter such as \"info,highwater=debug\""),
         unit: None,
-        effect: Effect::AtStart,
+        effect: Effect::AtOnce,
         description: "Which lines of its own log the broker writes.",
         advice: "`debug` for one module tells more than for all: \
                  `info,highwater_broker::raft=debug`.",
-        example: "[log] filter = \"info\"",
+        example: "hw cluster config set log.filter=info,highwater_broker::raft=debug --broker 2",
     },
     ConfigKey {
         name: "log.format",

@@ -5,6 +5,7 @@
 //! Kafka's where Kafka has the setting.
 
 pub mod broker;
+pub mod cluster;
 pub mod profile;
 pub mod topic;
 
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn every_setting_is_sorted_and_explained_and_takes_its_own_default() {
-        for keys in [&topic::KEYS[..], broker::KEYS, profile::KEYS] {
+        for keys in [&topic::KEYS[..], broker::KEYS, cluster::KEYS, profile::KEYS] {
             assert!(keys.is_sorted_by(|a, b| a.name < b.name), "sorted, each name once");
             for key in keys {
                 let ConfigKey { name, default, takes, .. } = *key;

@@ -6,6 +6,7 @@ mod inspect;
 mod leaders;
 mod moves;
 mod rig;
+mod settings;
 
 use std::time::{Duration, Instant};
 

@@ -118,7 +118,8 @@ impl Rig {
         let node = Node::start(options, disk, shards.clone(), outbox.clone(), routes)
             .await
             .expect("the image can be read");
-        let limits = ApiOptions { produce_bytes_max: 64 << 20, disk_reserve_bytes: 0 };
+        let file = BTreeMap::from([("limits.connections".to_string(), "5".to_string())]);
+        let limits = ApiOptions { produce_bytes_max: 64 << 20, disk_reserve_bytes: 0, file };
         let api = Api::new(node, limits);
         Broker { api, me, incarnation, outbox, shards, thread }
     }

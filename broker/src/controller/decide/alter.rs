@@ -27,9 +27,10 @@ pub(super) fn settings(
     request: &AlterTopicRequest,
 ) -> Result<Decision, WireError> {
     let topic = existing(image, &request.name, id)?;
-    let mut wrong = wishes_at_odds(request);
-    let configs = merged(topic, request);
-    match TopicConfig::parse(&configs) {
+    let wishes = Wishes { set: &request.set, unset: &request.unset };
+    let mut wrong = wishes.at_odds(config::check_name);
+    let configs = merged(&topic.configs, wishes);
+    match TopicConfig::parse_over(&image.settings().for_topics(), &configs) {
         Ok(config) => wrong.extend(unfit(topic, &config)),
         Err(error) => wrong.push(error.detail),
     }
@@ -47,23 +48,32 @@ pub(super) fn settings(
     Ok((records, CommandReply::TopicAltered(altered)))
 }
 
-/// What is wrong with the request whatever the topic is like.
-fn wishes_at_odds(request: &AlterTopicRequest) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let AlterTopicRequest { set, unset, .. } = request;
-    if set.is_empty() && unset.is_empty() {
-        wrong.push("nothing is to be set or unset".to_string());
-    }
-    for (number, (name, _)) in set.iter().enumerate() {
-        if set[..number].iter().any(|(earlier, _)| earlier == name) {
-            wrong.push(format!("`{name}` is set twice"));
+/// Settings to set and to unset, of whatever it may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wishes<'a> {
+    pub set: &'a [(String, String)],
+    pub unset: &'a [String],
+}
+
+impl Wishes<'_> {
+    /// What is wrong with them whatever was before.
+    pub fn at_odds(self, known: impl Fn(&str) -> Result<(), String>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let Wishes { set, unset } = self;
+        if set.is_empty() && unset.is_empty() {
+            wrong.push("nothing is to be set or unset".to_string());
         }
-        if unset.contains(name) {
-            wrong.push(format!("`{name}` is both set and unset"));
+        for (number, (name, _)) in set.iter().enumerate() {
+            if set[..number].iter().any(|(earlier, _)| earlier == name) {
+                wrong.push(format!("`{name}` is set twice"));
+            }
+            if unset.contains(name) {
+                wrong.push(format!("`{name}` is both set and unset"));
+            }
         }
+        wrong.extend(unset.iter().filter_map(|name| known(name).err()));
+        wrong
     }
-    wrong.extend(unset.iter().filter_map(|name| config::check_name(name).err()));
-    wrong
 }
 
 /// What a topic cannot bear of settings that are fine by themselves.
@@ -86,20 +96,24 @@ fn unfit(topic: &Topic, config: &TopicConfig) -> Vec<String> {
     wrong
 }
 
-/// The settings that the topic has afterwards, in the order in which they were given.
-fn merged(topic: &Topic, request: &AlterTopicRequest) -> Vec<(String, String)> {
-    let mut configs = topic.configs.clone();
-    for (name, value) in &request.set {
+/// The settings that there are afterwards, in the order in which they were given.
+pub(super) fn merged(before: &[(String, String)], wishes: Wishes<'_>) -> Vec<(String, String)> {
+    let mut configs = before.to_vec();
+    for (name, value) in wishes.set {
         match configs.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => known.clone_from(value),
             None => configs.push((name.clone(), value.clone())),
         }
     }
-    configs.retain(|(name, _)| !request.unset.contains(name));
+    configs.retain(|(name, _)| !wishes.unset.contains(name));
     configs
 }
 
-fn differences(before: &[(String, String)], after: &[(String, String)]) -> Vec<SettingChange> {
+/// What became different, sorted by name.
+pub(super) fn differences(
+    before: &[(String, String)],
+    after: &[(String, String)],
+) -> Vec<SettingChange> {
     let value = |configs: &[(String, String)], name: &str| {
         configs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     };

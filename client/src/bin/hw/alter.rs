@@ -9,7 +9,7 @@ use anstream::eprintln;
 use clap::Args;
 use highwater_client::{
     Admin, AlterTopicResponse, ConfigKey, CreatePartitionsResponse, DryRun, NodeId, SettingChange,
-    TOPIC_SETTINGS, TopicChange, TopicDetail,
+    SettingScope, SettingSource, SettingValue, TOPIC_SETTINGS, TopicChange, TopicDetail,
 };
 use serde_json::{Value, json};
 
@@ -72,7 +72,8 @@ pub async fn run(args: AlterArgs, settings: &Settings) -> Result<Exit, Failure> 
     }
     if change.set.is_empty() && change.unset.is_empty() {
         let detail = admin.describe_topic(&args.name).await?;
-        settings_page(&args.name, &detail).print(args.output.format)?;
+        let cluster = cluster_settings(&admin).await?;
+        settings_page(&args.name, &detail, &cluster).print(args.output.format)?;
         return Ok(Exit::Fine);
     }
     let altered = admin.alter_topic(change).await?;
@@ -177,17 +178,37 @@ struct Sourced {
     source: &'static str,
 }
 
+/// What the cluster says for topics that do not say otherwise.
+pub async fn cluster_settings(admin: &Admin) -> Result<Vec<SettingValue>, Failure> {
+    let mut settings = admin.describe_settings(SettingScope::Cluster).await?;
+    settings.retain(|setting| setting.source == SettingSource::Cluster);
+    Ok(settings)
+}
+
 /// All settings of a topic, sorted by name.
-fn sourced(detail: &TopicDetail) -> Vec<Sourced> {
+fn sourced(detail: &TopicDetail, cluster: &[SettingValue]) -> Vec<Sourced> {
     let replicas = detail.partitions.iter().map(|p| p.replicas.len()).max().unwrap_or(0);
     let one = |key: &'static ConfigKey| {
         let given = detail.configs.iter().find(|(name, _)| name == key.name);
         match given {
             Some((_, value)) => Sourced { key, value: value.clone(), source: "topic" },
-            None => Sourced { key, value: key.default_for(replicas).into(), source: "default" },
+            None => match of_cluster(key, cluster, replicas) {
+                Some(value) => Sourced { key, value, source: "cluster" },
+                None => Sourced { key, value: key.default_for(replicas).into(), source: "default" },
+            },
         }
     };
     TOPIC_SETTINGS.iter().map(one).collect()
+}
+
+fn of_cluster(key: &ConfigKey, cluster: &[SettingValue], replicas: usize) -> Option<String> {
+    let set = cluster.iter().find(|setting| setting.name == key.name)?.value.clone()?;
+    match (key.name, set.parse::<usize>()) {
+        // Settled when a topic is made.
+        ("flush", _) => None,
+        ("min.insync.replicas", Ok(wanted)) => Some(wanted.min(replicas.max(1)).to_string()),
+        _ => Some(set),
+    }
 }
 
 fn value(Sourced { key, value, source }: &Sourced) -> Value {
@@ -195,8 +216,8 @@ fn value(Sourced { key, value, source }: &Sourced) -> Value {
 }
 
 /// Adds all settings with their sources to a topic's description.
-pub fn describe_settings(detail: &TopicDetail, page: &mut Page) {
-    let settings = sourced(detail);
+pub fn describe_settings(detail: &TopicDetail, cluster: &[SettingValue], page: &mut Page) {
+    let settings = sourced(detail, cluster);
     for Sourced { key, value, source } in &settings {
         page.fact(key.name, format!("{value} ({source})"));
     }
@@ -211,7 +232,7 @@ const SETTING_COLUMNS: &[Column] = &[
     Column::words("DESCRIPTION").wide(),
 ];
 
-fn settings_page(name: &str, detail: &TopicDetail) -> Page {
+fn settings_page(name: &str, detail: &TopicDetail, cluster: &[SettingValue]) -> Page {
     let mut page = Page::describe("hw.topic.settings/1", name);
     page.field("name", name);
     let row = |sourced: Sourced| {
@@ -222,7 +243,7 @@ fn settings_page(name: &str, detail: &TopicDetail) -> Page {
         let cells = words.iter().map(|word| (*word).to_owned()).collect();
         Row { name: key.name.to_owned(), cells, value }
     };
-    let rows = sourced(detail).into_iter().map(row).collect();
+    let rows = sourced(detail, cluster).into_iter().map(row).collect();
     page.rows = Some(Rows { field: "settings", columns: SETTING_COLUMNS, rows });
     page
 }
@@ -273,11 +294,19 @@ mod tests {
     fn every_setting_is_shown_with_its_source() {
         let configs = vec![("retention.ms".to_owned(), "5000".to_owned())];
         let detail = TopicDetail { id: TopicId::CLUSTER, configs, partitions: Vec::new() };
-        let page = settings_page("orders", &detail);
+        let cluster = [("segment.ms", "9000"), ("retention.ms", "1"), ("flush", "50")].map(
+            |(name, value)| {
+                let (name, value) = (name.to_owned(), Some(value.to_owned()));
+                SettingValue { name, value, source: SettingSource::Cluster }
+            },
+        );
+        let page = settings_page("orders", &detail, &cluster);
         let text = text(&page);
         let shows = |row: [&str; 3]| text.lines().any(|line| line.split_whitespace().eq(row));
         assert!(shows(["retention.ms", "5000", "topic"]), "{text}");
         assert!(shows(["retention.bytes", "-1", "default"]), "{text}");
+        assert!(shows(["segment.ms", "9000", "cluster"]), "{text}");
+        assert!(shows(["flush", "ack", "default"]), "{text}");
         let settings = page.document()["settings"].as_array().map(Vec::len);
         assert_eq!(settings, Some(TOPIC_SETTINGS.len()));
     }

@@ -257,6 +257,9 @@ pub enum ClusterVerb {
     /// Spread replicas and leaders over racks and brokers
     #[command(after_help = crate::balance::EXAMPLES)]
     Balance(crate::balance::BalanceArgs),
+    /// Show and change settings of the cluster and of brokers while they run
+    #[command(subcommand)]
+    Config(crate::config::ConfigVerb),
     /// List the brokers
     #[command(visible_alias = "nodes", after_help = crate::brokers::BROKERS_EXAMPLES)]
     Brokers(crate::brokers::BrokersArgs),

@@ -57,6 +57,7 @@ enum Thing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Topic,
+    Cluster,
     BrokerFile,
     Profile,
 }
@@ -68,9 +69,11 @@ fn everything() -> Vec<Thing> {
         |owner, keys: &'static [ConfigKey]| keys.iter().map(move |key| Thing::Setting(owner, key));
     let topic = of(Owner::Topic, &settings::topic::KEYS);
     let broker = of(Owner::BrokerFile, settings::broker::KEYS);
+    let cluster = of(Owner::Cluster, settings::cluster::KEYS);
     let profile = of(Owner::Profile, settings::profile::KEYS);
     errors
         .chain(topic)
+        .chain(cluster)
         .chain(broker)
         .chain(profile)
         .chain(REASONS.iter().map(Thing::Word))
@@ -144,7 +147,8 @@ impl Thing {
 impl Owner {
     fn words(self) -> &'static str {
         match self {
-            Owner::Topic => "topic setting",
+            Owner::Topic => "setting of topics, and of the cluster for those that do not say",
+            Owner::Cluster => "setting of the cluster",
             Owner::BrokerFile => "key of a broker's file",
             Owner::Profile => "key of a profile",
         }

@@ -11,6 +11,7 @@ mod balance;
 mod cli;
 mod cluster;
 mod completions;
+mod config;
 mod confirm;
 mod connect;
 mod exit;

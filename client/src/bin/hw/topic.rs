@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal};
 
 use anstream::eprintln;
 use highwater_client::{
-    Admin, CreateTopicResponse, DryRun, NewTopic, PartitionInfo, TopicDetail, TopicInfo,
+    Admin, CreateTopicResponse, DryRun, NewTopic, PartitionInfo, SettingValue, TopicDetail,
+    TopicInfo,
 };
 use serde_json::{Map, Value, json};
 
@@ -24,7 +25,8 @@ pub async fn run(verb: TopicVerb, settings: &Settings) -> Result<Exit, Failure> 
             let admin = settings.connect().await?.admin();
             let look = async || {
                 let detail = admin.describe_topic(&name).await?;
-                Ok((description(&name, &detail), Exit::Fine))
+                let cluster = crate::alter::cluster_settings(&admin).await?;
+                Ok((description(&name, &detail, &cluster), Exit::Fine))
             };
             watch.show(output.format, look).await
         }
@@ -148,7 +150,7 @@ const DESCRIBE_COLUMNS: &[Column] = &[
     Column::words("IN-SYNC"),
 ];
 
-fn description(name: &str, detail: &TopicDetail) -> Page {
+fn description(name: &str, detail: &TopicDetail, cluster: &[SettingValue]) -> Page {
     let mut page = Page::describe("hw.topic.describe/1", name);
     page.fact("Topic", name);
     page.fact("Id", detail.id.to_string());
@@ -156,7 +158,7 @@ fn description(name: &str, detail: &TopicDetail) -> Page {
     page.field("name", name);
     page.field("id", detail.id.to_string());
     page.field("configs", settings_value(&detail.configs));
-    crate::alter::describe_settings(detail, &mut page);
+    crate::alter::describe_settings(detail, cluster, &mut page);
     let rows = detail.partitions.iter().map(|partition| Row {
         name: format!("{name}/{}", partition.partition),
         cells: vec![
@@ -316,7 +318,7 @@ mod tests {
             partitions: vec![partition(0, &[1, 3])],
         };
         let mut out = Vec::new();
-        description("orders", &detail).write(Format::Table, &mut out).expect("a vector");
+        description("orders", &detail, &[]).write(Format::Table, &mut out).expect("a vector");
         let text = String::from_utf8(out).expect("text");
         assert!(text.contains("PARTITION  LEADER  TERM  REPLICAS  IN-SYNC\n"), "{text}");
         assert!(text.contains("        0  1          4  1,2,3     1,3\n"), "{text}");

@@ -1,0 +1,138 @@
+//! Settings of the cluster and of single brokers, as the committed records have made them.
+//!
+//! Kept as text, as given: whoever goes by one asks for it by name. What must hold: every value here
+//! is one that its table takes, for the decision checked it. A topic that does not say otherwise goes
+//! by the cluster's value, but for `flush`: it cannot change while a topic is in use, so a new topic
+//! takes the cluster's value of that moment as its own.
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::ids::NodeId;
+use highwater_protocol::native::settings::SettingScope;
+use highwater_protocol::settings::ConfigKey;
+
+/// Settings by name, in the order in which they were given.
+pub type Given = Vec<(String, String)>;
+
+/// All settings that are neither a topic's nor in a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    cluster: Given,
+    brokers: BTreeMap<NodeId, Given>,
+}
+
+impl Settings {
+    /// Takes in a record: these are all settings of the scope from here on.
+    pub(super) fn replace(&mut self, scope: SettingScope, configs: &Given) {
+        match scope {
+            SettingScope::Cluster => self.cluster.clone_from(configs),
+            SettingScope::Broker(node) if configs.is_empty() => {
+                self.brokers.remove(&node);
+            }
+            SettingScope::Broker(node) => {
+                self.brokers.insert(node, configs.clone());
+            }
+        }
+    }
+
+    /// Every scope with settings, and what it has.
+    pub(super) fn scopes(&self) -> impl Iterator<Item = (SettingScope, &Given)> {
+        let cluster = (!self.cluster.is_empty()).then_some((SettingScope::Cluster, &self.cluster));
+        let broker = |(node, given): (&NodeId, _)| (SettingScope::Broker(*node), given);
+        cluster.into_iter().chain(self.brokers.iter().map(broker))
+    }
+
+    /// What was given for a scope.
+    pub fn given(&self, scope: SettingScope) -> &[(String, String)] {
+        match scope {
+            SettingScope::Cluster => &self.cluster,
+            SettingScope::Broker(node) => self.brokers.get(&node).map_or(&[], Vec::as_slice),
+        }
+    }
+
+    /// What was given for a scope under this name.
+    pub fn get(&self, scope: SettingScope, name: &str) -> Option<&str> {
+        value(self.given(scope), name)
+    }
+
+    /// What a broker goes by: its own value, or else the cluster's.
+    pub fn of_broker(&self, node: NodeId, name: &str) -> Option<&str> {
+        let own = self.get(SettingScope::Broker(node), name);
+        own.or_else(|| self.get(SettingScope::Cluster, name))
+    }
+
+    /// The same as a number.
+    pub fn number_of_broker(&self, node: NodeId, name: &str) -> Option<usize> {
+        self.of_broker(node, name)?.parse().ok()
+    }
+
+    /// Whether leadership goes back to preferred replicas.
+    pub fn leaders_return(&self) -> bool {
+        self.get(SettingScope::Cluster, "leader.balance") != Some("off")
+    }
+
+    /// How many replicas a new topic has that does not say.
+    pub fn replication(&self) -> Option<usize> {
+        self.get(SettingScope::Cluster, "default.replication.factor")?.parse().ok()
+    }
+
+    /// What topics go by that do not say otherwise.
+    pub(super) fn for_topics(&self) -> Given {
+        topic_defaults(&self.cluster)
+    }
+
+    /// What becomes a new topic's own.
+    pub(super) fn for_new_topics(&self) -> Given {
+        let settled = |(name, _): &&(String, String)| SETTLED.contains(&name.as_str());
+        self.cluster.iter().filter(settled).cloned().collect()
+    }
+}
+
+/// Of a cluster's settings those that topics go by.
+pub(super) fn topic_defaults(cluster: &[(String, String)]) -> Given {
+    let serves = |(name, _): &&(String, String)| {
+        ConfigKey::named(name).is_some() && !SETTLED.contains(&name.as_str())
+    };
+    cluster.iter().filter(serves).cloned().collect()
+}
+
+/// The value under a name.
+pub(super) fn value<'a>(given: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    given.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// What is settled when a topic is made.
+const SETTLED: &[&str] = &["flush"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(pairs: &[(&str, &str)]) -> Given {
+        pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn a_brokers_own_value_wins_over_the_clusters() {
+        let (one, two) = (NodeId(1), NodeId(2));
+        let mut settings = Settings::default();
+        settings.replace(SettingScope::Cluster, &given(&[("limits.connections", "7")]));
+        settings.replace(SettingScope::Broker(two), &given(&[("limits.connections", "9")]));
+        assert_eq!(settings.number_of_broker(one, "limits.connections"), Some(7));
+        assert_eq!(settings.number_of_broker(two, "limits.connections"), Some(9));
+        assert_eq!(settings.scopes().count(), 2);
+        settings.replace(SettingScope::Broker(two), &Given::new());
+        assert_eq!(settings.number_of_broker(two, "limits.connections"), Some(7));
+        assert_eq!(settings.scopes().count(), 1);
+    }
+
+    #[test]
+    fn topics_go_by_the_clusters_values_but_for_what_is_settled_when_they_are_made() {
+        let mut settings = Settings::default();
+        let all = [("flush", "50"), ("retention.ms", "5000"), ("leader.balance", "off")];
+        settings.replace(SettingScope::Cluster, &given(&all));
+        assert_eq!(settings.for_topics(), given(&[("retention.ms", "5000")]));
+        assert_eq!(settings.for_new_topics(), given(&[("flush", "50")]));
+        assert!(!settings.leaders_return());
+    }
+}

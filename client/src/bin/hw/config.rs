@@ -1,0 +1,322 @@
+//! `hw cluster config`: settings of the cluster and of single brokers that change while they run,
+//! and where each value in force comes from.
+//!
+//! The controller checks everything and says what differs; all changes take effect, or none.
+
+use clap::{Args, Subcommand};
+use highwater_client::{
+    DryRun, NodeId, SettingChange, SettingScope, SettingSource, SettingValue, SettingsChange,
+};
+use highwater_protocol::nearest::nearest;
+use highwater_protocol::settings::{self, ConfigKey, cluster};
+use serde_json::json;
+
+use crate::cli::parse_setting;
+use crate::connect::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::{Column, Page, ReadOutput, Row, Rows, or_dash};
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// List all settings, their values and where these come from
+    #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
+    List(ListArgs),
+    /// Show single settings
+    #[command(after_help = GET_EXAMPLES)]
+    Get(GetArgs),
+    /// Set settings; they take effect at once
+    #[command(after_help = SET_EXAMPLES)]
+    Set(SetArgs),
+    /// Have settings be as if nobody had set them
+    #[command(visible_alias = "unset", after_help = RESET_EXAMPLES)]
+    Reset(ResetArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// The settings that this broker goes by, its file included, instead of the cluster's
+    #[arg(long, value_name = "BROKER")]
+    pub broker: Option<u32>,
+    /// Only those that somebody has set
+    #[arg(long)]
+    pub set: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The settings' names
+    #[arg(required = true, value_name = "KEY")]
+    pub names: Vec<String>,
+    /// As this broker goes by them
+    #[arg(long, value_name = "BROKER")]
+    pub broker: Option<u32>,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
+
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// What to set, such as leader.balance=off
+    #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub settings: Vec<(String, String)>,
+    /// For this broker only
+    #[arg(long, value_name = "BROKER")]
+    pub broker: Option<u32>,
+    /// Check everything, show what would change, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
+
+#[derive(Debug, Args)]
+pub struct ResetArgs {
+    /// The settings' names
+    #[arg(required = true, value_name = "KEY")]
+    pub names: Vec<String>,
+    /// What was set for this broker only
+    #[arg(long, value_name = "BROKER")]
+    pub broker: Option<u32>,
+    /// Check everything, show what would change, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
+
+/// Carries out a verb.
+pub async fn run(verb: ConfigVerb, settings: &Settings) -> Result<Exit, Failure> {
+    match verb {
+        ConfigVerb::List(args) => {
+            let admin = settings.connect().await?.admin();
+            let mut found = admin.describe_settings(scope(args.broker)).await?;
+            found.retain(|setting| !args.set || setting.source != SettingSource::Default);
+            list(found).print(args.output.format)?;
+        }
+        ConfigVerb::Get(args) => {
+            let admin = settings.connect().await?.admin();
+            let found = admin.describe_settings(scope(args.broker)).await?;
+            list(named(found, &args.names)?).print(args.output.format)?;
+        }
+        ConfigVerb::Set(args) => {
+            let SetArgs { settings: set, broker, dry_run, output } = args;
+            let change = change(broker, set, Vec::new(), dry_run);
+            alter(change, settings, output).await?;
+        }
+        ConfigVerb::Reset(args) => {
+            let ResetArgs { names, broker, dry_run, output } = args;
+            let change = change(broker, Vec::new(), names, dry_run);
+            alter(change, settings, output).await?;
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+fn scope(broker: Option<u32>) -> SettingScope {
+    broker.map_or(SettingScope::Cluster, |node| SettingScope::Broker(NodeId(node)))
+}
+
+fn change(
+    broker: Option<u32>,
+    set: Vec<(String, String)>,
+    unset: Vec<String>,
+    dry_run: bool,
+) -> SettingsChange {
+    let dry_run = if dry_run { DryRun::Yes } else { DryRun::No };
+    SettingsChange { scope: scope(broker), set, unset, dry_run }
+}
+
+async fn alter(
+    change: SettingsChange,
+    settings: &Settings,
+    output: ReadOutput,
+) -> Result<(), Failure> {
+    let (scope, dry_run) = (change.scope, change.dry_run);
+    let changes = settings.connect().await?.admin().alter_settings(change).await?;
+    Ok(alteration(scope, &changes, dry_run).print(output.format)?)
+}
+
+fn named(found: Vec<SettingValue>, names: &[String]) -> Result<Vec<SettingValue>, Failure> {
+    let one = |name: &String| {
+        let setting = found.iter().find(|setting| setting.name == *name).cloned();
+        setting.ok_or_else(|| {
+            let failure =
+                Failure::new(Exit::NotFound, format!("there is no setting `{name}` here"));
+            match nearest(name, found.iter().map(|setting| setting.name.as_str())) {
+                Some(near) => failure.way_out(format!("did you mean `{near}`?")),
+                None => failure.way_out("`hw cluster config list` shows all"),
+            }
+        })
+    };
+    names.iter().map(one).collect()
+}
+
+/// The word for where a value comes from.
+pub fn source_word(source: SettingSource) -> &'static str {
+    match source {
+        SettingSource::Default => "default",
+        SettingSource::File => "file",
+        SettingSource::Cluster => "cluster",
+        SettingSource::Broker => "broker",
+    }
+}
+
+const COLUMNS: &[Column] = &[
+    Column::words("SETTING"),
+    Column::words("VALUE"),
+    Column::words("SOURCE"),
+    Column::words("FOR"),
+    Column::words("WHILE RUNNING").wide(),
+    Column::words("DESCRIPTION").wide(),
+];
+
+fn list(found: Vec<SettingValue>) -> Page {
+    let rows = found.into_iter().map(|setting| {
+        let SettingValue { name, value, source } = setting;
+        let (key, serves) = known(&name);
+        let word = source_word(source);
+        let description = key.map_or("", |key| key.description);
+        let effect = key.map(|key| key.effect.to_string()).unwrap_or_default();
+        Row {
+            value: json!({
+                "name": name, "value": value, "source": word, "for": serves, "while_running": effect,
+            }),
+            cells: [&name, &or_dash(value), word, serves, &effect, description]
+                .map(str::to_owned)
+                .to_vec(),
+            name,
+        }
+    });
+    let rows = Rows { field: "settings", columns: COLUMNS, rows: rows.collect() };
+    Page::list("hw.cluster.config/1", rows)
+}
+
+/// What our tables say of a setting, and whose it is; a newer broker may have others.
+fn known(name: &str) -> (Option<&'static ConfigKey>, &'static str) {
+    let of_cluster = cluster::settable().into_iter().find(|(key, _)| key.name == name);
+    let of_file = || settings::broker::named(name).map(|key| (key, cluster::Serves::Brokers));
+    match of_cluster.or_else(of_file) {
+        Some((key, cluster::Serves::Cluster)) => (Some(key), "cluster"),
+        Some((key, cluster::Serves::Topics)) => (Some(key), "topics"),
+        Some((key, cluster::Serves::Brokers)) => (Some(key), "brokers"),
+        None => (None, "-"),
+    }
+}
+
+const CHANGE_COLUMNS: &[Column] =
+    &[Column::words("SETTING"), Column::words("BEFORE"), Column::words("AFTER")];
+
+fn alteration(scope: SettingScope, changes: &[SettingChange], dry_run: DryRun) -> Page {
+    let subject = match scope {
+        SettingScope::Cluster => "the cluster".to_owned(),
+        SettingScope::Broker(node) => format!("broker {node}"),
+    };
+    let mut page = Page::describe("hw.cluster.config.alter/1", subject.clone());
+    let title = match (dry_run, changes.is_empty()) {
+        (_, true) => "Nothing to change in",
+        (DryRun::Yes, false) => "Would change",
+        (DryRun::No, false) => "Changed",
+    };
+    page.fact(title, subject);
+    page.field(
+        "broker",
+        match scope {
+            SettingScope::Cluster => None,
+            SettingScope::Broker(node) => Some(node.0),
+        },
+    );
+    page.field("changed", dry_run == DryRun::No && !changes.is_empty());
+    let row = |SettingChange { name, before, after }: &SettingChange| {
+        let shown =
+            |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_owned());
+        Row {
+            name: name.clone(),
+            cells: vec![name.clone(), shown(before), shown(after)],
+            value: json!({"name": name, "before": before, "after": after}),
+        }
+    };
+    let rows = changes.iter().map(row).collect();
+    page.rows = Some(Rows { field: "changes", columns: CHANGE_COLUMNS, rows });
+    page
+}
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  hw cluster config list                  the cluster's settings, and what topics and brokers go by
+  hw cluster config list --broker 2       all that broker 2 goes by, with what its file says
+  hw cluster config list --set -o jsonl
+
+A value comes from: default, file (the broker's), cluster, broker, and for topics topic; the later one
+wins. `hw explain KEY` says what a setting does.";
+const GET_EXAMPLES: &str = "\
+Examples:
+  hw cluster config get leader.balance
+  hw cluster config get limits.connections --broker 2 -o json";
+const SET_EXAMPLES: &str = "\
+Examples:
+  hw cluster config set leader.balance=off
+  hw cluster config set retention.ms=86400000       for all topics that do not say otherwise
+  hw cluster config set log.filter=info,highwater_broker::raft=debug --broker 2
+  hw cluster config set segment.bytes=67108864 --dry-run";
+const RESET_EXAMPLES: &str = "\
+Examples:
+  hw cluster config reset leader.balance
+  hw cluster config reset log.filter --broker 2";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Format;
+
+    fn setting(name: &str, value: &str, source: SettingSource) -> SettingValue {
+        SettingValue { name: name.to_owned(), value: Some(value.to_owned()), source }
+    }
+
+    fn text(page: &Page) -> String {
+        let mut out = Vec::new();
+        page.write(Format::Table, &mut out).expect("a vector");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn every_value_is_shown_with_its_source_and_whom_it_serves() {
+        let found = vec![
+            setting("leader.balance", "off", SettingSource::Cluster),
+            setting("retention.ms", "604800000", SettingSource::Default),
+            setting("limits.connections", "9", SettingSource::Broker),
+        ];
+        let text = text(&list(found));
+        let shows = |row: [&str; 4]| text.lines().any(|line| line.split_whitespace().eq(row));
+        assert!(shows(["leader.balance", "off", "cluster", "cluster"]), "{text}");
+        assert!(shows(["retention.ms", "604800000", "default", "topics"]), "{text}");
+        assert!(shows(["limits.connections", "9", "broker", "brokers"]), "{text}");
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_answered_with_the_nearest() {
+        let found = vec![setting("leader.balance", "on", SettingSource::Default)];
+        let failure = named(found, &["leader.balanc".to_owned()]).expect_err("a letter is missing");
+        assert_eq!(failure.exit, Exit::NotFound);
+        assert!(failure.to_string().contains("leader.balance"), "{failure}");
+    }
+
+    #[test]
+    fn a_change_says_whose_it_is() {
+        let change = SettingChange {
+            name: "log.filter".to_owned(),
+            before: None,
+            after: Some("debug".to_owned()),
+        };
+        let page = alteration(SettingScope::Broker(NodeId(2)), &[change], DryRun::Yes);
+        let text = text(&page);
+        assert!(text.contains("Would change  broker 2"), "{text}");
+        assert!(text.contains("log.filter  (not set)  debug"), "{text}");
+        assert_eq!(page.document()["broker"], 2);
+    }
+}
