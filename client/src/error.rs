@@ -198,7 +198,8 @@ pub(crate) fn outcome_of(code: ErrorCode) -> Outcome {
         | ErrorCode::Overloaded
         | ErrorCode::DiskFull
         | ErrorCode::Superseded
-        | ErrorCode::BrokerRemoved => Outcome::NotWritten,
+        | ErrorCode::BrokerRemoved
+        | ErrorCode::TopicProtected => Outcome::NotWritten,
     }
 }
 

@@ -29,6 +29,8 @@ pub struct TopicConfig {
     pub message_bytes_max: u32,
     /// A voter that has not caught up for this long is no longer in sync.
     pub lag_ms_max: u64,
+    /// Whether the topic may be deleted.
+    pub deletion: Deletion,
 }
 
 /// When a replica counts a batch as held.
@@ -43,6 +45,15 @@ pub enum FlushMode {
     },
 }
 
+/// Whether a topic may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// By a request.
+    Allowed,
+    /// Not until this is changed.
+    Refused,
+}
+
 impl Default for TopicConfig {
     fn default() -> TopicConfig {
         TopicConfig {
@@ -55,6 +66,7 @@ impl Default for TopicConfig {
             retention_bytes: None,
             message_bytes_max: 1_048_588,
             lag_ms_max: 10_000,
+            deletion: Deletion::Allowed,
         }
     }
 }
@@ -108,6 +120,8 @@ impl TopicConfig {
         match (key.name, given) {
             ("flush", Given::Number(ms)) => self.flush = FlushMode::Interval { ms },
             ("flush", Given::Word(_) | Given::Unlimited) => self.flush = FlushMode::Ack,
+            ("delete.protection", Given::Word("on")) => self.deletion = Deletion::Refused,
+            ("delete.protection", _) => self.deletion = Deletion::Allowed,
             ("max.message.bytes", given) => {
                 self.message_bytes_max = u32::try_from(number(given)).expect("the table's limit");
             }
@@ -193,7 +207,7 @@ mod tests {
             "`min.insync.replica` is not a setting of a topic; did you mean `min.insync.replicas`?"
         );
         let why = parse(&[("x", "2")]).expect_err("nothing is called so");
-        assert!(why.contains("there are flush, max.message.bytes"), "{why}");
+        assert!(why.contains("there are delete.protection, flush, max.message.bytes"), "{why}");
     }
 
     #[test]

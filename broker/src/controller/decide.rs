@@ -12,7 +12,7 @@ use highwater_protocol::native::admin::{CreateTopicRequest, CreateTopicResponse,
 use highwater_protocol::topic_name;
 
 use crate::controller::command::{Command, CommandReply};
-use crate::controller::config::TopicConfig;
+use crate::controller::config::{Deletion, TopicConfig};
 use crate::controller::duty;
 use crate::controller::image::{ClusterImage, ReplicaSet, Topic};
 use crate::controller::liveness::{Heard, Sessions, Verdict};
@@ -265,7 +265,15 @@ fn delete_topic(
     if let Some(id) = id.filter(|id| image.is_deleted(*id)) {
         return Ok((Vec::new(), CommandReply::TopicDeleted { id }));
     }
-    let id = existing(image, name, id)?.id;
+    let topic = existing(image, name, id)?;
+    if topic.config.deletion == Deletion::Refused {
+        let why = format!(
+            "topic {name} is protected by `delete.protection`; `hw topic alter {name} \
+             delete.protection=off` lets it be deleted"
+        );
+        return Err(WireError::new(ErrorCode::TopicProtected, why));
+    }
+    let id = topic.id;
     Ok((vec![MetadataRecord::DeleteTopic { id }], CommandReply::TopicDeleted { id }))
 }
 

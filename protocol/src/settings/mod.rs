@@ -192,6 +192,9 @@ mod tests {
             why,
             "`min.insync.replica` is not a setting of a topic; did you mean `min.insync.replicas`?"
         );
-        assert!(unknown_key("x", "a topic", &topic::KEYS).contains("there are flush, max."));
+        assert!(
+            unknown_key("x", "a topic", &topic::KEYS)
+                .contains("there are delete.protection, flush,")
+        );
     }
 }

@@ -19,7 +19,18 @@ impl ConfigKey {
 }
 
 /// Every setting of a topic, sorted by name.
-pub const KEYS: [ConfigKey; 8] = [
+pub const KEYS: [ConfigKey; 9] = [
+    ConfigKey {
+        name: "delete.protection",
+        default: "off",
+        takes: Takes::Words(&["on", "off"]),
+        unit: None,
+        effect: Effect::AtOnce,
+        description: "Whether a request to delete the topic is refused. Retention and trims go on.",
+        advice: "Switch it on for what nobody should delete by a slip of the hand; with \
+                 `hw cluster config set` it holds for every topic that does not say otherwise.",
+        example: "hw topic alter orders delete.protection=on",
+    },
     ConfigKey {
         name: "flush",
         default: "ack",

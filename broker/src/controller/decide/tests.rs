@@ -145,6 +145,21 @@ fn a_deleted_topic_leaves_a_tombstone() {
 }
 
 #[test]
+fn a_protected_topic_is_not_deleted_until_its_guard_is_off() {
+    let mut image = ClusterImage::default();
+    let id = TopicId(Uuid::from_u128(7));
+    let configs = |value: &str| vec![("delete.protection".to_string(), value.to_string())];
+    let create = MetadataRecord::CreateTopic { id, name: "a".into(), configs: configs("on") };
+    image.apply(&create).expect("fits");
+    let delete = Command::DeleteTopic { name: "a".into(), id: None };
+    let error = carry_out(&mut image, delete.clone()).expect_err("it is protected");
+    assert_eq!(error.code, ErrorCode::TopicProtected);
+    assert!(error.detail.contains("hw topic alter a delete.protection=off"), "{error}");
+    image.apply(&MetadataRecord::AlterTopic { id, configs: configs("off") }).expect("fits");
+    carry_out(&mut image, delete).expect("the guard is off");
+}
+
+#[test]
 fn a_delete_never_hits_a_later_topic_of_the_same_name() {
     let mut image = cluster(1);
     carry_out(&mut image, create(8, request("a", 1, None))).expect("all is well");

@@ -215,6 +215,12 @@ fn value(Sourced { key, value, source }: &Sourced) -> Value {
     json!({"name": key.name, "value": value, "source": source, "default": key.default})
 }
 
+/// The value of a setting that a topic goes by; empty where there is no such setting.
+pub fn in_force(detail: &TopicDetail, cluster: &[SettingValue], name: &str) -> String {
+    let found = sourced(detail, cluster).into_iter().find(|sourced| sourced.key.name == name);
+    found.map(|sourced| sourced.value).unwrap_or_default()
+}
+
 /// Adds all settings with their sources to a topic's description.
 pub fn describe_settings(detail: &TopicDetail, cluster: &[SettingValue], page: &mut Page) {
     let settings = sourced(detail, cluster);
@@ -307,6 +313,7 @@ mod tests {
         assert!(shows(["retention.bytes", "-1", "default"]), "{text}");
         assert!(shows(["segment.ms", "9000", "cluster"]), "{text}");
         assert!(shows(["flush", "ack", "default"]), "{text}");
+        assert_eq!(in_force(&detail, &cluster, "delete.protection"), "off");
         let settings = page.document()["settings"].as_array().map(Vec::len);
         assert_eq!(settings, Some(TOPIC_SETTINGS.len()));
     }

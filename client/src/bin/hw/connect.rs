@@ -101,7 +101,7 @@ pub fn exit_for(kind: ErrorKind) -> Exit {
         ErrorKind::Identity => Exit::Unauthorised,
         ErrorKind::Refused(code) => match code {
             ErrorCode::UnknownTopicOrPartition => Exit::NotFound,
-            ErrorCode::TopicExists => Exit::Conflict,
+            ErrorCode::TopicExists | ErrorCode::TopicProtected => Exit::Conflict,
             ErrorCode::Unauthorized => Exit::Unauthorised,
             ErrorCode::RequestTimedOut => Exit::TimedOut,
             // What scripts cannot act on differently has no number of its own.
@@ -134,6 +134,7 @@ mod tests {
         let check = |kind, exit| assert_eq!(exit_for(kind), exit, "{kind:?}");
         check(ErrorKind::UnknownTopic, Exit::NotFound);
         check(ErrorKind::Refused(ErrorCode::TopicExists), Exit::Conflict);
+        check(ErrorKind::Refused(ErrorCode::TopicProtected), Exit::Conflict);
         check(ErrorKind::Refused(ErrorCode::Unauthorized), Exit::Unauthorised);
         check(ErrorKind::TimedOut, Exit::TimedOut);
         check(ErrorKind::Unreachable, Exit::Failed);

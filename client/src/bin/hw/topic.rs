@@ -227,6 +227,13 @@ async fn delete(args: TopicDeleteArgs, settings: &Settings) -> Result<Exit, Fail
 
 async fn delete_one(admin: &Admin, name: &str, args: &TopicDeleteArgs) -> Result<(), Failure> {
     let detail = admin.describe_topic(name).await?;
+    // Said before anybody counts records or types the name in; the controller has the last word.
+    if crate::alter::in_force(&detail, &crate::alter::cluster_settings(admin).await?, GUARD) == "on"
+    {
+        let what = format!("topic {name} is protected by `{GUARD}`; nothing was deleted");
+        let way_out = format!("`hw topic alter {name} {GUARD}=off`, then delete it");
+        return Err(Failure::new(Exit::Conflict, what).way_out(way_out));
+    }
     let mut plan = format!("topic {name} with {} partitions", detail.partitions.len());
     if args.dry_run || !args.yes {
         plan += &match count_records(admin, name, &detail).await {
@@ -245,6 +252,9 @@ async fn delete_one(admin: &Admin, name: &str, args: &TopicDeleteArgs) -> Result
     eprintln!("deleted {plan}");
     Ok(())
 }
+
+/// The setting that keeps a topic from being deleted.
+const GUARD: &str = "delete.protection";
 
 /// How many records would be gone; `None` where a partition cannot say, because a plan must not
 /// keep anyone from deleting a broken topic.
