@@ -48,6 +48,7 @@ mod balance;
 mod client;
 mod connection;
 mod error;
+mod events;
 mod inspect;
 mod metadata;
 mod moves;
@@ -75,6 +76,7 @@ pub use highwater_protocol::native::balance::{
 pub use highwater_protocol::native::brokers::{
     BrokerDuty, BrokerStatus, SetDutyResponse, Unretired, Vote,
 };
+pub use highwater_protocol::native::events::ClusterEvent;
 pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};
 pub use highwater_protocol::native::inspect::{HeldBatch, InspectReplicaResponse, ReplicaIndexes};
 pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};

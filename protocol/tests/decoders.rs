@@ -11,6 +11,7 @@ use highwater_protocol::ids::*;
 use highwater_protocol::native::admin::*;
 use highwater_protocol::native::alter::SettingChange;
 use highwater_protocol::native::brokers::*;
+use highwater_protocol::native::events::*;
 use highwater_protocol::native::fetch::*;
 use highwater_protocol::native::frame::*;
 use highwater_protocol::native::inspect::*;
@@ -413,6 +414,17 @@ proptest! {
     }
 
     #[test]
+    fn events_and_questions_for_them_come_back(
+        from in countable(), since: Option<i64>, events_max in 0..=EVENTS_MAX, kind in ".*", detail in ".*"
+    ) {
+        let (from, since) = (Offset(from), since.map(Timestamp));
+        comes_back!(ListEventsRequest { from, since, events_max }, ListEventsRequest);
+        let (timestamp, subject) = (Timestamp(5), kind.clone());
+        let event = ClusterEvent { offset: from, timestamp, kind, subject, detail };
+        comes_back!(ListEventsResponse { events: vec![event.clone(), event] }, ListEventsResponse);
+    }
+
+    #[test]
     fn greetings_come_back(name in ".*") {
         let versions = spoken_versions();
         comes_back!(HelloRequest { client: name.clone(), versions: versions.clone() }, HelloRequest);
@@ -543,6 +555,8 @@ fn decode_everything(bytes: Bytes) {
     let _ = AlterSettingsResponse::decode(&mut Reader::new(&bytes));
     let _ = DescribeSettingsRequest::decode(&mut Reader::new(&bytes));
     let _ = DescribeSettingsResponse::decode(&mut Reader::new(&bytes));
+    let _ = ListEventsRequest::decode(&mut Reader::new(&bytes));
+    let _ = ListEventsResponse::decode(&mut Reader::new(&bytes));
     let _ = HelloRequest::decode(&mut Reader::new(&bytes));
     let _ = HelloResponse::decode(&mut Reader::new(&bytes));
     let _ = FrameHeader::parse(&bytes);

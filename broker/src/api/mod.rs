@@ -5,8 +5,8 @@
 //! connections or principals; nothing here decides what a shard or the controller decides.
 //!
 //! Read `produce` and `fetch` for the hot roads, `admission` for what is refused under load, then
-//! `metadata`, `partitions`, `inspect`, `admin`, `settings`, `moves`, `brokers`, `balance`; `errors`
-//! has the words.
+//! `metadata`, `partitions`, `inspect`, `admin`, `settings`, `moves`, `events`, `brokers`, `balance`;
+//! `errors` has the words.
 
 mod admin;
 mod admission;
@@ -14,6 +14,7 @@ mod alter;
 mod brokers;
 mod balance;
 mod errors;
+mod events;
 mod fetch;
 mod inspect;
 mod metadata;

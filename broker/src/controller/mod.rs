@@ -7,7 +7,8 @@
 //!
 //! What must hold: a command is decided on an image that contains everything committed before; a
 //! decision that is not committed leaves no trace. Read `record`, `settings`, `image`, `decide`, then
-//! `moves` and `reassign`, `brokers`, `duty` and `voters`; `balance` plans what evens a cluster out.
+//! `moves` and `reassign`, `brokers`, `duty` and `voters`; `balance` plans what evens a cluster out,
+//! `events` tells records in words.
 
 pub mod balance;
 pub mod brokers;
@@ -15,6 +16,7 @@ pub mod command;
 pub mod config;
 mod decide;
 mod duty;
+pub mod events;
 pub mod image;
 pub mod liveness;
 pub mod moves;

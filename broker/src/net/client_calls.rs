@@ -133,9 +133,10 @@ impl Calls {
             ApiKey::TransferLeader => {
                 self.transfer_leader(correlation, whole(&body, TransferLeaderRequest::decode)?)
             }
-            ApiKey::InspectReplica | ApiKey::DescribeSettings | ApiKey::AlterSettings => {
-                self.insight(api, correlation, &body)?
-            }
+            ApiKey::InspectReplica
+            | ApiKey::ListEvents
+            | ApiKey::DescribeSettings
+            | ApiKey::AlterSettings => self.insight(api, correlation, &body)?,
         })
     }
 
@@ -366,6 +367,7 @@ impl Calls {
             | ApiKey::CreatePartitions
             | ApiKey::TransferLeader
             | ApiKey::InspectReplica
+            | ApiKey::ListEvents
             | ApiKey::DescribeSettings
             | ApiKey::AlterSettings
             | ApiKey::Reassign

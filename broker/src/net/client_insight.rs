@@ -3,6 +3,7 @@
 use std::future::ready;
 
 use bytes::Bytes;
+use highwater_protocol::native::events::ListEventsRequest;
 use highwater_protocol::native::frame::{ApiKey, CorrelationId};
 use highwater_protocol::native::inspect::InspectReplicaRequest;
 use highwater_protocol::native::settings::{
@@ -26,6 +27,13 @@ impl Calls {
             let found = self.api.describe_settings(request);
             let answer = self.answer(correlation, found, DescribeSettingsResponse::encode);
             return Ok(Box::pin(ready(answer)));
+        }
+        if api == ApiKey::ListEvents {
+            let request = whole(body, ListEventsRequest::decode)?;
+            return Ok(Box::pin(async move {
+                let result = calls.api.list_events(request).await;
+                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+            }));
         }
         if api == ApiKey::AlterSettings {
             let request = whole(body, AlterSettingsRequest::decode)?;

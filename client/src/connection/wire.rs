@@ -18,6 +18,7 @@ use highwater_protocol::native::brokers::{
     ListBrokersResponse, RemoveBrokerRequest, RemoveBrokerResponse, SetDutyRequest,
     SetDutyResponse, Vote,
 };
+use highwater_protocol::native::events::{ListEventsRequest, ListEventsResponse};
 use highwater_protocol::native::fetch::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
 };
@@ -188,6 +189,7 @@ calls! {
         };
     ListReplicasRequest, ListReplicas, ListReplicasResponse, |_| "list a broker's replicas".into();
     PlanBalanceRequest, PlanBalance, PlanBalanceResponse, |_| "plan balance".into();
+    ListEventsRequest, ListEvents, ListEventsResponse, |_| "list events".into();
     DescribeSettingsRequest, DescribeSettings, DescribeSettingsResponse, |_| "show settings".into();
     AlterSettingsRequest, AlterSettings, AlterSettingsResponse, |_| "change settings".into();
     InspectReplicaRequest, InspectReplica, InspectReplicaResponse,
@@ -213,7 +215,7 @@ responses! {
     ListMovesResponse AlterTopicResponse CreatePartitionsResponse ListBrokersResponse
     SetDutyResponse RemoveBrokerResponse ChangeControllerResponse ListReplicasResponse
     PlanBalanceResponse ThrottleMovesResponse InspectReplicaResponse
-    DescribeSettingsResponse AlterSettingsResponse
+    DescribeSettingsResponse AlterSettingsResponse ListEventsResponse
 }
 
 impl Response for FetchResponse {

@@ -138,6 +138,7 @@ impl Session {
             | ApiKey::ListReplicas
             | ApiKey::PlanBalance
             | ApiKey::InspectReplica
+            | ApiKey::ListEvents
             | ApiKey::DescribeSettings
             | ApiKey::AlterSettings
             | ApiKey::Reassign

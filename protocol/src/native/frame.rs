@@ -61,6 +61,8 @@ pub enum ApiKey {
     ThrottleMoves = 30,
     /// Look at one replica from inside.
     InspectReplica = 35,
+    /// What the controller decided.
+    ListEvents = 36,
     /// What settings are in force, and where they come from.
     DescribeSettings = 37,
     /// Change settings of the cluster or of a broker.
@@ -95,6 +97,7 @@ impl ApiKey {
         ApiKey::ChangeController,
         ApiKey::ThrottleMoves,
         ApiKey::InspectReplica,
+        ApiKey::ListEvents,
         ApiKey::DescribeSettings,
         ApiKey::AlterSettings,
         ApiKey::ListReplicas,

@@ -1,8 +1,9 @@
 //! Settings that change while brokers run, on brokers in one process.
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::NodeId;
+use highwater_protocol::ids::{NodeId, Offset};
 use highwater_protocol::native::admin::DryRun;
+use highwater_protocol::native::events::ListEventsRequest;
 use highwater_protocol::native::settings::{
     AlterSettingsRequest, DescribeSettingsRequest, SettingScope, SettingSource,
 };
@@ -54,6 +55,17 @@ async fn what_the_cluster_says_holds_for_every_topic_that_does_not_say_otherwise
             (Some("5000".to_string()), SettingSource::Cluster)
         );
     }
+    let request = ListEventsRequest { from: Offset(0), since: None, events_max: 100 };
+    let events = within(rig.api(2).list_events(request)).await.expect("told").events;
+    let told = |kind: &str, about: &str| {
+        events.iter().any(|event| event.kind == kind && event.subject == about)
+    };
+    assert!(told("broker-registered", "broker 3") && told("topic-created", "before"), "{events:?}");
+    assert!(told("settings-altered", "the cluster") && told("partitions-placed", "after"));
+    assert!(events.is_sorted_by_key(|event| event.offset), "in the order of the log");
+    let few = ListEventsRequest { events_max: 2, ..request };
+    let newest = within(rig.api(2).list_events(few)).await.expect("told").events;
+    assert_eq!(newest, events[events.len() - 2..]);
     rig.stop().await;
 }
 

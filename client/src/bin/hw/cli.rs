@@ -257,6 +257,9 @@ pub enum ClusterVerb {
     /// Spread replicas and leaders over racks and brokers
     #[command(after_help = crate::balance::EXAMPLES)]
     Balance(crate::balance::BalanceArgs),
+    /// Show what the controller decided, when, and why
+    #[command(after_help = crate::events::EXAMPLES)]
+    Events(crate::events::EventsArgs),
     /// Show and change settings of the cluster and of brokers while they run
     #[command(subcommand)]
     Config(crate::config::ConfigVerb),

@@ -29,6 +29,7 @@ pub async fn run(verb: ClusterVerb, settings: &Settings) -> Result<Exit, Failure
         ClusterVerb::Decommission(args) => brokers::decommission(args, settings).await,
         ClusterVerb::Remove(args) => brokers::remove(args, settings).await,
         ClusterVerb::Controller(verb) => brokers::controller(verb, settings).await,
+        ClusterVerb::Events(args) => crate::events::run(args, settings).await,
         ClusterVerb::Config(verb) => crate::config::run(verb, settings).await,
     }
 }

@@ -14,6 +14,7 @@ mod completions;
 mod config;
 mod confirm;
 mod connect;
+mod events;
 mod exit;
 mod explain;
 mod human;
