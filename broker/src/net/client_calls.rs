@@ -92,13 +92,7 @@ impl Calls {
                 let request = whole(&body, FetchRequest::decode)?;
                 Box::pin(async move { fetched(correlation, calls.api.fetch(request).await) })
             }
-            ApiKey::Metadata => {
-                let request = whole(&body, MetadataRequest::decode)?;
-                Box::pin(async move {
-                    let result = calls.api.metadata(request).await;
-                    calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-                })
-            }
+            ApiKey::Metadata => self.metadata(correlation, whole(&body, MetadataRequest::decode)?),
             ApiKey::ListOffsets => {
                 self.list_offsets(correlation, whole(&body, ListOffsetsRequest::decode)?)
             }
@@ -137,6 +131,14 @@ impl Calls {
             | ApiKey::ListEvents
             | ApiKey::DescribeSettings
             | ApiKey::AlterSettings => self.insight(api, correlation, &body)?,
+        })
+    }
+
+    fn metadata(&self, correlation: CorrelationId, request: MetadataRequest) -> Answering {
+        let calls = self.clone();
+        Box::pin(async move {
+            let result = calls.api.metadata(request).await;
+            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
         })
     }
 

@@ -18,6 +18,27 @@ use crate::raft::Millis;
 use crate::sim::checker::{Broken, Checked};
 use crate::sim::rng::Rng;
 
+/// How many moves copy, if a decision began one and these are more than may be at once. One that waits
+/// for a dead broker copies nothing; when that comes back there may be more for a while.
+pub(super) fn begun_beyond_the_limit(before: &ClusterImage, after: &ClusterImage) -> Option<usize> {
+    let (mut begun, mut copying) = (false, 0);
+    for topic in after.topics() {
+        let was = before.topic(topic.id);
+        for (number, found) in topic.moving() {
+            if found.stage != MoveStage::Running {
+                continue;
+            }
+            let old = was.and_then(|was| was.move_of(number));
+            begun |= old.is_none_or(|old| old.stage == MoveStage::Waiting);
+            let set = nodes(&topic.partitions[number.0 as usize]);
+            let mut new = found.target.iter().filter(|it| !set.contains(&it.node));
+            let alive = |node| after.broker(node).is_some_and(|broker| !broker.fenced);
+            copying += usize::from(new.all(|it| alive(it.node)));
+        }
+    }
+    (begun && copying > MOVES_AT_ONCE_MAX).then_some(copying)
+}
+
 struct Wishes {
     rng: Rng,
     controller: Controller,
@@ -147,23 +168,10 @@ impl Wishes {
 
     /// No move begins while as many are under way as may be.
     fn check_room(&self, before: &ClusterImage) -> Checked {
-        let topic = self.topic();
-        let was = before.topic(TOPIC).expect("nobody deletes it");
-        let started = topic.moving().any(|(number, found)| {
-            found.stage == MoveStage::Running
-                && was.move_of(number).is_none_or(|old| old.stage == MoveStage::Waiting)
-        });
-        let running = topic.moving().filter(|(_, found)| found.stage == MoveStage::Running);
-        let copying = running.filter(|(number, found)| {
-            let set = nodes(&topic.partitions[number.0 as usize]);
-            let new = found.target.iter().filter(|it| !set.contains(&it.node));
-            new.map(|it| it.node).all(|node| self.image.broker(node).is_some_and(|b| !b.fenced))
-        });
-        let copying = copying.count();
-        if started && copying > MOVES_AT_ONCE_MAX {
-            return broken(format!("{copying} moves are under way at once"));
+        match begun_beyond_the_limit(before, &self.image) {
+            Some(copying) => broken(format!("{copying} moves are under way at once")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn check_image(&self) -> Checked {

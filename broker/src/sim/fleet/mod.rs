@@ -22,7 +22,6 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use highwater_protocol::error::WireError;
 use highwater_protocol::ids::{NodeId, PartitionId, TopicPartition};
-use highwater_protocol::native::moves::MoveStage;
 
 use self::cost::{Act, Costs, Stopwatch};
 use self::groups::{Groups, Word};
@@ -30,12 +29,11 @@ use self::host::Host;
 use self::log::Log;
 use crate::controller::liveness::{Heard, REGISTRATION_REPEAT_MS};
 use crate::controller::moves::{MoveCommand, MoveId};
-use crate::controller::{
-    ClusterImage, Command, CommandReply, Controller, MOVES_AT_ONCE_MAX, MetadataRecord,
-};
+use crate::controller::{ClusterImage, Command, CommandReply, Controller, MetadataRecord};
 use crate::raft::Millis;
 use crate::shard::event::AfterClose;
 use crate::sim::rng::Rng;
+use crate::sim::wishes;
 
 /// A fleet of brokers.
 pub struct Fleet {
@@ -325,10 +323,12 @@ impl Fleet {
         let (mut records, mut answers) = (Vec::new(), Vec::new());
         let mut image = self.hosts[at].image().clone();
         for Asked { command, word, during } in &asked {
+            let before = image.clone();
             let (image, now) = (&mut image, self.now);
             let answer = self.costs.of(Act::Decide, || {
                 decide(&mut controller, image, command.clone(), now, &mut records)
             });
+            check_room(&before, image);
             answers.push((*word, *during, answer));
         }
         if dies_before {
@@ -381,8 +381,11 @@ impl Fleet {
             self.log.trim_before(base);
             self.seen.images_written += 1;
         }
-        let under_way = running(self.hosts[at].image());
-        assert!(under_way <= MOVES_AT_ONCE_MAX, "{under_way} moves are under way at once");
+        let mut after = image.clone();
+        records
+            .iter()
+            .for_each(|record| after.apply(record).expect("it was decided on this image"));
+        check_room(image, &after);
         self.leading = Some(Leading { at, controller });
     }
 
@@ -435,9 +438,9 @@ pub fn moving(image: &ClusterImage) -> Vec<TopicPartition> {
     image.topics().flat_map(|topic| of(topic)).collect()
 }
 
-fn running(image: &ClusterImage) -> usize {
-    let moves = image.topics().flat_map(|topic| topic.moving());
-    moves.filter(|(_, found)| found.stage != MoveStage::Waiting).count()
+fn check_room(before: &ClusterImage, after: &ClusterImage) {
+    let copying = wishes::begun_beyond_the_limit(before, after);
+    assert!(copying.is_none(), "{copying:?} moves are under way at once");
 }
 
 const ROUND_MS: u64 = 100;

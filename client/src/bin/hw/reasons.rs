@@ -48,6 +48,12 @@ pub const REASONS: &[Reason] = &[
         "hw cluster health",
     ),
     reason(
+        "broker-refilling",
+        "The broker's disk was replaced, and not all of its replicas are filled again.",
+        "Wait; take no other broker down meanwhile. `hw cluster brokers` counts what is missing.",
+        "hw cluster brokers -w",
+    ),
+    reason(
         "broker-silent",
         "The controller hears the broker, but it does not answer clients at its address.",
         "Compare its `advertise` with `hw cluster brokers`, and look for a firewall in between.",
@@ -255,6 +261,6 @@ mod tests {
         let made = source.split("kind: \"").chain(source.split("trouble(\"")).skip(1);
         let kinds: Vec<&str> = made.filter_map(|rest| Some(rest.split_once('"')?.0)).collect();
         let kinds = kinds.iter().filter(|kind| kind.contains('-') && !kind.contains(' '));
-        assert_eq!(kinds.inspect(|kind| assert!(is_known(kind), "{kind}")).count(), 7);
+        assert_eq!(kinds.inspect(|kind| assert!(is_known(kind), "{kind}")).count(), 8);
     }
 }
