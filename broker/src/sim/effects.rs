@@ -35,7 +35,7 @@ impl Cluster {
         let broker = &mut self.nodes[node];
         for effect in effects {
             match effect {
-                Effect::Closed(partition) if broker.dropping.contains(partition) => {
+                Effect::Closed(partition) if broker.dropping.contains_key(partition) => {
                     self.checker.deleted(broker.id, *partition);
                 }
                 Effect::Closed(partition) => self.checker.closed(broker.id, *partition),

@@ -149,7 +149,7 @@ impl Cluster {
             self.checker.crashed(self.nodes[node].id, death);
             if death == Death::AmidPass {
                 // What was being deleted may be half gone.
-                for partition in &self.nodes[node].dropping {
+                for partition in self.nodes[node].dropping.keys() {
                     self.checker.deleted(self.nodes[node].id, *partition);
                 }
             }

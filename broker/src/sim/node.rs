@@ -49,8 +49,8 @@ pub struct SimNode {
     pub failed: BTreeSet<TopicPartition>,
     /// Replicas that may lack what they once counted: since a crash, until they are trusted again.
     pub short: BTreeSet<TopicPartition>,
-    /// Replicas that it was told to delete, until they are closed.
-    pub dropping: BTreeSet<TopicPartition>,
+    /// Replicas that it was told to delete, and how often, until they are closed.
+    pub dropping: BTreeMap<TopicPartition, u32>,
     clock_ppm: u64,
     clock_base_us: u64,
     seed: u64,
@@ -77,7 +77,7 @@ impl SimNode {
             leaderships: BTreeMap::new(),
             failed: BTreeSet::new(),
             short: BTreeSet::new(),
-            dropping: BTreeSet::new(),
+            dropping: BTreeMap::new(),
             clock_ppm,
             clock_base_us: (seed >> 40) * 1_000,
             seed,

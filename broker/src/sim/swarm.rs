@@ -195,6 +195,7 @@ impl Swarm {
         }
         self.faults.moves = *rng.pick(&[300, 1_000, 3_000]);
         self.faults.voters = 0;
+        self.learner_bytes_per_s = *rng.pick(&[None, Some(10_000), Some(200_000)]);
         self.faults = self.faults.without_traps(&self.partitions);
     }
 
