@@ -58,15 +58,16 @@ fn under_way(image: &ClusterImage) -> usize {
     image.topics().filter(|_| !room_is_boundless).map(|topic| of(topic)).sum()
 }
 
-/// Whether every broker that a move has to fill is alive.
+/// Whether every broker that a move has to fill is alive, and still to get work if it has not begun.
 fn can_progress(image: &ClusterImage, topic: &Topic, partition: PartitionId, found: &Move) -> bool {
     let set = &topic.partitions[partition.0 as usize];
     let alive = |replica: &PlacedReplica| image.broker(replica.node).is_some_and(|b| !b.fenced);
+    let takes =
+        |replica: &PlacedReplica| image.broker(replica.node).is_some_and(Broker::takes_work);
+    let stays = |new: &&PlacedReplica| set.iter().any(|old| old.node == new.node);
     match found.stage {
-        MoveStage::Waiting | MoveStage::Running => {
-            let stays = |new: &PlacedReplica| set.iter().any(|old| old.node == new.node);
-            found.target.iter().filter(|new| !stays(new)).all(alive)
-        }
+        MoveStage::Waiting => found.target.iter().filter(|new| !stays(new)).all(takes),
+        MoveStage::Running => found.target.iter().filter(|new| !stays(new)).all(alive),
         MoveStage::GoingBack => set.iter().all(alive),
     }
 }
@@ -105,8 +106,12 @@ fn reassign(
             let places = to.len();
             to.rotate_left(at % places);
         }
-        // For one partition the order may be meant: who is named first is preferred to lead.
-        let exactly = partitions.len() == 1 && matches!(request.wish, MoveWish::To(_));
+        // The order may be meant: who is named first is preferred to lead.
+        let exactly = match &request.wish {
+            MoveWish::Each(_) => true,
+            MoveWish::To(_) => partitions.len() == 1,
+            MoveWish::Drain(_) | MoveWish::Replicas(_) => false,
+        };
         if from == to || same(&from, &to) && !exactly {
             continue;
         }

@@ -93,7 +93,7 @@ pub(super) fn decide(image: &ClusterImage, wish: ThrottleRecord) -> Result<Decis
         && image.broker(node).is_none()
     {
         let why = format!(
-            "broker {node} is not part of the cluster; `hw cluster status` shows those that are"
+            "broker {node} is not part of the cluster; `hw cluster brokers` shows those that are"
         );
         return Err(WireError::new(ErrorCode::InvalidRequest, why));
     }

@@ -102,14 +102,14 @@ impl Returns {
     fn due(&mut self, now: Millis, mut led: Vec<LeaderNews>, image: &ClusterImage) -> Vec<Return> {
         led.sort_by_key(|news| news.partition);
         let before = std::mem::take(&mut self.ready);
-        if !image.settings().leaders_return() {
-            return Vec::new();
-        }
         self.tried.retain(|_, tried| now.0.saturating_sub(tried.at.0) < FORGET_MS);
         let mut due = Vec::new();
-        // One that is drained does not wait until an heir has proved itself.
+        // One that is drained does not wait until an heir has proved itself, nor long between tries.
         let drained = is_drained(self.me, image);
-        let after_ms = if drained { Some(0) } else { self.after_ms };
+        let (after_ms, wait_ms_max) = match drained {
+            true => (Some(0), DRAIN_WAIT_MS_MAX),
+            false => (self.after_ms.filter(|_| image.settings().leaders_return()), WAIT_MS_MAX),
+        };
         for LeaderNews { partition, term, in_sync } in led {
             let preferred = preferred(partition, image).filter(|to| in_sync.contains(to));
             let to = match drained {
@@ -124,7 +124,7 @@ impl Returns {
             let ready = known.copied().unwrap_or(fresh);
             self.ready.insert(partition, ready);
             let wait_ms = self.tried.get(&partition).map_or(after_ms, |tried| tried.next_wait_ms);
-            let waited = now.0.saturating_sub(ready.since.0) >= wait_ms;
+            let waited = now.0.saturating_sub(ready.since.0) >= wait_ms.min(wait_ms_max);
             if waited && due.len() < AT_ONCE_MAX {
                 let next_wait_ms = (wait_ms * 2).clamp(WAIT_MS_MIN, WAIT_MS_MAX);
                 self.tried.insert(partition, Tried { at: now, next_wait_ms });
@@ -162,6 +162,8 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 const WAIT_MS_MIN: u64 = 100;
 /// However often it was in vain, another try comes within this time.
 const WAIT_MS_MAX: u64 = 600_000;
+/// Somebody waits for a drained broker to lead nothing.
+const DRAIN_WAIT_MS_MAX: u64 = 1_000;
 /// After this long, the first wait is the short one again.
 const FORGET_MS: u64 = 3_600_000;
 
@@ -253,6 +255,23 @@ mod tests {
         assert_eq!([0, 100, 10_000].map(|now| due(now, &image).len()), [0, 0, 0]);
         image.apply(&balance("on")).expect("fits");
         assert_eq!([10_001, 10_100, 10_101].map(|now| due(now, &image).len()), [0, 0, 1]);
+    }
+
+    #[test]
+    fn a_drained_broker_gives_up_what_it_leads_while_balancing_is_off_and_after_many_tries() {
+        let (mut image, mut returns) = (image(1), Returns::new(ME, Some(10_000)));
+        let mut due =
+            |now, image: &ClusterImage| returns.due(Millis(now), led(1, 3, &[1, 2]), image).len();
+        assert_eq!([0, 10_000].map(|now| due(now, &image)), [0, 1]);
+        let configs = vec![("leader.balance".to_string(), "off".to_string())];
+        let off = MetadataRecord::AlterSettings { scope: SettingScope::Cluster, configs };
+        image.apply(&off).expect("fits");
+        set_duty(&mut image, 1, BrokerDuty::Draining);
+        assert_eq!(
+            [10_500, 11_500].map(|now| due(now, &image)),
+            [0, 1],
+            "not after twenty seconds"
+        );
     }
 
     #[test]
