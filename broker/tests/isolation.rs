@@ -41,7 +41,6 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing_and_gives_up_its_tail() {
     let acked = load.stop().await;
     all_alike(&cluster, &client, id).await;
     check_all_there(&acked, &read_all(&client, "orders").await);
-    assert!(log_of(&cluster, old).contains("cutting back what the leader never had"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,10 +107,6 @@ async fn all_alike(cluster: &Cluster, client: &Client, id: TopicId) {
             (ends.len() == 1).then_some(())
         })
         .await;
-}
-
-fn log_of(cluster: &Cluster, node: usize) -> String {
-    std::fs::read_to_string(cluster.log(node)).expect("every broker has a log")
 }
 
 /// Well under a second where the machine has time; tests run side by side on it.

@@ -141,8 +141,15 @@ impl Follower {
         }
         let NodeOptions { me, directory, .. } = self.node.options;
         if old.broker(me).is_some() && image.was_removed_with(me, directory) {
-            self.node
-                .fail(format!("broker {me} was taken out of the cluster (`hw cluster remove`)"));
+            let (node, stop) = (Arc::clone(&self.node), self.node.stop.clone());
+            tokio::spawn(async move {
+                // Who asked this very broker for it has its answer by then.
+                let stopped = tokio::time::timeout(FAREWELL, stop.cancelled()).await;
+                if stopped.is_err() {
+                    let why = "was taken out of the cluster (`hw cluster remove`)";
+                    node.fail(format!("broker {me} {why}"));
+                }
+            });
         }
         let registered = image
             .broker(self.node.options.me)
@@ -221,3 +228,5 @@ fn decode(slice: &[u8]) -> Result<Vec<(Offset, MetadataRecord)>, String> {
 const READ_BYTES: u32 = 1024 * 1024;
 /// The least time between two saves of the image.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// A broker that reads of its removal stays as long.
+const FAREWELL: Duration = Duration::from_secs(1);
