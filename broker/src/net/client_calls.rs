@@ -24,16 +24,21 @@ use highwater_protocol::native::brokers::{
     ChangeControllerRequest, ListBrokersRequest, ListBrokersResponse, RemoveBrokerRequest,
     SetDutyRequest,
 };
+use highwater_protocol::native::events::ListEventsRequest;
 use highwater_protocol::native::fetch::{FetchRequest, FetchResponse, ListOffsetsRequest};
 use highwater_protocol::native::frame::{
     AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_answer,
     spoken_versions,
 };
+use highwater_protocol::native::inspect::InspectReplicaRequest;
 use highwater_protocol::native::metadata::MetadataRequest;
 use highwater_protocol::native::moves::{
     CancelMovesRequest, ListMovesRequest, ListMovesResponse, ReassignRequest,
 };
 use highwater_protocol::native::produce::{AckMode, ProduceRequest};
+use highwater_protocol::native::settings::{
+    AlterSettingsRequest, DescribeSettingsRequest, DescribeSettingsResponse,
+};
 use highwater_protocol::native::throttle::ThrottleMovesRequest;
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use tracing::debug;
@@ -50,8 +55,22 @@ pub(super) type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 /// The calls that a client may make.
 #[derive(Clone)]
 pub(super) struct Calls {
-    pub(super) api: Api,
+    api: Api,
     metrics: Arc<Metrics>,
+}
+
+/// Reads a whole request and has the api asked for it by the future that answers.
+macro_rules! ask {
+    ($calls:expr, $correlation:expr, $body:expr, $request:ident, $method:ident) => {
+        ask!($calls, $correlation, $body, $request, $method, |answer, writer| answer.encode(writer))
+    };
+    ($calls:expr, $correlation:expr, $body:expr, $request:ident, $method:ident, $encode:expr) => {{
+        let (request, calls) = (whole($body, $request::decode)?, $calls.clone());
+        Box::pin(async move {
+            let result = calls.api.$method(request).await;
+            calls.answer($correlation, result, $encode)
+        })
+    }};
 }
 
 impl Calls {
@@ -84,231 +103,98 @@ impl Calls {
         body: Bytes,
         begun: Instant,
     ) -> Result<Answering, DecodeError> {
-        let calls = self.clone();
+        let read = &body;
         Ok(match api {
-            ApiKey::Hello => self.hello(correlation, &whole(&body, HelloRequest::decode)?),
+            ApiKey::Hello => self.hello(correlation, &whole(read, HelloRequest::decode)?),
             ApiKey::Produce => self.produce(correlation, ProduceRequest::decode(body)?, begun),
             ApiKey::Fetch => {
-                let request = whole(&body, FetchRequest::decode)?;
+                let (request, calls) = (whole(read, FetchRequest::decode)?, self.clone());
                 Box::pin(async move { fetched(correlation, calls.api.fetch(request).await) })
             }
-            ApiKey::Metadata => self.metadata(correlation, whole(&body, MetadataRequest::decode)?),
-            ApiKey::ListOffsets => {
-                self.list_offsets(correlation, whole(&body, ListOffsetsRequest::decode)?)
-            }
-            ApiKey::CreateTopic => {
-                self.create_topic(correlation, whole(&body, CreateTopicRequest::decode)?)
-            }
+            ApiKey::Metadata => ask!(self, correlation, read, MetadataRequest, metadata),
+            ApiKey::ListOffsets => ask!(self, correlation, read, ListOffsetsRequest, list_offsets),
+            ApiKey::CreateTopic => ask!(self, correlation, read, CreateTopicRequest, create_topic),
             ApiKey::DeleteTopic => {
-                self.delete_topic(correlation, whole(&body, DeleteTopicRequest::decode)?)
+                ask!(self, correlation, read, DeleteTopicRequest, delete_topic, nothing)
             }
-            ApiKey::DescribePartition => self
-                .describe_partition(correlation, whole(&body, DescribePartitionRequest::decode)?),
+            ApiKey::DescribePartition => {
+                ask!(self, correlation, read, DescribePartitionRequest, describe_partition)
+            }
             ApiKey::TrimPartition => {
-                self.trim_partition(correlation, whole(&body, TrimPartitionRequest::decode)?)
+                ask!(self, correlation, read, TrimPartitionRequest, trim_partition)
             }
-            ApiKey::Reassign | ApiKey::CancelMoves | ApiKey::ListMoves | ApiKey::ThrottleMoves => {
-                self.moves(api, correlation, &body)?
-            }
-            ApiKey::ListBrokers
-            | ApiKey::SetDuty
-            | ApiKey::RemoveBroker
-            | ApiKey::ChangeController => self.brokers(api, correlation, &body)?,
-            ApiKey::ListReplicas => self.list_replicas(correlation, &body)?,
-            ApiKey::PlanBalance => {
-                self.plan_balance(correlation, whole(&body, PlanBalanceRequest::decode)?)
-            }
-            ApiKey::AlterTopic => {
-                self.alter_topic(correlation, whole(&body, AlterTopicRequest::decode)?)
-            }
+            ApiKey::AlterTopic => ask!(self, correlation, read, AlterTopicRequest, alter_topic),
             ApiKey::CreatePartitions => {
-                self.create_partitions(correlation, whole(&body, CreatePartitionsRequest::decode)?)
+                ask!(self, correlation, read, CreatePartitionsRequest, create_partitions)
             }
             ApiKey::TransferLeader => {
-                self.transfer_leader(correlation, whole(&body, TransferLeaderRequest::decode)?)
+                ask!(self, correlation, read, TransferLeaderRequest, transfer_leader, nothing)
             }
-            ApiKey::InspectReplica
-            | ApiKey::ListEvents
-            | ApiKey::DescribeSettings
-            | ApiKey::AlterSettings => self.insight(api, correlation, &body)?,
-        })
-    }
-
-    fn metadata(&self, correlation: CorrelationId, request: MetadataRequest) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.metadata(request).await;
-            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-        })
-    }
-
-    fn create_topic(&self, correlation: CorrelationId, request: CreateTopicRequest) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.create_topic(request).await;
-            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
+            ApiKey::Reassign => ask!(self, correlation, read, ReassignRequest, reassign),
+            ApiKey::CancelMoves => ask!(self, correlation, read, CancelMovesRequest, cancel_moves),
+            ApiKey::ThrottleMoves => {
+                ask!(self, correlation, read, ThrottleMovesRequest, throttle_moves)
+            }
+            ApiKey::SetDuty => ask!(self, correlation, read, SetDutyRequest, set_duty),
+            ApiKey::RemoveBroker => {
+                ask!(self, correlation, read, RemoveBrokerRequest, remove_broker)
+            }
+            ApiKey::ChangeController => {
+                ask!(self, correlation, read, ChangeControllerRequest, change_controller)
+            }
+            ApiKey::PlanBalance => ask!(self, correlation, read, PlanBalanceRequest, plan_balance),
+            ApiKey::InspectReplica => {
+                ask!(self, correlation, read, InspectReplicaRequest, inspect_replica)
+            }
+            ApiKey::ListEvents => ask!(self, correlation, read, ListEventsRequest, list_events),
+            ApiKey::AlterSettings => {
+                ask!(self, correlation, read, AlterSettingsRequest, alter_settings)
+            }
+            ApiKey::ListMoves
+            | ApiKey::ListBrokers
+            | ApiKey::ListReplicas
+            | ApiKey::DescribeSettings => self.look(api, correlation, read)?,
         })
     }
 
     fn hello(&self, correlation: CorrelationId, hello: &HelloRequest) -> Answering {
         debug!(client = hello.client, "hello");
-        Box::pin(ready(self.answer(correlation, Ok(our_hello()), HelloResponse::encode)))
+        self.at_once(correlation, Ok(our_hello()), HelloResponse::encode)
     }
 
-    fn delete_topic(&self, correlation: CorrelationId, request: DeleteTopicRequest) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.delete_topic(request).await;
-            calls.answer(correlation, result, |(), writer| writer.no_tagged_fields())
-        })
-    }
-
-    fn list_offsets(&self, correlation: CorrelationId, request: ListOffsetsRequest) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.list_offsets(request).await;
-            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-        })
-    }
-
-    fn describe_partition(
-        &self,
-        correlation: CorrelationId,
-        request: DescribePartitionRequest,
-    ) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.describe_partition(request).await;
-            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-        })
-    }
-
-    fn trim_partition(
-        &self,
-        correlation: CorrelationId,
-        request: TrimPartitionRequest,
-    ) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.trim_partition(request).await;
-            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-        })
-    }
-
-    fn alter_topic(&self, correlation: CorrelationId, request: AlterTopicRequest) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.alter_topic(request).await;
-            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-        })
-    }
-
-    fn create_partitions(
-        &self,
-        correlation: CorrelationId,
-        request: CreatePartitionsRequest,
-    ) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.create_partitions(request).await;
-            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-        })
-    }
-
-    fn transfer_leader(
-        &self,
-        correlation: CorrelationId,
-        request: TransferLeaderRequest,
-    ) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.transfer_leader(request).await;
-            calls.answer(correlation, result, |(), writer| writer.no_tagged_fields())
-        })
-    }
-
-    fn list_replicas(
-        &self,
-        correlation: CorrelationId,
-        body: &Bytes,
-    ) -> Result<Answering, DecodeError> {
-        whole(body, ListReplicasRequest::decode)?;
-        let found = Ok(self.api.list_replicas());
-        Ok(Box::pin(ready(self.answer(correlation, found, ListReplicasResponse::encode))))
-    }
-
-    fn plan_balance(&self, correlation: CorrelationId, request: PlanBalanceRequest) -> Answering {
-        let calls = self.clone();
-        Box::pin(async move {
-            let result = calls.api.plan_balance(request).await;
-            calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-        })
-    }
-
-    fn moves(
+    /// What this broker knows by itself.
+    fn look(
         &self,
         api: ApiKey,
         correlation: CorrelationId,
         body: &Bytes,
     ) -> Result<Answering, DecodeError> {
-        let calls = self.clone();
-        if api == ApiKey::Reassign {
-            let request = whole(body, ReassignRequest::decode)?;
-            return Ok(Box::pin(async move {
-                let result = calls.api.reassign(request).await;
-                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-            }));
+        if api == ApiKey::ListMoves {
+            whole(body, ListMovesRequest::decode)?;
+            let found = Ok(self.api.list_moves());
+            return Ok(self.at_once(correlation, found, ListMovesResponse::encode));
         }
-        if api == ApiKey::CancelMoves {
-            let request = whole(body, CancelMovesRequest::decode)?;
-            return Ok(Box::pin(async move {
-                let result = calls.api.cancel_moves(request).await;
-                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-            }));
+        if api == ApiKey::ListBrokers {
+            whole(body, ListBrokersRequest::decode)?;
+            let found = Ok(self.api.list_brokers());
+            return Ok(self.at_once(correlation, found, ListBrokersResponse::encode));
         }
-        if api == ApiKey::ThrottleMoves {
-            let request = whole(body, ThrottleMovesRequest::decode)?;
-            return Ok(Box::pin(async move {
-                let result = calls.api.throttle_moves(request).await;
-                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-            }));
+        if api == ApiKey::ListReplicas {
+            whole(body, ListReplicasRequest::decode)?;
+            let found = Ok(self.api.list_replicas());
+            return Ok(self.at_once(correlation, found, ListReplicasResponse::encode));
         }
-        whole(body, ListMovesRequest::decode)?;
-        let found = Ok(calls.api.list_moves());
-        Ok(Box::pin(ready(self.answer(correlation, found, ListMovesResponse::encode))))
+        let found = self.api.describe_settings(whole(body, DescribeSettingsRequest::decode)?);
+        Ok(self.at_once(correlation, found, DescribeSettingsResponse::encode))
     }
 
-    fn brokers(
+    fn at_once<T>(
         &self,
-        api: ApiKey,
         correlation: CorrelationId,
-        body: &Bytes,
-    ) -> Result<Answering, DecodeError> {
-        let calls = self.clone();
-        if api == ApiKey::SetDuty {
-            let request = whole(body, SetDutyRequest::decode)?;
-            return Ok(Box::pin(async move {
-                let result = calls.api.set_duty(request).await;
-                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-            }));
-        }
-        if api == ApiKey::RemoveBroker {
-            let request = whole(body, RemoveBrokerRequest::decode)?;
-            return Ok(Box::pin(async move {
-                let result = calls.api.remove_broker(request).await;
-                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-            }));
-        }
-        if api == ApiKey::ChangeController {
-            let request = whole(body, ChangeControllerRequest::decode)?;
-            return Ok(Box::pin(async move {
-                let result = calls.api.change_controller(request).await;
-                calls.answer(correlation, result, |answer, writer| answer.encode(writer))
-            }));
-        }
-        whole(body, ListBrokersRequest::decode)?;
-        let found = Ok(calls.api.list_brokers());
-        Ok(Box::pin(ready(self.answer(correlation, found, ListBrokersResponse::encode))))
+        result: Result<T, WireError>,
+        encode: impl FnOnce(&T, &mut Writer),
+    ) -> Answering {
+        Box::pin(ready(self.answer(correlation, result, encode)))
     }
 
     fn produce(
@@ -327,7 +213,7 @@ impl Calls {
         })
     }
 
-    pub(super) fn answer<T>(
+    fn answer<T>(
         &self,
         correlation: CorrelationId,
         result: Result<T, WireError>,
@@ -387,8 +273,13 @@ impl Calls {
     }
 }
 
+/// The body of an answer that only says that it was done.
+fn nothing((): &(), writer: &mut Writer) {
+    writer.no_tagged_fields();
+}
+
 /// A body that is read to its end.
-pub(super) fn whole<T>(
+fn whole<T>(
     body: &Bytes,
     decode: impl FnOnce(&mut Reader<'_>) -> Result<T, DecodeError>,
 ) -> Result<T, DecodeError> {

@@ -6,7 +6,6 @@
 
 mod client;
 mod client_calls;
-mod client_insight;
 mod dialer;
 pub mod frames;
 mod peer_codec;
