@@ -97,6 +97,19 @@ async fn reading_goes_on_over_moves_and_dead_leaders_without_gap_or_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_leader_is_left_out_where_the_others_have_nothing_to_read() {
+    let cluster = Cluster::start(6, 6).await;
+    let client = cluster.client().await;
+    let mut reader = client.reader(ReaderConfig::new("t", StartAt::End)).await.expect("placed");
+    for partition in (0..6).rev() {
+        fill(&client, partition, 0..10).await;
+        let read = read(&mut reader, 10);
+        let values = tokio::time::timeout(Duration::from_secs(10), read).await;
+        assert_eq!(values.expect("its leader is asked"), numbers(0..10));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn prefetch_is_bounded_and_nothing_is_lost_by_it() {
     let cluster = Cluster::start(1, 2).await;
     let client = cluster.client().await;

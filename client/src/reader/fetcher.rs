@@ -5,9 +5,8 @@
 //! a partition whose leader moved is fetched from the new one at once, and the late answer of the
 //! old one is ignored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -18,9 +17,10 @@ use highwater_protocol::ids::{NodeId, Offset, PartitionId, TopicPartition};
 use highwater_protocol::native::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchedRecords, ListOffsetsRequest, OffsetAt,
 };
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::batch::{RecordBatch, Wanted};
+use super::budget::Budget;
 use super::{OutOfRange, Partitions, ReaderConfig};
 use crate::client::{Core, again};
 use crate::error::Error;
@@ -35,14 +35,6 @@ pub(super) struct Assignment {
     pub(super) end: Option<Offset>,
 }
 
-/// The bound on bytes fetched and not yet read.
-#[derive(Debug)]
-pub(super) struct Budget {
-    bytes_max: usize,
-    held: AtomicUsize,
-    freed: Notify,
-}
-
 /// The fetcher's own state.
 pub(super) struct Fetcher {
     core: Arc<Core>,
@@ -52,7 +44,7 @@ pub(super) struct Fetcher {
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Fetches under way by leader.
     fetches: BTreeMap<NodeId, Fetch>,
-    next_fetch: u64,
+    last_fetch: u64,
     refreshing: bool,
     budget: Arc<Budget>,
     output: mpsc::UnboundedSender<Result<RecordBatch, Error>>,
@@ -63,6 +55,9 @@ struct Position {
     next: Offset,
     end: Option<Offset>,
     state: State,
+    /// The last fetch that asked for it, and the last that brought records of it.
+    asked: u64,
+    served: u64,
     backoff: Backoff,
     unknown_since: Option<Instant>,
 }
@@ -94,22 +89,6 @@ enum Done {
     Refreshed,
 }
 
-impl Budget {
-    pub(super) fn new(bytes_max: usize) -> Budget {
-        Budget { bytes_max, held: AtomicUsize::new(0), freed: Notify::new() }
-    }
-
-    /// The reader has taken this many bytes.
-    pub(super) fn release(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::AcqRel);
-        self.freed.notify_one();
-    }
-
-    fn hold(&self, bytes: usize) {
-        self.held.fetch_add(bytes, Ordering::AcqRel);
-    }
-}
-
 impl Fetcher {
     pub(super) fn new(
         core: Arc<Core>,
@@ -126,7 +105,7 @@ impl Fetcher {
             positions,
             under_way: FuturesUnordered::new(),
             fetches: BTreeMap::new(),
-            next_fetch: 0,
+            last_fetch: 0,
             refreshing: false,
             budget,
             output,
@@ -143,7 +122,7 @@ impl Fetcher {
             let wake = self.next_wake();
             tokio::select! {
                 Some(done) = self.under_way.next() => self.done(done),
-                () = self.budget.freed.notified() => {}
+                () = self.budget.freed() => {}
                 changed = self.metadata.changed() => {
                     changed.expect("the core, which we hold, keeps the metadata");
                     self.follow_leaders();
@@ -155,16 +134,20 @@ impl Fetcher {
         }
     }
 
-    /// Asks every leader that is not being asked for all partitions that wait for it.
+    /// Asks every leader that is not being asked for all partitions that wait for it; whoever was
+    /// asked longest ago comes first, so that no leader is left out while the budget is short.
     fn start_fetches(&mut self, now: Instant) {
         let mut waiting: BTreeMap<NodeId, (Place, Vec<usize>)> = BTreeMap::new();
+        let mut leaders = BTreeSet::new();
         let snapshot = self.metadata.borrow().clone();
         let mut leaderless = false;
         for (index, position) in self.positions.iter().enumerate() {
+            let place = snapshot.place(position.partition);
+            leaders.extend(place.as_ref().map(|place| place.node));
             if position.state != State::Idle {
                 continue;
             }
-            match snapshot.place(position.partition) {
+            match place {
                 Some(place) if !self.fetches.contains_key(&place.node) => {
                     waiting.entry(place.node).or_insert((place, Vec::new())).1.push(index);
                 }
@@ -175,33 +158,28 @@ impl Fetcher {
         if leaderless {
             self.refresh(None);
         }
-        for (place, indexes) in waiting.into_values() {
-            let Some(bytes_max) = self.affordable() else { return };
+        let mut waiting: Vec<(Place, Vec<usize>)> = waiting.into_values().collect();
+        let asked = |indexes: &[usize]| indexes.iter().map(|at| self.positions[*at].asked).max();
+        waiting.sort_by_key(|(_, indexes)| asked(indexes));
+        for (place, indexes) in waiting {
+            let reserved = self.fetches.values().map(|fetch| fetch.reserved).sum();
+            let whole = self.config.fetch_bytes_max as usize;
+            let bytes_max = self.budget.share(leaders.len(), whole, reserved);
+            let Some(bytes_max) = bytes_max else { return };
             self.fetch(place, indexes, bytes_max, now);
         }
     }
 
-    /// How much the next fetch may bring, if it is worth fetching at all.
-    fn affordable(&self) -> Option<usize> {
-        let reserved: usize = self.fetches.values().map(|fetch| fetch.reserved).sum();
-        let taken = self.budget.held.load(Ordering::Acquire) + reserved;
-        let left = self.budget.bytes_max.saturating_sub(taken);
-        let whole = self.config.fetch_bytes_max as usize;
-        // Small leftovers make small fetches; rather wait until half a fetch fits.
-        let worth = left >= whole / 2 || taken == 0;
-        worth.then_some(left.clamp(1, whole.max(1)))
-    }
-
     fn fetch(&mut self, place: Place, mut indexes: Vec<usize>, bytes_max: usize, now: Instant) {
-        let id = self.next_fetch;
-        self.next_fetch += 1;
-        // The order in which `bytes_max` is spent: another partition first each time.
-        let turn = id as usize % indexes.len();
-        indexes.rotate_left(turn);
+        self.last_fetch += 1;
+        let id = self.last_fetch;
+        // The order in which `bytes_max` is spent.
+        indexes.sort_by_key(|index| self.positions[*index].served);
         let mut partitions = Vec::with_capacity(indexes.len());
         for index in indexes {
             let position = &mut self.positions[index];
             position.state = State::Fetching { id, node: place.node };
+            position.asked = id;
             partitions.push(FetchPartition {
                 partition: position.partition,
                 offset: position.next,
@@ -275,6 +253,7 @@ impl Fetcher {
         match checked {
             Ok(Some(batch)) => {
                 position.succeed(batch.next_offset());
+                position.served = position.asked;
                 self.budget.hold(batch.bytes());
                 // An error means that the reader was dropped; the loop sees that too.
                 let _ = self.output.send(Ok(batch));
@@ -440,6 +419,8 @@ impl Position {
             next: start,
             end,
             state: State::Idle,
+            asked: 0,
+            served: 0,
             backoff: Backoff::new(retry::seed()),
             unknown_since: None,
         };

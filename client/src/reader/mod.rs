@@ -5,6 +5,7 @@
 //! fetched bytes lie together: records borrow from them.
 
 mod batch;
+mod budget;
 mod fetcher;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,8 @@ use crate::client::Core;
 use crate::error::Error;
 use crate::record::TopicName;
 pub use batch::{ReceivedHeader, ReceivedRecord, RecordBatch, RecordIter};
-use fetcher::{Assignment, Budget, Fetcher};
+use budget::Budget;
+use fetcher::{Assignment, Fetcher};
 
 /// What to read, from where, and how far ahead.
 #[derive(Debug, Clone)]
