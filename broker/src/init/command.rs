@@ -20,9 +20,9 @@ pub struct InitArguments {
     /// Where to put the authority, the nodes' directories and a first client
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// How many nodes
-    #[arg(long, default_value_t = 3)]
-    nodes: u16,
+    /// How many nodes [default: as many as addresses, else 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
+    nodes: Option<u16>,
     /// Where a node is reached; once for each node, else 127.0.0.1 with ports from 9400
     #[arg(long, value_name = "HOST:PORT")]
     address: Vec<String>,
@@ -74,22 +74,10 @@ pub fn init(arguments: InitArguments) -> anyhow::Result<ExitCode> {
         println!("a cluster is in {} already", dir.display());
         return Ok(ExitCode::SUCCESS);
     }
-    ensure!(nodes > 0, "--nodes 0 makes no cluster; give at least 1");
-    ensure!(
-        address.is_empty() || address.len() == usize::from(nodes),
-        "{} addresses for {nodes} nodes; give --address once for each node, or not at all",
-        address.len()
-    );
-    let node = |number: u16| PlannedNode {
-        address: address
-            .get(usize::from(number))
-            .cloned()
-            .unwrap_or_else(|| format!("127.0.0.1:{}", 9400 + number)),
-        http: http.map(|base| SocketAddr::from(([127, 0, 0, 1], base + number))),
-    };
-    let plan = Plan { dir: dir.clone(), nodes: (0..nodes).map(node).collect() };
+    let nodes = planned(&address, nodes, http)?;
+    let plan = Plan { dir: dir.clone(), nodes };
     let created = plan.create().with_context(|| format!("make a cluster in {}", dir.display()))?;
-    println!("cluster {} of {nodes} in {}", created.cluster, dir.display());
+    println!("cluster {} of {} in {}", created.cluster, plan.nodes.len(), dir.display());
     println!("\nstart its brokers, each where its directory is:");
     for config in &created.configs {
         println!("  highwater start -c {}", config.display());
@@ -98,6 +86,38 @@ pub fn init(arguments: InitArguments) -> anyhow::Result<ExitCode> {
     println!("  HIGHWATER_PROFILE={} hw topic list", created.profile.display());
     println!("\nkeep {} safe: whoever has it can join", dir.join("ca.key").display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where each node listens.
+fn planned(
+    addresses: &[String],
+    nodes: Option<u16>,
+    http: Option<u16>,
+) -> anyhow::Result<Vec<PlannedNode>> {
+    let nodes = match (nodes, addresses.len()) {
+        (Some(nodes), 0) => nodes,
+        (None, 0) => NODES_DEFAULT,
+        (nodes, given) => {
+            ensure!(
+                nodes.is_none_or(|nodes| usize::from(nodes) == given) && given <= NODES_MAX.into(),
+                "{given} addresses; give --address once for each of --nodes, at most {NODES_MAX}, or leave one of them out"
+            );
+            given as u16
+        }
+    };
+    let port = |base: u16, number: u16| {
+        let port = base.checked_add(number);
+        port.with_context(|| format!("--http {base} and {nodes} nodes need ports beyond 65535"))
+    };
+    let node = |number: u16| {
+        let address = addresses.get(usize::from(number)).cloned();
+        let http = http.map(|base| port(base, number)).transpose()?;
+        Ok(PlannedNode {
+            address: address.unwrap_or_else(|| format!("127.0.0.1:{}", PORTS_FROM + number)),
+            http: http.map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
+        })
+    };
+    (0..nodes).map(node).collect()
 }
 
 /// Makes a data directory anew.
@@ -155,4 +175,34 @@ pub fn join(invitation: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     }
     let invitation = Invitation::parse(&text)?;
     Ok(invitation.accept(dir)?)
+}
+
+const NODES_DEFAULT: u16 = 3;
+const NODES_MAX: u16 = 1000;
+const PORTS_FROM: u16 = 9400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(count: u16) -> Vec<String> {
+        (0..count).map(|number| format!("host-{number}:9400")).collect()
+    }
+
+    #[test]
+    fn as_many_nodes_as_addresses_and_three_without_either() {
+        let count = |given, nodes| planned(&addresses(given), nodes, None).map(|nodes| nodes.len());
+        assert_eq!(count(0, None).expect("fine"), 3);
+        assert_eq!(count(0, Some(5)).expect("fine"), 5);
+        assert_eq!(count(5, None).expect("fine"), 5);
+        assert_eq!(count(5, Some(5)).expect("fine"), 5);
+        let refused = count(5, Some(3)).expect_err("one of the two is wrong");
+        assert!(refused.to_string().starts_with("5 addresses"), "{refused}");
+    }
+
+    #[test]
+    fn ports_that_are_none_are_refused() {
+        let refused = planned(&[], Some(3), Some(65_534)).expect_err("65536 is no port");
+        assert!(refused.to_string().contains("--http 65534"), "{refused}");
+    }
 }
