@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use highwater_client::{
-    AckMode, Client, ErrorKind, NewTopic, ProducerConfig, Profiles, TopicDetail,
+    AckMode, Client, Compression, ErrorKind, NewTopic, ProducerConfig, Profiles, TopicDetail,
 };
 use highwater_protocol::error::ErrorCode;
 use serde::Serialize;
@@ -118,6 +118,9 @@ pub struct Load {
     /// A batch is sent when it has grown to this many bytes
     #[arg(long, default_value_t = 64 << 10)]
     pub batch_bytes: usize,
+    /// What batches are packed with
+    #[arg(long, default_value = "none")]
+    pub compression: Codec,
     /// Bytes that each producer may have under way
     #[arg(long, default_value_t = 32 << 20)]
     pub buffer_bytes: usize,
@@ -191,6 +194,34 @@ pub enum Acks {
     Sync,
 }
 
+/// What batches are packed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Codec {
+    /// Nothing
+    None,
+    /// gzip
+    Gzip,
+    /// Snappy
+    Snappy,
+    /// LZ4
+    Lz4,
+    /// Zstandard
+    Zstd,
+}
+
+impl Codec {
+    fn codec(self) -> Compression {
+        match self {
+            Codec::None => Compression::None,
+            Codec::Gzip => Compression::Gzip,
+            Codec::Snappy => Compression::Snappy,
+            Codec::Lz4 => Compression::Lz4,
+            Codec::Zstd => Compression::Zstd,
+        }
+    }
+}
+
 /// How the load is driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -236,6 +267,7 @@ impl Load {
             .linger(Duration::from_millis(self.linger_ms))
             .batch_bytes_max(self.batch_bytes)
             .buffer_bytes_max(self.buffer_bytes)
+            .compression(self.compression.codec())
     }
 }
 

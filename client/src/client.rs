@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use highwater_protocol::batch::Compression;
 use highwater_protocol::ids::{NodeId, TopicPartition};
 use highwater_protocol::native::metadata::{MetadataRequest, MetadataResponse};
 
@@ -33,6 +34,8 @@ pub struct ClientConfig {
     pub request_timeout: Duration,
     /// How old metadata may grow before it is asked for again. Default 5 minutes.
     pub metadata_age_max: Duration,
+    /// What producers pack batches with that do not choose themselves. Default LZ4.
+    pub compression: Option<Compression>,
 }
 
 /// The certificates of a client, from files or memory.
@@ -81,6 +84,7 @@ impl ClientConfig {
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(10),
             metadata_age_max: Duration::from_secs(300),
+            compression: None,
         }
     }
 

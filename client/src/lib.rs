@@ -61,6 +61,7 @@ mod record;
 mod retry;
 mod settings;
 
+pub use highwater_protocol::batch::Compression;
 pub use highwater_protocol::ids::{
     NodeId, Offset, PartitionId, Term, Timestamp, TopicId, TopicPartition,
 };

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use highwater_protocol::batch::Compression;
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{Incarnation, NodeId, PartitionId, Term, TopicId, TopicPartition};
 use highwater_protocol::native::metadata::{
@@ -63,6 +64,8 @@ struct Topic {
 pub(crate) struct TopicShape {
     pub(crate) id: TopicId,
     pub(crate) partitions: u32,
+    /// What batches are packed with, if packed; `None` where producers choose.
+    pub(crate) codec: Option<Compression>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -232,7 +235,7 @@ impl Snapshot {
                 break;
             }
         }
-        TopicShape { id: detail.id, partitions: leaders.len() as u32 }
+        TopicShape { id: detail.id, partitions: leaders.len() as u32, codec: detail.codec }
     }
 }
 
@@ -263,6 +266,13 @@ impl TopicShape {
         Err(Error::new(ErrorKind::UnknownTopic, text))
     }
 
+    /// What to pack batches with where the producer would choose `own`: not at all where the topic
+    /// wants what this program was built without, for plain batches are taken everywhere.
+    pub(crate) fn codec(&self, own: Compression) -> Compression {
+        let wanted = self.codec.unwrap_or(own);
+        if wanted.is_built() { wanted } else { Compression::None }
+    }
+
     /// The partition of that number.
     pub(crate) fn partition(&self, number: PartitionId) -> TopicPartition {
         TopicPartition::new(self.id, number)
@@ -284,7 +294,7 @@ mod tests {
             replicas: vec![NodeId(1), NodeId(2)],
             in_sync: vec![],
         };
-        let detail = TopicDetail { id, configs: vec![], partitions: vec![partition] };
+        let detail = TopicDetail { id, configs: vec![], partitions: vec![partition], codec: None };
         let broker = |node| BrokerInfo {
             node: NodeId(node),
             address: format!("host{node}:1"),

@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use highwater_protocol::batch::Compression;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{ClientConfig, Pem, TlsConfig};
@@ -34,6 +35,9 @@ pub struct Profile {
     pub cert: PathBuf,
     /// The client's private key, PEM.
     pub key: PathBuf,
+    /// What producers pack batches with that do not choose themselves.
+    #[serde(default, with = "codec", skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
 }
 
 /// All profiles of a file.
@@ -61,7 +65,8 @@ impl Profile {
             cert: Pem::File(self.cert.clone()),
             key: Pem::File(self.key.clone()),
         };
-        ClientConfig::new(self.bootstrap.iter().cloned(), tls)
+        let config = ClientConfig::new(self.bootstrap.iter().cloned(), tls);
+        ClientConfig { compression: self.compression, ..config }
     }
 }
 
@@ -156,6 +161,28 @@ impl Profiles {
     }
 }
 
+/// A codec by the name that Kafka has for it.
+mod codec {
+    use highwater_protocol::batch::Compression;
+    use highwater_protocol::settings::profile::CODECS;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(
+        codec: &Option<Compression>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        codec.map(Compression::name).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Compression>, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let unknown = || de::Error::unknown_variant(&name, CODECS);
+        Compression::named(&name).ok_or_else(unknown).map(Some)
+    }
+}
+
 fn config_error(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
 }
@@ -170,6 +197,7 @@ mod tests {
             ca: "/pki/ca.pem".into(),
             cert: "/pki/client.pem".into(),
             key: "/pki/client.key".into(),
+            compression: (port == 2).then_some(Compression::Zstd),
         }
     }
 
@@ -197,6 +225,16 @@ mod tests {
         let only = profiles.get(None).expect("the only one");
         assert_eq!(only.ca, dir.path().join("ca.pem"));
         assert_eq!(only.key, PathBuf::from("/abs/k.pem"));
+    }
+
+    #[test]
+    fn a_codec_that_nobody_has_heard_of_is_refused_with_those_there_are() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("profile.toml");
+        let text = "[profiles.a]\nbootstrap=[]\nca='a'\ncert='b'\nkey='c'\ncompression='rar'\n";
+        std::fs::write(&path, text).expect("written");
+        let error = Profiles::load_from(&path).expect_err("no such codec").to_string();
+        assert!(error.contains("`rar`") && error.contains("`zstd`"), "{error}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use highwater_protocol::batch::{
-    BatchBuilder, BatchView, BuilderOptions, FrameHeader, Header, LogStart, Mark, TrimReason,
-    VoterSet, frames,
+    BatchBuilder, BatchView, BuilderOptions, Compression, FrameHeader, Header, LogStart, Mark,
+    TrimReason, VoterSet, frames,
 };
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::*;
@@ -211,8 +211,12 @@ fn metadata(name: &str, configs: &[(String, String)]) -> MetadataResponse {
         replicas: vec![node],
         in_sync: vec![node],
     };
-    let detail =
-        TopicDetail { id: TopicId(id), configs: configs.to_vec(), partitions: vec![partition] };
+    let detail = TopicDetail {
+        id: TopicId(id),
+        configs: configs.to_vec(),
+        partitions: vec![partition],
+        codec: None,
+    };
     let topics = vec![TopicInfo { name: name.to_string(), result: Ok(detail) }];
     let (cluster_id, controller) = ("c".to_string(), Some(node));
     MetadataResponse { cluster_id, node, controller, brokers: vec![broker], topics }
@@ -319,6 +323,7 @@ proptest! {
                 partition: PartitionId(0), leader: leader.map(NodeId), term: Term(3),
                 replicas: replicas.clone(), in_sync: replicas,
             }],
+            codec: Compression::ALL.get(id as usize % 6).copied(),
         };
         let broker = BrokerInfo {
             node: NodeId(node), address: "a:1".to_string(), rack, incarnation: Incarnation(4),

@@ -82,7 +82,7 @@ pub(super) fn unreadable(route: &Route, from: Offset, error: &ReadError) -> Wire
 pub(super) fn bad_batch(route: &Route, error: &BatchError) -> WireError {
     let code = match error {
         BatchError::Checksum { .. } => ErrorCode::CorruptBatch,
-        BatchError::Codec(_) => ErrorCode::UnsupportedCompression,
+        BatchError::Codec(_) | BatchError::NotBuilt(_) => ErrorCode::UnsupportedCompression,
         BatchError::Short { .. }
         | BatchError::Trailing(_)
         | BatchError::Magic(_)
@@ -90,6 +90,9 @@ pub(super) fn bad_batch(route: &Route, error: &BatchError) -> WireError {
         | BatchError::Counts { .. }
         | BatchError::Producer { .. }
         | BatchError::Kind(_)
+        | BatchError::StillPacked(_)
+        | BatchError::Packed { .. }
+        | BatchError::TooLarge { .. }
         | BatchError::Record { .. }
         | BatchError::Mark(_) => ErrorCode::InvalidRecord,
     };

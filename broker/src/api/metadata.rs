@@ -69,6 +69,7 @@ fn topic_info(topic: &Topic, routes: &Routes) -> TopicInfo {
         PartitionInfo { partition, leader, term, replicas, in_sync }
     };
     let partitions = (0u32..).zip(&topic.partitions).map(partition).collect();
-    let detail = TopicDetail { id: topic.id, configs: topic.configs.clone(), partitions };
+    let detail =
+        TopicDetail { id: topic.id, configs: topic.configs.clone(), partitions, codec: None };
     TopicInfo { name: topic.name.to_string(), result: Ok(detail) }
 }

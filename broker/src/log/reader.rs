@@ -210,10 +210,14 @@ fn first_record_from(
     wanted: Timestamp,
     start: Offset,
 ) -> Option<(Offset, Timestamp)> {
-    let view = BatchView::parse(batch).ok()?;
+    let plain = BatchView::parse(batch).ok()?.unpacked(UNPACKED_FOR_LOOKUP_MAX);
+    let view = match &plain {
+        Ok(Some(plain)) => BatchView::parse(plain).ok()?,
+        Ok(None) | Err(_) => BatchView::parse(batch).ok()?,
+    };
     let Ok(records) = view.records() else {
-        // Packed batches are stored as sent and not opened: the batch's begin is the answer, which
-        // is never too late.
+        // What does not unpack, or to more than a question is worth, is answered with the batch's
+        // begin, which is never too late.
         let header = view.header();
         let fits = header.max_timestamp >= wanted;
         return fits.then_some((header.base_offset.max(start), header.max_timestamp));
@@ -275,5 +279,7 @@ impl Shared {
     }
 }
 
+/// Batches are stored as sent; only the one that holds a time asked for is opened, up to this.
+const UNPACKED_FOR_LOOKUP_MAX: usize = 16 * 1024 * 1024;
 /// Sealed segments of one log whose files stay open, two descriptors and two maps each.
 const OPENED_MAX: usize = 4;

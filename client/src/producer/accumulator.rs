@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use highwater_protocol::batch::{
-    BatchBuilder, BuilderOptions, Compression, HEADER_BYTES, Header, ProducerStamp, crc32c,
+    BatchBuilder, BatchView, BuilderOptions, Compression, HEADER_BYTES, Header, ProducerStamp,
+    UNPACKED_BYTES_MAX, crc32c,
 };
 use highwater_protocol::ids::{Timestamp, TopicPartition};
 use highwater_protocol::native::produce::AckMode;
@@ -254,8 +255,7 @@ impl QueueState {
 
 impl Batch {
     pub(crate) fn new(completion: Arc<Completion>, how: Append, bytes_expected: usize) -> Batch {
-        let compression = Compression::None;
-        let options = BuilderOptions { producer: None, compression, bytes_expected };
+        let options = BuilderOptions { bytes_expected, ..BuilderOptions::default() };
         Batch {
             body: Body::Open(BatchBuilder::new(options)),
             acks: how.acks,
@@ -276,12 +276,14 @@ impl Batch {
         }
     }
 
-    /// The finished bytes with this producer stamp.
-    pub(crate) fn stamped(&mut self, stamp: ProducerStamp) -> Bytes {
+    /// The finished bytes with this producer stamp, packed with `codec` if they were not finished
+    /// before.
+    pub(crate) fn stamped(&mut self, stamp: ProducerStamp, codec: Compression) -> Bytes {
         let records = self.records();
         let bytes = match std::mem::replace(&mut self.body, Body::Moving) {
             Body::Open(mut builder) => {
                 builder.set_producer(Some(stamp));
+                builder.set_compression(codec);
                 builder.finish()
             }
             Body::Stamped { stamp: same, bytes, .. } if same == stamp => bytes,
@@ -290,6 +292,16 @@ impl Batch {
         };
         self.body = Body::Stamped { stamp, records, bytes: bytes.clone() };
         bytes
+    }
+
+    /// Makes a packed batch a plain one, with the same stamp; false if there is nothing to unpack.
+    pub(crate) fn unpack(&mut self) -> bool {
+        let Body::Stamped { bytes, .. } = &mut self.body else { return false };
+        let view = BatchView::parse(bytes).expect("we made it");
+        let plain = view.unpacked(UNPACKED_BYTES_MAX).expect("we packed it");
+        let was_packed = plain.is_some();
+        *bytes = plain.unwrap_or_else(|| bytes.clone());
+        was_packed
     }
 
     /// Adds a record and gives its index.

@@ -5,6 +5,7 @@
 //! `partition` decides what is sent again and in what order, and `delivery` tells the callers.
 
 mod accumulator;
+mod config;
 mod delivery;
 mod partition;
 mod sender;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use highwater_protocol::ids::{PartitionId, Timestamp};
 use highwater_protocol::native::frame::FRAME_BYTES_MAX;
-use highwater_protocol::native::produce::{AckMode, Receipt};
+use highwater_protocol::native::produce::Receipt;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
 use crate::client::Core;
@@ -26,28 +27,10 @@ use crate::partitioner::{Sticky, partition_for_key};
 use crate::record::{Record, RecordMetadata, TopicName};
 use crate::retry;
 use accumulator::{Announcements, Append, Batch, Haste, Queue, RECORD_BYTES_ABOUT, closed};
+pub use config::ProducerConfig;
 use delivery::Completion;
 pub use delivery::Delivery;
 use sender::{Event, Sender};
-
-/// How a producer batches, waits and gives up.
-#[derive(Debug, Clone)]
-pub struct ProducerConfig {
-    /// The ack mode of records that don't choose their own. Default semi-sync.
-    pub acks: AckMode,
-    /// How long a batch waits for more records. Default 5 ms; zero sends as soon as possible.
-    pub linger: Duration,
-    /// A batch is sent when it has grown to this many bytes. Default 64 KiB.
-    pub batch_bytes_max: usize,
-    /// All records not yet settled may take this many bytes; then `send` waits. Default 32 MiB, at
-    /// most 2 GiB.
-    pub buffer_bytes_max: usize,
-    /// From `send` to a final answer; retries are bounded by this alone. Default 30 s.
-    pub delivery_timeout: Duration,
-    /// Batches of one partition under way at once, 1 to 5 (more are taken as 5, because brokers
-    /// remember five batches of a producer). Default 5.
-    pub in_flight_max: usize,
-}
 
 /// Sends records; clones share buffers, batches and the producer's identity.
 ///
@@ -111,7 +94,7 @@ pub struct TrySendError {
 
 impl Producer {
     pub(crate) fn new(core: Arc<Core>, config: ProducerConfig) -> Producer {
-        let config = config.within_bounds();
+        let config = config.within_bounds(core.config.compression);
         let shared = Arc::new(Shared {
             announcements: Announcements::default(),
             memory: Semaphore::new(config.buffer_bytes_max),
@@ -432,58 +415,6 @@ impl TopicQueues {
     }
 }
 
-impl ProducerConfig {
-    /// Sets the ack mode of records that don't choose their own.
-    pub fn acks(mut self, acks: AckMode) -> ProducerConfig {
-        self.acks = acks;
-        self
-    }
-
-    /// Sets how long a batch waits for more records.
-    pub fn linger(mut self, linger: Duration) -> ProducerConfig {
-        self.linger = linger;
-        self
-    }
-
-    /// Sets the size at which a batch is sent.
-    pub fn batch_bytes_max(mut self, bytes: usize) -> ProducerConfig {
-        self.batch_bytes_max = bytes;
-        self
-    }
-
-    /// Sets the bound on the bytes of all records not yet settled.
-    pub fn buffer_bytes_max(mut self, bytes: usize) -> ProducerConfig {
-        self.buffer_bytes_max = bytes;
-        self
-    }
-
-    /// Sets the time from `send` to a final answer.
-    pub fn delivery_timeout(mut self, timeout: Duration) -> ProducerConfig {
-        self.delivery_timeout = timeout;
-        self
-    }
-
-    fn within_bounds(mut self) -> ProducerConfig {
-        self.in_flight_max = self.in_flight_max.clamp(1, partition::IN_FLIGHT_MAX);
-        self.batch_bytes_max = self.batch_bytes_max.clamp(1, FRAME_BYTES_MAX / 2);
-        self.buffer_bytes_max = self.buffer_bytes_max.clamp(1, BUFFER_BYTES_MOST);
-        self
-    }
-}
-
-impl Default for ProducerConfig {
-    fn default() -> ProducerConfig {
-        ProducerConfig {
-            acks: AckMode::SemiSync,
-            linger: Duration::from_millis(5),
-            batch_bytes_max: 64 * 1024,
-            buffer_bytes_max: 32 * 1024 * 1024,
-            delivery_timeout: Duration::from_secs(30),
-            in_flight_max: partition::IN_FLIGHT_MAX,
-        }
-    }
-}
-
 fn lost_at_close(error: &Error, report: &FlushReport) -> Error {
     let outcome = report.first_error.as_ref().map_or(Outcome::Unknown, Error::outcome);
     let (failed, acked) = (report.failed, report.acked);
@@ -492,8 +423,6 @@ fn lost_at_close(error: &Error, report: &FlushReport) -> Error {
 
 fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    // A clock before 1970 is wrong anyway; brokers take any timestamp.
+    // A clock before 1970 is wrong anyway; brokers judge by the bounds of the topic.
     Timestamp(since.map_or(0, |since| since.as_millis() as i64))
 }
-
-const BUFFER_BYTES_MOST: usize = 2 << 30;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use highwater_protocol::batch::ProducerStamp;
+use highwater_protocol::batch::{Compression, ProducerStamp};
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{NodeId, ProducerEpoch, ProducerId, Term};
 use highwater_protocol::native::produce::{AckMode, Receipt};
@@ -69,6 +69,8 @@ pub(crate) struct Pipeline {
     epoch: ProducerEpoch,
     next_sequence: u32,
     next_attempt: u64,
+    /// What batches are packed with that are sent for the first time.
+    codec: Compression,
     window: VecDeque<Slot>,
     /// After a failure: nothing is sent until nothing is under way.
     draining: bool,
@@ -122,6 +124,7 @@ impl Pipeline {
             epoch: ProducerEpoch(0),
             next_sequence: 0,
             next_attempt: 0,
+            codec: Compression::None,
             window: VecDeque::new(),
             draining: false,
             restart: false,
@@ -134,6 +137,11 @@ impl Pipeline {
     /// Whether another batch may be pushed.
     pub(crate) fn has_room(&self) -> bool {
         self.window.len() < self.options.in_flight_max
+    }
+
+    /// From now on batches that are sent for the first time are packed so.
+    pub(crate) fn pack_with(&mut self, codec: Compression) {
+        self.codec = codec;
     }
 
     /// Whether no batch is under way or waiting.
@@ -223,7 +231,12 @@ impl Pipeline {
         let stamp = ProducerStamp { id: producer, epoch, base_sequence: sequence };
         let patience = batch.deadline.saturating_duration_since(now);
         let patience = patience.min(self.options.attempt_max);
-        Some(Outgoing { attempt, bytes: batch.stamped(stamp), acks: batch.acks, patience })
+        Some(Outgoing {
+            attempt,
+            bytes: batch.stamped(stamp, self.codec),
+            acks: batch.acks,
+            patience,
+        })
     }
 
     /// The answer to an attempt; late answers to attempts given up are ignored.
@@ -304,6 +317,14 @@ impl Pipeline {
     fn refused(&mut self, index: usize, refusal: &WireError, now: Instant, out: &mut Vec<Settled>) {
         let error = Error::refused(&format!("write to {}", self.name), refusal);
         let slot = &mut self.window[index];
+        // The topic's codec was changed and the metadata did not say so yet; every topic takes a
+        // plain batch. It keeps its sequence, so one that was written before is recognised.
+        let unpack = refusal.code == ErrorCode::UnsupportedCompression
+            && slot.batch.as_mut().is_some_and(Batch::unpack);
+        if unpack {
+            slot.retry(error, Outcome::NotWritten);
+            return self.fall_back(now);
+        }
         match verdict(refusal.code) {
             Verdict::Retry => {
                 slot.retry(error, outcome_of(refusal.code));

@@ -284,6 +284,9 @@ impl Sender {
         let Some(connection) = self.core.pool.live(leader.node) else {
             return self.dial(leader.node, address.clone());
         };
+        let topic = &self.partitions[index].queue.topic;
+        let codec = self.config.codec_for(topic, &self.metadata.borrow());
+        self.partitions[index].pipeline.pack_with(codec);
         while let Some(outgoing) = self.partitions[index].pipeline.next(now, leader) {
             self.submit(index, &connection, leader, outgoing);
         }

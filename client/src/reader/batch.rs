@@ -1,10 +1,13 @@
 //! Fetched records, checked once and then borrowed.
 //!
 //! Checksums, structure and the run of the offsets are checked when a fetch comes in, on the
-//! fetcher's task, so that going over the records afterwards cannot fail.
+//! fetcher's task, so that going over the records afterwards cannot fail. Packed batches are unpacked
+//! there, too, one by one while there is room: what was sent in a few KiB may be many MiB.
+
+use std::ops::Range;
 
 use bytes::Bytes;
-use highwater_protocol::batch::{BatchView, Records, frames};
+use highwater_protocol::batch::{BatchError, BatchView, Compression, Records, frames};
 pub use highwater_protocol::batch::{Header as ReceivedHeader, Record as ReceivedRecord};
 use highwater_protocol::ids::{Offset, PartitionId};
 
@@ -33,6 +36,10 @@ pub struct RecordBatch {
 pub(super) struct Wanted {
     pub(super) from: Offset,
     pub(super) until: Option<Offset>,
+    /// No packed batch is opened after this many bytes.
+    pub(super) room: usize,
+    /// A packed batch may become this many bytes.
+    pub(super) unpacked_bytes_max: usize,
 }
 
 impl RecordBatch {
@@ -49,8 +56,8 @@ impl RecordBatch {
             Error::new(ErrorKind::Malformed, text)
         };
         let mut batches = Vec::new();
-        let mut next = wanted.from;
-        for chunk in fetched {
+        let (mut next, mut taken) = (wanted.from, 0);
+        'fetched: for chunk in fetched {
             for frame in frames(chunk) {
                 let (header, bytes) = frame.map_err(|error| bad(error.to_string()))?;
                 let end = header.base_offset.advance(u64::from(header.records()));
@@ -65,11 +72,20 @@ impl RecordBatch {
                     let found = header.base_offset;
                     return Err(bad(format!("offset {next} was asked for and {found} came")));
                 }
-                check_records(bytes).map_err(|error| bad(error.to_string()))?;
-                batches.push(chunk.slice_ref(bytes));
+                if taken >= wanted.room && header.compression() != Some(Compression::None) {
+                    break 'fetched; // It is fetched again when there is room.
+                }
+                let batch = match checked(bytes, wanted.unpacked_bytes_max) {
+                    Ok(plain) => plain.unwrap_or_else(|| chunk.slice_ref(bytes)),
+                    // What is good before it is handed out first.
+                    Err(_) if !batches.is_empty() => break 'fetched,
+                    Err(error) => return Err(unreadable(topic, partition, next..end, &error)),
+                };
+                taken += batch.len();
+                batches.push(batch);
                 next = end;
                 if wanted.until.is_some_and(|until| until <= next) {
-                    break;
+                    break 'fetched;
                 }
             }
         }
@@ -115,7 +131,7 @@ impl RecordBatch {
         batch.slice_ref(part)
     }
 
-    /// Bytes as fetched.
+    /// Bytes that are kept of it.
     pub(super) fn bytes(&self) -> usize {
         self.batches.iter().map(Bytes::len).sum()
     }
@@ -160,10 +176,42 @@ impl<'a> IntoIterator for &'a RecordBatch {
     }
 }
 
-fn check_records(bytes: &[u8]) -> Result<(), highwater_protocol::batch::BatchError> {
+/// Checks a batch to its last record; gives another one in its place where it is packed.
+fn checked(bytes: &[u8], unpacked_bytes_max: usize) -> Result<Option<Bytes>, BatchError> {
     let view = BatchView::parse(bytes)?;
     view.verify_checksum()?;
-    view.records()?.try_for_each(|record| record.map(drop))
+    let plain = view.unpacked(unpacked_bytes_max)?;
+    let view = plain.as_ref().map_or(Ok(view), |plain| BatchView::parse(plain))?;
+    view.records()?.try_for_each(|record| record.map(drop))?;
+    Ok(plain)
+}
+
+fn unreadable(
+    topic: &TopicName,
+    partition: PartitionId,
+    Range { start, end }: Range<Offset>,
+    error: &BatchError,
+) -> Error {
+    let way_out = match error {
+        BatchError::TooLarge { .. } => "raise unpacked_bytes_max, or go on",
+        BatchError::NotBuilt(_) => "build it with that feature of the client, or go on",
+        BatchError::Short { .. }
+        | BatchError::Trailing(_)
+        | BatchError::Magic(_)
+        | BatchError::Length(_)
+        | BatchError::Counts { .. }
+        | BatchError::Producer { .. }
+        | BatchError::Checksum { .. }
+        | BatchError::Kind(_)
+        | BatchError::Codec(_)
+        | BatchError::StillPacked(_)
+        | BatchError::Packed { .. }
+        | BatchError::Record { .. }
+        | BatchError::Mark(_) => "it is damaged, or was written so; go on",
+    };
+    let text =
+        format!("cannot read {topic}/{partition} at offset {start}: {error}; {way_out} at {end}");
+    Error::new(ErrorKind::Malformed, text)
 }
 
 const CHECKED: &str = "every record was checked when it was fetched";
@@ -176,7 +224,12 @@ mod tests {
 
     /// A batch of `count` records from offset `base`, each with its offset as value.
     fn batch(base: u64, count: u64) -> Vec<u8> {
-        let mut builder = BatchBuilder::new(BuilderOptions::default());
+        packed(base, count, Compression::None)
+    }
+
+    fn packed(base: u64, count: u64, compression: Compression) -> Vec<u8> {
+        let options = BuilderOptions { compression, ..BuilderOptions::default() };
+        let mut builder = BatchBuilder::new(options);
         for offset in base..base + count {
             builder.push(Timestamp(7), None, Some(offset.to_string().as_bytes()), &[]);
         }
@@ -187,7 +240,17 @@ mod tests {
     }
 
     fn check(fetched: Vec<u8>, from: u64, until: Option<u64>) -> Result<Vec<u64>, Error> {
-        let wanted = Wanted { from: Offset(from), until: until.map(Offset) };
+        check_within((usize::MAX, 1 << 20), fetched, from, until)
+    }
+
+    fn check_within(
+        (room, unpacked_bytes_max): (usize, usize),
+        fetched: Vec<u8>,
+        from: u64,
+        until: Option<u64>,
+    ) -> Result<Vec<u64>, Error> {
+        let (from, until) = (Offset(from), until.map(Offset));
+        let wanted = Wanted { from, until, room, unpacked_bytes_max };
         let fetched = [Bytes::from(fetched)];
         let topic = TopicName::from("t");
         let checked = RecordBatch::check(&topic, PartitionId(0), Offset(99), &fetched, wanted)?;
@@ -207,6 +270,25 @@ mod tests {
         assert_eq!(check(two.clone(), 13, Some(16)).expect("good"), [13, 14, 15]);
         assert_eq!(check(two.clone(), 17, None).expect("good"), [17, 18, 19]);
         assert_eq!(check(two, 20, None).expect("good"), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn packed_batches_are_read_like_plain_ones() {
+        for codec in Compression::ALL {
+            let mixed = [packed(10, 50, codec), batch(60, 5), packed(65, 50, codec)].concat();
+            assert_eq!(check(mixed, 12, Some(70)).expect("good"), (12..70).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn no_more_is_unpacked_than_there_is_room_for() {
+        let two = [packed(0, 500, Compression::Zstd), packed(500, 500, Compression::Zstd)].concat();
+        let some = check_within((1, 1 << 20), two.clone(), 0, None).expect("good");
+        assert_eq!(some.len(), 500, "the second one comes with another fetch");
+        assert_eq!(check_within((0, 1 << 20), two.clone(), 0, None).expect("good"), []);
+        let error = check_within((1, 100), two, 0, None).expect_err("over the bound").to_string();
+        assert!(error.contains("t/0 at offset 0"), "{error}");
+        assert!(error.contains("unpacked_bytes_max, or go on at 500"), "{error}");
     }
 
     #[test]

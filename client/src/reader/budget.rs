@@ -23,6 +23,14 @@ impl Budget {
         self.freed.notify_one();
     }
 
+    /// How much of what has come may be unpacked; something, where nothing waits to be read.
+    pub(super) fn room(&self) -> usize {
+        match self.held.load(Ordering::Acquire) {
+            0 => self.bytes_max.max(1),
+            held => self.bytes_max.saturating_sub(held),
+        }
+    }
+
     pub(super) fn hold(&self, bytes: usize) {
         self.held.fetch_add(bytes, Ordering::AcqRel);
     }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -47,6 +48,8 @@ pub(super) struct Fetcher {
     last_fetch: u64,
     refreshing: bool,
     budget: Arc<Budget>,
+    /// By how much the last batches grew when they were unpacked.
+    growth: usize,
     output: mpsc::UnboundedSender<Result<RecordBatch, Error>>,
 }
 
@@ -108,6 +111,7 @@ impl Fetcher {
             last_fetch: 0,
             refreshing: false,
             budget,
+            growth: 1,
             output,
         }
     }
@@ -191,7 +195,8 @@ impl Fetcher {
         let request = FetchRequest {
             wait_max_ms: u32::try_from(wait_max.as_millis()).unwrap_or(u32::MAX),
             bytes_min: 1,
-            bytes_max: bytes_max as u32,
+            // What comes packed is held unpacked.
+            bytes_max: (bytes_max / self.growth).max(1) as u32,
             partitions,
         };
         let fetch = Fetch { reserved: bytes_max, probe_at: now + wait_max + PROBE_AFTER };
@@ -241,7 +246,13 @@ impl Fetcher {
 
     fn records(&mut self, index: usize, records: &FetchedRecords) {
         let position = &mut self.positions[index];
-        let wanted = Wanted { from: position.next, until: position.end };
+        let room = self.budget.room();
+        let wanted = Wanted {
+            from: position.next,
+            until: position.end,
+            room,
+            unpacked_bytes_max: self.config.unpacked_bytes_max,
+        };
         let number = position.partition.partition;
         let checked = RecordBatch::check(
             &self.config.topic,
@@ -254,11 +265,14 @@ impl Fetcher {
             Ok(Some(batch)) => {
                 position.succeed(batch.next_offset());
                 position.served = position.asked;
+                let came: usize = records.records.iter().map(Bytes::len).sum();
+                self.growth = (batch.bytes() / came.max(1)).max(1);
                 self.budget.hold(batch.bytes());
                 // An error means that the reader was dropped; the loop sees that too.
                 let _ = self.output.send(Ok(batch));
             }
-            Ok(None) if records.records.is_empty() => position.succeed(wanted.from),
+            // Nothing came, or nothing that could be unpacked now: again when there is room.
+            Ok(None) if records.records.is_empty() || room == 0 => position.succeed(wanted.from),
             Ok(None) => position.pause(),
             Err(error) => self.end_with(index, error),
         }

@@ -2,7 +2,7 @@
 
 //!
 //! `fetcher` is the task that reads ahead, `batch` what it brings. Nothing is copied after the
-//! fetched bytes lie together: records borrow from them.
+//! fetched bytes lie together, or are unpacked: records borrow from them.
 
 mod batch;
 mod budget;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use highwater_protocol::batch::UNPACKED_BYTES_MAX;
 use highwater_protocol::ids::{Offset, PartitionId, Timestamp, TopicPartition};
 use highwater_protocol::native::fetch::{ListOffsetsRequest, OffsetAt};
 use tokio::sync::mpsc;
@@ -45,6 +46,9 @@ pub struct ReaderConfig {
     pub partition_bytes_max: u32,
     /// About how many bytes may lie fetched and unread. Default 32 MiB.
     pub prefetch_bytes_max: usize,
+    /// What a packed batch may unpack to; one that is larger ends its partition with an error.
+    /// Default and most 64 MiB. One such batch may lie in memory beyond `prefetch_bytes_max`.
+    pub unpacked_bytes_max: usize,
 }
 
 /// Which partitions of a topic.
@@ -94,6 +98,7 @@ impl ReaderConfig {
             fetch_bytes_max: 8 * 1024 * 1024,
             partition_bytes_max: 1024 * 1024,
             prefetch_bytes_max: 32 * 1024 * 1024,
+            unpacked_bytes_max: UNPACKED_BYTES_MAX,
         }
     }
 

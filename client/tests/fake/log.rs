@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use highwater_client::{Offset, Receipt, Term};
-use highwater_protocol::batch::{BatchView, HEADER_BYTES, ProducerStamp, stamp};
+use highwater_protocol::batch::{BatchView, Compression, HEADER_BYTES, ProducerStamp, stamp};
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{ProducerEpoch, ProducerId};
 
@@ -122,12 +122,22 @@ impl Log {
         let mut values = Vec::new();
         for (_, batch) in &self.batches {
             let view = BatchView::parse(batch).expect("parsed before");
+            let plain = view.unpacked(1 << 20).expect("packed by the client");
+            let view = plain.as_ref().map_or(view, |it| BatchView::parse(it).expect("a batch"));
             for record in view.records().expect("not packed") {
                 let value = record.expect("whole records").value.expect("tests send values");
                 values.push(String::from_utf8(value.to_vec()).expect("tests send text"));
             }
         }
         values
+    }
+
+    pub fn codecs(&self) -> Vec<Compression> {
+        let codec = |(_, batch): &(_, Bytes)| {
+            let header = *BatchView::parse(batch).expect("parsed before").header();
+            header.compression().expect("one that is defined")
+        };
+        self.batches.iter().map(codec).collect()
     }
 
     pub fn batches(&self) -> usize {

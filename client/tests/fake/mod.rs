@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use highwater_client::{Client, ClientConfig, NodeId, PartitionId, Term, TopicId};
+use highwater_client::{Client, ClientConfig, Compression, NodeId, PartitionId, Term, TopicId};
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{DirectoryId, Incarnation};
 use highwater_protocol::native::metadata::{
@@ -72,6 +72,10 @@ pub struct State {
 pub struct Topic {
     pub id: TopicId,
     pub partitions: Vec<Partition>,
+    /// Its `compression.type`, if that is a codec, as metadata say it.
+    pub codec: Option<Compression>,
+    /// The same, as its leaders go by it.
+    pub codec_enforced: Option<Compression>,
 }
 
 pub struct Partition {
@@ -115,7 +119,8 @@ impl Cluster {
             term: Term(1),
             log: Log::default(),
         };
-        let topic = Topic { id, partitions: (0..partitions).map(partition).collect() };
+        let partitions = (0..partitions).map(partition).collect();
+        let topic = Topic { id, partitions, codec: None, codec_enforced: None };
         state.topics.insert(name.into(), topic);
     }
 
@@ -143,6 +148,18 @@ impl Cluster {
         partition.term = partition.term.next();
         drop(state);
         self.shared.news.notify_waiters();
+    }
+
+    /// From now on `t` takes batches packed so, or plain ones; metadata say this.
+    pub fn want_codec(&self, known: Option<Compression>, enforced: Option<Compression>) {
+        let mut state = self.shared.lock();
+        let topic = state.topics.get_mut("t").expect("made at the start");
+        (topic.codec, topic.codec_enforced) = (known, enforced);
+    }
+
+    /// The codecs of a partition's batches, in order.
+    pub fn codecs(&self, partition: u32) -> Vec<Compression> {
+        self.shared.lock().partition("t", partition).log.codecs()
     }
 
     /// The broker stops answering, as if its machine had lost power.
@@ -209,6 +226,13 @@ impl State {
         topic.partitions.get_mut(partition.0 as usize)
     }
 
+    /// Whether a topic takes batches packed so.
+    pub fn takes(&self, id: TopicId, codec: Compression) -> bool {
+        let topic = self.topics.values().find(|topic| topic.id == id);
+        let wanted = topic.and_then(|topic| topic.codec_enforced);
+        codec == Compression::None || wanted.is_none_or(|wanted| wanted == codec)
+    }
+
     fn describe(&self, name: &str) -> TopicInfo {
         let Some(topic) = self.topics.get(name) else {
             let detail = format!("there is no topic {name}");
@@ -223,8 +247,12 @@ impl State {
                 replicas: self.brokers.keys().copied().collect(),
                 in_sync: self.brokers.keys().copied().collect(),
             });
-        let detail =
-            TopicDetail { id: topic.id, configs: Vec::new(), partitions: partitions.collect() };
+        let detail = TopicDetail {
+            id: topic.id,
+            configs: Vec::new(),
+            partitions: partitions.collect(),
+            codec: topic.codec,
+        };
         TopicInfo { name: name.into(), result: Ok(detail) }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use highwater_client::NodeId;
+use highwater_protocol::batch::FrameHeader;
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::fetch::{
@@ -172,6 +173,11 @@ impl Session {
             return None;
         }
         let TopicPartition { topic, partition } = request.partition;
+        let header = FrameHeader::parse(&request.batch).expect("the client sends whole batches");
+        if !header.compression().is_some_and(|codec| state.takes(topic, codec)) {
+            let error = WireError::new(ErrorCode::UnsupportedCompression, "another codec");
+            return Some(Err(error));
+        }
         let Some(partition) = state.by_id(topic, partition) else {
             return Some(Err(WireError::new(ErrorCode::UnknownTopicOrPartition, "no such")));
         };

@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::batch::header::{LENGTH_END, MAGIC};
-use crate::batch::{Compression, HEADER_BYTES, Header, ProducerStamp, crc32c};
+use crate::batch::header::{MAGIC, seal};
+use crate::batch::{Compression, HEADER_BYTES, Header, ProducerStamp, codec};
 use crate::ids::Timestamp;
 use crate::wire::{put_varint, put_varlong, varint_bytes, varlong_bytes};
 
@@ -12,7 +12,7 @@ use crate::wire::{put_varint, put_varlong, varint_bytes, varlong_bytes};
 pub struct BuilderOptions {
     /// The idempotent producer and its sequence number for the first record.
     pub producer: Option<ProducerStamp>,
-    /// How to pack the records; only `None` is built so far.
+    /// How to pack the records, where that saves a byte.
     pub compression: Compression,
     /// How much room to make at first.
     pub bytes_expected: usize,
@@ -31,7 +31,6 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// An empty batch.
     pub fn new(options: BuilderOptions) -> BatchBuilder {
-        assert!(options.compression == Compression::None, "packing records is not built yet");
         let mut buffer = BytesMut::with_capacity(options.bytes_expected.max(2 * HEADER_BYTES));
         buffer.put_bytes(0, HEADER_BYTES);
         BatchBuilder {
@@ -105,11 +104,15 @@ impl BatchBuilder {
         self.options.producer = producer;
     }
 
-    /// Writes header and checksum; the batch must have a record.
+    /// Packs the records with another codec than was meant at first.
+    pub fn set_compression(&mut self, compression: Compression) {
+        self.options.compression = compression;
+    }
+
+    /// Packs the records, if that makes them smaller, and writes header and checksum. The batch must
+    /// have a record, and the codec be one that this program was built with.
     pub fn finish(mut self) -> Bytes {
         assert!(self.records > 0, "a batch without records cannot be sent");
-        let length = u32::try_from(self.buffer.len() - LENGTH_END)
-            .expect("batches are bounded far below 4 GiB");
         let (producer, epoch, sequence) = match self.options.producer {
             Some(stamp) => (stamp.id.0 as i64, stamp.epoch.0 as i16, stamp.base_sequence as i32),
             None => (-1, -1, -1),
@@ -120,7 +123,7 @@ impl BatchBuilder {
         );
         let mut header = &mut self.buffer[..HEADER_BYTES];
         header.put_u64(0);
-        header.put_u32(length);
+        header.put_u32(0);
         header.put_i32(-1);
         header.put_u8(MAGIC);
         header.put_u32(0);
@@ -132,8 +135,14 @@ impl BatchBuilder {
         header.put_i16(epoch);
         header.put_i32(sequence);
         header.put_u32(self.records);
-        let checksum = crc32c(&self.buffer[21..]);
-        self.buffer[17..21].copy_from_slice(&checksum.to_be_bytes());
+        let compression = self.options.compression;
+        let records = &self.buffer[HEADER_BYTES..];
+        if let Some(mut packed) = codec::pack(compression, records, HEADER_BYTES) {
+            packed[..HEADER_BYTES].copy_from_slice(&self.buffer[..HEADER_BYTES]);
+            seal(&mut packed, compression.number());
+            return packed.into();
+        }
+        seal(&mut self.buffer, Compression::None.number());
         self.buffer.freeze()
     }
 }

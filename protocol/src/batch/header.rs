@@ -16,8 +16,8 @@ pub(crate) const MAGIC: u8 = 2;
 pub(crate) const MARK_ATTRIBUTES: u16 = 0x8020;
 
 /// The fewest bytes of a record: each of its seven fields takes at least one.
-const RECORD_BYTES_MIN: u32 = 7;
-const COMPRESSION_BITS: u16 = 0x0007;
+pub(crate) const RECORD_BYTES_MIN: u32 = 7;
+pub(crate) const COMPRESSION_BITS: u16 = 0x0007;
 const LOG_APPEND_TIME_BIT: u16 = 0x0008;
 const TRANSACTIONAL_BIT: u16 = 0x0010;
 const CONTROL_BIT: u16 = 0x0020;
@@ -194,6 +194,15 @@ impl FrameHeader {
 pub fn stamp(header: &mut [u8; HEADER_BYTES], base: Offset, term: Term) {
     header[0..8].copy_from_slice(&base.0.to_be_bytes());
     header[12..16].copy_from_slice(&term.0.to_be_bytes());
+}
+
+/// Gives a batch whose records were replaced its length, these attributes and its checksum.
+pub(crate) fn seal(batch: &mut [u8], attributes: u16) {
+    let length = u32::try_from(batch.len() - LENGTH_END).expect("batches are far below 4 GiB");
+    batch[8..LENGTH_END].copy_from_slice(&length.to_be_bytes());
+    batch[CHECKED_FROM..23].copy_from_slice(&attributes.to_be_bytes());
+    let checksum = crc32c(&batch[CHECKED_FROM..]);
+    batch[17..CHECKED_FROM].copy_from_slice(&checksum.to_be_bytes());
 }
 
 fn parse_producer(header: &[u8; HEADER_BYTES]) -> Result<Option<ProducerStamp>, BatchError> {

@@ -23,6 +23,7 @@
 
 mod builder;
 pub mod checksum;
+mod codec;
 mod header;
 mod mark;
 mod record;
@@ -31,6 +32,7 @@ mod view;
 
 pub use builder::{BatchBuilder, BuilderOptions};
 pub use checksum::{crc32c, crc32c_of_parts};
+pub use codec::UNPACKED_BYTES_MAX;
 pub use header::{FrameHeader, FrameKind, HEADER_BYTES, ProducerStamp, stamp};
 pub use mark::{LogStart, Mark, TrimReason, VoterSet};
 pub use record::{Header, Headers, Record, Records};
@@ -50,20 +52,6 @@ pub enum Compression {
     Lz4,
     /// Zstandard.
     Zstd,
-}
-
-impl Compression {
-    /// The codec for the number in the attributes.
-    pub(crate) fn from_number(number: u16) -> Option<Compression> {
-        match number {
-            0 => Some(Compression::None),
-            1 => Some(Compression::Gzip),
-            2 => Some(Compression::Snappy),
-            3 => Some(Compression::Lz4),
-            4 => Some(Compression::Zstd),
-            _ => None,
-        }
-    }
 }
 
 /// What is wrong with bytes that should be a batch.
@@ -119,9 +107,33 @@ pub enum BatchError {
     /// A mark where a data batch is wanted, or the other way round.
     #[error("the frame is not a {0}")]
     Kind(&'static str),
-    /// A codec that is not defined, or not supported here.
-    #[error("records packed with codec {0} cannot be read here")]
+    /// A codec that nobody has defined.
+    #[error("the records are packed with codec {0}, which nobody has defined")]
     Codec(u16),
+    /// Packed records where only plain ones are looked at.
+    #[error("the records are packed with {0}: unpack them first")]
+    StillPacked(Compression),
+    /// A codec that this program was built without.
+    #[error("the records are packed with {0}, and this program was built without it")]
+    NotBuilt(Compression),
+    /// Packed records that do not unpack.
+    #[error("the records do not unpack with {codec}: {why}")]
+    Packed {
+        /// The codec.
+        codec: Compression,
+        /// What it says.
+        why: String,
+    },
+    /// Packed records that are more than the reader takes.
+    #[error(
+        "the records, packed with {codec}, unpack to more than {bytes_max} bytes, which is the bound here"
+    )]
+    TooLarge {
+        /// The codec.
+        codec: Compression,
+        /// The bound.
+        bytes_max: usize,
+    },
     /// A record inside the batch breaks the format.
     #[error("record {at}: {what}")]
     Record {

@@ -5,16 +5,23 @@
 //! The walk looks at lengths and never at contents, takes the roads that honest records take, and
 //! leaves whatever is odd to the iterator, which has the last word and the words for it.
 
-use crate::batch::{BatchError, BatchView, Compression, HEADER_BYTES};
+use crate::batch::header::RECORD_BYTES_MIN;
+use crate::batch::{BatchError, BatchView, Compression, HEADER_BYTES, UNPACKED_BYTES_MAX};
 
 impl BatchView<'_> {
     /// Whether every record is sound and in its place, and nothing follows the last one. Packed
-    /// records are not looked at.
+    /// records are not looked at, but they cannot be more than anybody would unpack: each is an
+    /// offset that is gone for good.
     pub fn verify_records(&self) -> Result<(), BatchError> {
-        if self.header().compression() != Some(Compression::None) {
-            return Ok(());
-        }
         let records = self.header().records();
+        if self.header().compression() != Some(Compression::None) {
+            let most = UNPACKED_BYTES_MAX as u32 / RECORD_BYTES_MIN;
+            let what = "there is no room for it in what a batch may unpack to";
+            return match records {
+                records if records > most => Err(BatchError::Record { at: most, what }),
+                _ => Ok(()),
+            };
+        }
         if certainly_sound(records, &self.bytes()[HEADER_BYTES..]).is_some() {
             return Ok(());
         }

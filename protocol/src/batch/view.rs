@@ -1,6 +1,12 @@
 //! One whole data batch, checked and borrowed; and walking over frames that lie end to end.
 
-use crate::batch::{BatchError, Compression, FrameHeader, FrameKind, HEADER_BYTES, Records};
+use bytes::Bytes;
+
+use crate::batch::header::{COMPRESSION_BITS, seal};
+use crate::batch::{
+    BatchError, Compression, FrameHeader, FrameKind, HEADER_BYTES, Records, UNPACKED_BYTES_MAX,
+    codec,
+};
 
 /// A data batch whose structure has been checked; its records are read on demand.
 #[derive(Debug, Clone, Copy)]
@@ -41,15 +47,35 @@ impl<'a> BatchView<'a> {
         self.header.verify_checksum(self.bytes)
     }
 
-    /// The records in order; the only codec that can be read so far is none.
+    /// The records in order, of a batch that is not packed.
     pub fn records(&self) -> Result<Records<'a>, BatchError> {
-        match self.header.compression() {
-            Some(Compression::None) => Ok(Records::new(self.header, &self.bytes[HEADER_BYTES..])),
-            Some(
-                Compression::Gzip | Compression::Snappy | Compression::Lz4 | Compression::Zstd,
-            )
-            | None => Err(BatchError::Codec(self.header.attributes() & 7)),
+        match self.codec()? {
+            Compression::None => Ok(Records::new(self.header, &self.bytes[HEADER_BYTES..])),
+            packed @ (Compression::Gzip
+            | Compression::Snappy
+            | Compression::Lz4
+            | Compression::Zstd) => Err(BatchError::StillPacked(packed)),
         }
+    }
+
+    /// The same batch as if its records had never been packed, with a checksum of its own; nothing
+    /// for one that is not packed. Records of more than `bytes_max` bytes are refused, whatever
+    /// little they take packed.
+    pub fn unpacked(&self, bytes_max: usize) -> Result<Option<Bytes>, BatchError> {
+        let codec = self.codec()?;
+        if codec == Compression::None {
+            return Ok(None);
+        }
+        let bytes_max = bytes_max.min(UNPACKED_BYTES_MAX);
+        let mut batch = self.bytes[..HEADER_BYTES].to_vec();
+        codec::unpack(codec, &self.bytes[HEADER_BYTES..], bytes_max, &mut batch)?;
+        seal(&mut batch, self.header.attributes() & !COMPRESSION_BITS);
+        Ok(Some(batch.into()))
+    }
+
+    fn codec(&self) -> Result<Compression, BatchError> {
+        let number = self.header.attributes() & COMPRESSION_BITS;
+        self.header.compression().ok_or(BatchError::Codec(number))
     }
 }
 
@@ -101,7 +127,7 @@ mod tests {
         let mut batch = batch(1);
         batch[22] |= 3;
         let view = BatchView::parse(&batch).expect("a batch as far as a broker looks");
-        assert_eq!(view.records().err(), Some(BatchError::Codec(3)));
+        assert_eq!(view.records().err(), Some(BatchError::StillPacked(Compression::Lz4)));
     }
 
     #[test]

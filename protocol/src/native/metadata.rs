@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use crate::batch::Compression;
 use crate::error::WireError;
 use crate::ids::{DirectoryId, Incarnation, NodeId, PartitionId, Term, TopicId};
 use crate::native::coding;
@@ -66,6 +67,9 @@ pub struct TopicDetail {
     pub configs: Vec<(String, String)>,
     /// Its partitions in order.
     pub partitions: Vec<PartitionInfo>,
+    /// The codec that its batches must be packed with, if they are packed; `None` where producers
+    /// choose.
+    pub codec: Option<Compression>,
 }
 
 /// Who has a partition and who leads it.
@@ -175,11 +179,14 @@ impl TopicDetail {
             coding::put_nodes(writer, &partition.replicas);
             coding::put_nodes(writer, &partition.in_sync);
         });
-        writer.no_tagged_fields();
+        let Some(codec) = self.codec else { return writer.no_tagged_fields() };
+        writer.uvarint(1);
+        writer.uvarint(TAG_CODEC);
+        writer.blob(&[codec.number() as u8]);
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<TopicDetail, DecodeError> {
-        let detail = TopicDetail {
+        let mut detail = TopicDetail {
             id: coding::topic_id(reader)?,
             configs: coding::pairs(reader)?,
             partitions: reader.list("partitions", 11, |reader| {
@@ -191,8 +198,20 @@ impl TopicDetail {
                     in_sync: coding::nodes(reader)?,
                 })
             })?,
+            codec: None,
         };
-        reader.tagged_fields()?;
+        reader.tagged_fields_with(|tag, field| {
+            if tag == TAG_CODEC {
+                // A codec of the future is none that we could pack with: then we don't pack.
+                let number = field.first().map(|number| u16::from(*number));
+                let codec = number.and_then(Compression::from_number);
+                detail.codec = Some(codec.unwrap_or(Compression::None));
+            }
+            Ok(())
+        })?;
         Ok(detail)
     }
 }
+
+/// The tagged field of a topic whose producers must use one codec, or none.
+const TAG_CODEC: u64 = 0;

@@ -36,6 +36,16 @@ pub const KEYS: &[ConfigKey] = &[
         example: "hw --cert pki/me.pem cluster health",
     },
     ConfigKey {
+        name: "compression",
+        default: "lz4",
+        takes: Takes::Words(CODECS),
+        unit: None,
+        effect: Effect::NextRun,
+        description: "What producers pack batches with that do not choose themselves, where it makes them smaller.",
+        advice: "`zstd` packs tightest at about the price of `lz4`; a topic's own `compression.type` has the last word.",
+        example: "hw profile add prod --compression zstd",
+    },
+    ConfigKey {
         name: "current",
         default: "the only profile there is",
         takes: Takes::Text("the name of a profile"),
@@ -57,4 +67,6 @@ pub const KEYS: &[ConfigKey] = &[
     },
 ];
 
+/// The codecs by name, in the order of their numbers.
+pub const CODECS: &[&str] = &["none", "gzip", "snappy", "lz4", "zstd"];
 const PEM: &str = "the path of a PEM file";

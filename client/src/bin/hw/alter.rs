@@ -299,7 +299,8 @@ mod tests {
     #[test]
     fn every_setting_is_shown_with_its_source() {
         let configs = vec![("retention.ms".to_owned(), "5000".to_owned())];
-        let detail = TopicDetail { id: TopicId::CLUSTER, configs, partitions: Vec::new() };
+        let detail =
+            TopicDetail { id: TopicId::CLUSTER, configs, partitions: Vec::new(), codec: None };
         let cluster = [("segment.ms", "9000"), ("retention.ms", "1"), ("flush", "50")].map(
             |(name, value)| {
                 let (name, value) = (name.to_owned(), Some(value.to_owned()));

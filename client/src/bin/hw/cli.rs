@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::output::ReadOutput;
+use crate::profile::ProfileAddArgs;
 use crate::record::args::{ConsumeArgs, ProduceArgs};
 use crate::watch::Watch;
 
@@ -341,18 +342,6 @@ pub enum ProfileVerb {
     /// Print the path of the file with the profiles
     #[command(after_help = PROFILE_PATH_EXAMPLES)]
     Path,
-}
-
-#[derive(Debug, Args)]
-pub struct ProfileAddArgs {
-    /// Its name
-    pub name: String,
-    /// Make it the current one
-    #[arg(long = "use")]
-    pub make_current: bool,
-    /// Replace a profile of that name
-    #[arg(long)]
-    pub force: bool,
 }
 
 impl std::str::FromStr for PartitionName {

@@ -306,7 +306,8 @@ mod tests {
             partition(1, Some(NodeId(1)), &[1, 2]),
             partition(2, None, &[]),
         ];
-        let detail = TopicDetail { id: TopicId::CLUSTER, configs: Vec::new(), partitions };
+        let detail =
+            TopicDetail { id: TopicId::CLUSTER, configs: Vec::new(), partitions, codec: None };
         let topic = TopicInfo { name: "t".to_owned(), result: Ok(detail) };
         let troubles = topic_troubles(&topic, &Known::default());
         assert_eq!(kinds(&troubles), ["partition-under-replicated", "partition-leaderless"]);

@@ -67,7 +67,7 @@ impl Settings {
         if self.bootstrap.is_empty() {
             return None;
         }
-        Some(Profile { bootstrap: self.bootstrap.clone(), ca, cert, key })
+        Some(Profile { bootstrap: self.bootstrap.clone(), ca, cert, key, compression: None })
     }
 
     /// The configuration of the client.

@@ -6,13 +6,30 @@
 use std::path::{Path, PathBuf};
 
 use anstream::eprintln;
+use clap::Args;
 use highwater_client::{Profile, Profiles};
 use serde_json::{Value, json};
 
-use crate::cli::{ProfileAddArgs, ProfileVerb};
+use crate::cli::ProfileVerb;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Format, Page, Row, Rows};
+use crate::record::args::Codec;
+
+#[derive(Debug, Args)]
+pub struct ProfileAddArgs {
+    /// Its name
+    pub name: String,
+    /// Make it the current one
+    #[arg(long = "use")]
+    pub make_current: bool,
+    /// Replace a profile of that name
+    #[arg(long)]
+    pub force: bool,
+    /// What producers pack batches with that do not choose themselves [default: lz4]
+    #[arg(long, value_name = "CODEC")]
+    pub compression: Option<Codec>,
+}
 
 /// Carries out a verb.
 pub fn run(verb: ProfileVerb, settings: &Settings) -> Result<Exit, Failure> {
@@ -88,6 +105,9 @@ fn describe(name: &str, profile: &Profile) -> Page {
     page.fact("CA", profile.ca.display().to_string());
     page.fact("Certificate", profile.cert.display().to_string());
     page.fact("Key", profile.key.display().to_string());
+    if let Some(codec) = profile.compression {
+        page.fact("Compression", codec.name());
+    }
     if let Value::Object(fields) = value_of(name, profile) {
         page.fields = fields;
     }
@@ -145,6 +165,7 @@ fn add(args: ProfileAddArgs, settings: &Settings) -> Result<Exit, Failure> {
         ca: absolute(&profile.ca)?,
         cert: absolute(&profile.cert)?,
         key: absolute(&profile.key)?,
+        compression: args.compression.map(Codec::codec),
     };
     let mut profiles = Profiles::load()?;
     if profiles.profiles.contains_key(&args.name) && !args.force {
@@ -183,13 +204,17 @@ fn named<'a>(profiles: &'a Profiles, name: &str) -> Result<&'a Profile, Failure>
 }
 
 fn value_of(name: &str, profile: &Profile) -> Value {
-    json!({
+    let mut value = json!({
         "name": name,
         "bootstrap": profile.bootstrap,
         "ca": profile.ca,
         "cert": profile.cert,
         "key": profile.key,
-    })
+    });
+    if let Some(codec) = profile.compression {
+        value["compression"] = json!(codec.name());
+    }
+    value
 }
 
 /// The profile is used from any directory, so it holds absolute paths.

@@ -312,6 +312,7 @@ mod tests {
             id: TopicId::CLUSTER,
             configs: vec![("flush".to_owned(), "ack".to_owned())],
             partitions: vec![partition(0, &[1, 2, 3]), partition(1, &[2]), partition(2, &[])],
+            codec: None,
         };
         let row = list_row("orders", &detail);
         assert_eq!(row.value["under_replicated"], 2);
@@ -326,6 +327,7 @@ mod tests {
             id: TopicId::CLUSTER,
             configs: Vec::new(),
             partitions: vec![partition(0, &[1, 3])],
+            codec: None,
         };
         let mut out = Vec::new();
         description("orders", &detail, &[]).write(Format::Table, &mut out).expect("a vector");

@@ -51,18 +51,22 @@ impl Bench {
         }
     }
 
+    fn how(&self) -> Append {
+        Append {
+            acks: AckMode::SemiSync,
+            charged: 1,
+            haste: Haste::Linger,
+            timestamp: Timestamp(0),
+            now: self.now,
+            batch_bytes_max: 1000,
+            delivery_timeout: Duration::from_secs(30),
+        }
+    }
+
     /// Pushes batches of two records each.
     fn push(&mut self, batches: usize) {
         for _ in 0..batches {
-            let how = Append {
-                acks: AckMode::SemiSync,
-                charged: 1,
-                haste: Haste::Linger,
-                timestamp: Timestamp(0),
-                now: self.now,
-                batch_bytes_max: 1000,
-                delivery_timeout: Duration::from_secs(30),
-            };
+            let how = self.how();
             let mut batch = Batch::new(Completion::new("t".into(), PartitionId(0)), how, 100);
             batch.push(&Record::to("t").value("a"), how);
             batch.push(&Record::to("t").value("b"), how);
@@ -249,4 +253,27 @@ fn sequences_wrap_to_zero_after_the_largest() {
     bench.pipeline.next_sequence = SEQUENCE_MASK;
     bench.push(2);
     assert_eq!(sequences(&bench.send()), [(0, SEQUENCE_MASK), (0, 1)]);
+}
+
+#[test]
+fn a_packed_batch_that_the_topic_does_not_take_goes_out_again_plain_with_its_sequence() {
+    let mut bench = Bench::new();
+    bench.pipeline.pack_with(Compression::Lz4);
+    let how = Append { batch_bytes_max: 9000, ..bench.how() };
+    let mut batch = Batch::new(Completion::new("t".into(), PartitionId(0)), how, 100);
+    batch.push(&Record::to("t").value(vec![7; 5000]), how);
+    bench.pipeline.push(batch);
+    let codec = |bytes: &Bytes| FrameHeader::parse(bytes).expect("a batch").compression();
+    let first = bench.pipeline.next(bench.now, bench.leader).expect("one to send");
+    assert_eq!(codec(&first.bytes), Some(Compression::Lz4));
+    bench.answer(first.attempt, refused(ErrorCode::UnsupportedCompression));
+    assert!(bench.settled.is_empty(), "nobody but the producer has to know");
+    bench.now += Duration::from_secs(1);
+    let again = bench.pipeline.next(bench.now, bench.leader).expect("the same again");
+    assert_eq!(codec(&again.bytes), Some(Compression::None));
+    let header = FrameHeader::parse(&again.bytes).expect("a batch");
+    header.verify_checksum(&again.bytes).expect("sealed anew");
+    assert_eq!(header.producer(), FrameHeader::parse(&first.bytes).expect("a batch").producer());
+    bench.answer(again.attempt, refused(ErrorCode::UnsupportedCompression));
+    assert!(bench.settled[0].1.is_err(), "a plain one that is refused is refused for good");
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use highwater_protocol::batch::Compression;
 use highwater_protocol::native::produce::AckMode;
 
 use super::format::Template;
@@ -33,6 +34,10 @@ pub struct ProduceArgs {
     /// At most this many records a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
+    /// Pack batches so, where it makes them smaller; a topic's `compression.type` has the last word
+    /// [default: the profile's, else lz4]
+    #[arg(long, value_name = "CODEC")]
+    pub compression: Option<Codec>,
     /// Print a receipt for each record, in the order of the lines
     #[arg(short = 'o', long = "output", value_name = "FORMAT")]
     pub receipts: Option<ReceiptFormat>,
@@ -97,6 +102,34 @@ pub enum Acks {
     SemiSync,
     /// Every in-sync replica counts it
     Sync,
+}
+
+/// The codecs by the names that people type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Codec {
+    /// Not at all
+    None,
+    /// Tight, and slow to write: for readers that know nothing else
+    Gzip,
+    /// Fastest
+    Snappy,
+    /// Fast, and read by everybody
+    Lz4,
+    /// Tightest, at about the price of LZ4
+    Zstd,
+}
+
+impl Codec {
+    /// The codec itself.
+    pub fn codec(self) -> Compression {
+        match self {
+            Codec::None => Compression::None,
+            Codec::Gzip => Compression::Gzip,
+            Codec::Snappy => Compression::Snappy,
+            Codec::Lz4 => Compression::Lz4,
+            Codec::Zstd => Compression::Zstd,
+        }
+    }
 }
 
 /// How receipts are printed.

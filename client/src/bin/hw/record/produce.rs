@@ -18,7 +18,7 @@ use bytes::Bytes;
 use highwater_client::{Client, Outcome, Producer, ProducerConfig, Record, TopicName};
 use tokio::sync::mpsc;
 
-use super::args::ProduceArgs;
+use super::args::{Codec, ProduceArgs};
 use super::lines::{Chunk, Lines, split_key};
 use super::progress::Progress;
 use super::receipts::{self, FailedLine, Sent, Tally};
@@ -37,7 +37,9 @@ pub async fn run(args: ProduceArgs, settings: &Settings) -> Result<Exit, Failure
     let failed = Arc::new(AtomicBool::new(false));
     let settling =
         tokio::spawn(receipts::settle(sent_to_settler, args.receipts, Arc::clone(&failed)));
-    let producer = client.producer(ProducerConfig::default().acks(args.acks.mode()));
+    let mut config = ProducerConfig::default().acks(args.acks.mode());
+    config.compression = args.compression.map(Codec::codec);
+    let producer = client.producer(config);
     let mut feed = Feed::new(&args, producer.clone(), settler, progress, failed);
     let started = Instant::now();
     let stopped = tokio::select! {
