@@ -87,6 +87,37 @@ async fn hw_gives_back_the_lines_it_took_in_order_per_key_at_every_ack_mode() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hw_packs_with_every_codec_and_shows_the_lines_as_if_it_had_not() {
+    let cluster = Cluster::started(1);
+    cluster.client().await.close().await;
+    let (hw, all) = (built("hw"), lines());
+    succeed(&cluster, &hw, &["topic", "create", "packed", "-r", "1", "-p", "1"], b"");
+    let produce = |topic: &str, codec: &str| {
+        let arguments = ["produce", topic, "-k", "\t", "--compression", codec];
+        succeed(&cluster, &hw, &arguments, &all);
+    };
+    let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
+    codecs.into_iter().for_each(|codec| produce("packed", codec));
+    let back = succeed(&cluster, &hw, &["consume", "packed", "-e", "-k", "\t"], b"");
+    let mut expected = [all.as_slice(), b"\n"].concat();
+    expected = expected.repeat(codecs.len());
+    assert!(back == expected, "the same lines, five times, in order");
+
+    // The topic's codec wins over the producer's, also while it is in use, and nobody notices.
+    let named = run(&cluster, &hw, &["topic", "alter", "packed", "compression.type=zst"], b"");
+    let why = String::from_utf8_lossy(&named.stderr).into_owned();
+    assert!(!named.status.success() && why.contains("did you mean `zstd`"), "{why}");
+    succeed(&cluster, &hw, &["topic", "alter", "packed", "compression.type=zstd"], b"");
+    produce("packed", "snappy");
+    let shown = succeed(&cluster, &hw, &["topic", "alter", "packed", "-o", "json"], b"");
+    let shown = String::from_utf8(shown).expect("JSON is text");
+    assert!(shown.contains("compression.type") && shown.contains("zstd"), "{shown}");
+    let refused = run(&cluster, &hw, &["produce", "packed", "--compression", "rar"], b"x\n");
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(why.contains("rar") && why.contains("snappy"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hw_writes_headers_and_tombstones_and_shows_them() {
     let cluster = Cluster::started(1);
     cluster.client().await.close().await;

@@ -145,9 +145,9 @@ error_codes! {
     /// The client's leader epoch is newer than the partition's.
     UnknownLeaderEpoch = 75, retriable, "UNKNOWN_LEADER_EPOCH",
         "Wait a moment: the broker that was asked has not heard of the newest election yet.";
-    /// The codec named in the batch is not supported.
+    /// The batch is packed with a codec that nobody knows, or that the topic does not take.
     UnsupportedCompression = 76, fatal, "UNSUPPORTED_COMPRESSION_TYPE",
-        "Have the producer use another codec, or none.";
+        "Have the producer use the codec that the topic wants (`compression.type` in `hw topic alter NAME`), or none.";
     /// The new leader does not know its high watermark yet.
     OffsetNotAvailable = 78, retriable, "OFFSET_NOT_AVAILABLE",
         "Wait: the new leader commits a mark of its own term first, which takes milliseconds.";

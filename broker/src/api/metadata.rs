@@ -69,7 +69,11 @@ fn topic_info(topic: &Topic, routes: &Routes) -> TopicInfo {
         PartitionInfo { partition, leader, term, replicas, in_sync }
     };
     let partitions = (0u32..).zip(&topic.partitions).map(partition).collect();
-    let detail =
-        TopicDetail { id: topic.id, configs: topic.configs.clone(), partitions, codec: None };
+    let detail = TopicDetail {
+        id: topic.id,
+        configs: topic.configs.clone(),
+        partitions,
+        codec: topic.config.codec,
+    };
     TopicInfo { name: topic.name.to_string(), result: Ok(detail) }
 }

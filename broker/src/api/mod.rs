@@ -20,6 +20,7 @@ mod inspect;
 mod metadata;
 mod moves;
 mod partitions;
+mod policy;
 mod produce;
 mod settings;
 

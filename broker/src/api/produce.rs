@@ -8,13 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_protocol::batch::{BatchError, BatchView};
+use highwater_protocol::batch::{BatchError, BatchView, FrameHeader};
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::produce::{ProduceRequest, Receipt};
 
 use super::admission::Admitted;
-use super::{Api, errors};
+use super::{Api, errors, policy};
+use crate::controller::config::TopicConfig;
 use crate::node::Route;
 use crate::shard::handle::ProduceReply;
 
@@ -53,10 +54,13 @@ impl Api {
         if view.leader != Some(me) {
             return Err(errors::not_leader(&route, &view, me));
         }
-        self.check_size(&route, batch.len())?;
-        let records = u64::from(check_batch(&route, &batch)?);
-        let bytes = batch.len() as u64;
+        let topic = self.topic_config(partition)?;
+        check_size(&topic, &route, batch.len())?;
+        let header = check_batch(&route, &batch)?;
+        let (records, bytes) = (u64::from(header.records()), batch.len() as u64);
         let _admitted = self.admission.admit(batch.len())?;
+        let now = policy::wall_clock();
+        let batch = policy::admit(&topic, &|| route.title(), &header, batch, now)?;
         let shard = self.node.shards().of(partition);
         let wait = Duration::from_millis(u64::from(timeout_ms.min(TIMEOUT_MS_MAX)));
         let deadline = shard.clock().deadline(wait);
@@ -64,22 +68,25 @@ impl Api {
         Ok(Queued { reply, route, records, bytes, _admitted })
     }
 
-    fn check_size(&self, route: &Route, bytes: usize) -> Result<(), WireError> {
+    fn topic_config(&self, partition: TopicPartition) -> Result<TopicConfig, WireError> {
         let image = self.node.image();
-        let topic = image.topic(route.partition().topic);
-        let Some(bytes_max) = topic.map(|topic| topic.config.message_bytes_max) else {
-            return Err(errors::unknown_partition(route.partition()));
-        };
-        if bytes <= bytes_max as usize {
-            return Ok(());
-        }
-        let why = format!(
-            "{}: the batch has {bytes} bytes, and the topic's `max.message.bytes` is {bytes_max}; send smaller \
-             batches or raise the setting",
-            route.title()
-        );
-        Err(WireError::new(ErrorCode::BatchTooLarge, why))
+        let topic = image.topic(partition.topic);
+        topic.map(|topic| topic.config).ok_or_else(|| errors::unknown_partition(partition))
     }
+}
+
+/// What counts is the batch as it came: packed, where it is.
+fn check_size(topic: &TopicConfig, route: &Route, bytes: usize) -> Result<(), WireError> {
+    let bytes_max = topic.message_bytes_max;
+    if bytes <= bytes_max as usize {
+        return Ok(());
+    }
+    let why = format!(
+        "{}: the batch has {bytes} bytes, and the topic's `max.message.bytes` is {bytes_max}; send smaller \
+         batches or raise the setting",
+        route.title()
+    );
+    Err(WireError::new(ErrorCode::BatchTooLarge, why))
 }
 
 /// A batch on its way through a shard.
@@ -91,8 +98,8 @@ struct Queued {
     _admitted: Admitted,
 }
 
-/// The batch's records, if it can be taken.
-fn check_batch(route: &Route, batch: &[u8]) -> Result<u32, WireError> {
+/// The batch's header, if it can be taken.
+fn check_batch(route: &Route, batch: &[u8]) -> Result<FrameHeader, WireError> {
     let bad = |error| errors::bad_batch(route, &error);
     let view = BatchView::parse(batch).map_err(bad)?;
     view.verify_checksum().map_err(bad)?;
@@ -108,7 +115,7 @@ fn check_batch(route: &Route, batch: &[u8]) -> Result<u32, WireError> {
     } else if header.records() == 0 {
         "empty"
     } else {
-        return Ok(header.records());
+        return Ok(*header);
     };
     let why = format!("{}: the batch is {refused}; nothing was written", route.title());
     Err(WireError::new(ErrorCode::InvalidRecord, why))

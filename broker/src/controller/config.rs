@@ -3,6 +3,7 @@
 //! Names and words stand in `protocol::settings`. All mistakes of a request are reported together,
 //! and a name that is not known is answered with the nearest one that is.
 
+use highwater_protocol::batch::Compression;
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::settings::topic::KEYS;
 use highwater_protocol::settings::{ConfigKey, Given, unknown_key};
@@ -31,6 +32,30 @@ pub struct TopicConfig {
     pub lag_ms_max: u64,
     /// Whether the topic may be deleted.
     pub deletion: Deletion,
+    /// How its batches may come packed, beside not at all; `None` where producers choose.
+    pub codec: Option<Compression>,
+    /// Whose clock its records go by.
+    pub record_clock: RecordClock,
+    /// How far a producer's clock may be from the leader's.
+    pub clock_bounds: ClockBounds,
+}
+
+/// Whose clock the records of a topic go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordClock {
+    /// The producers', within bounds around the leader's.
+    Producer,
+    /// The leader's, when it takes the batch.
+    Leader,
+}
+
+/// How far a producer's clock may be from the leader's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockBounds {
+    /// How far behind.
+    pub before_ms_max: u64,
+    /// How far ahead.
+    pub after_ms_max: u64,
 }
 
 /// When a replica counts a batch as held.
@@ -67,7 +92,16 @@ impl Default for TopicConfig {
             message_bytes_max: 1_048_588,
             lag_ms_max: 10_000,
             deletion: Deletion::Allowed,
+            codec: None,
+            record_clock: RecordClock::Producer,
+            clock_bounds: ClockBounds::default(),
         }
+    }
+}
+
+impl Default for ClockBounds {
+    fn default() -> ClockBounds {
+        ClockBounds { before_ms_max: i64::MAX as u64, after_ms_max: 3_600_000 }
     }
 }
 
@@ -115,11 +149,25 @@ impl TopicConfig {
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let key = known(name)?;
-        let wrong = || format!("`{name}` cannot be `{value}`; it takes {}", key.takes);
-        let given = key.takes.read(value).ok_or_else(wrong)?;
+        let given = key.takes.read(value).ok_or_else(|| key.refusal(value))?;
         match (key.name, given) {
             ("flush", Given::Number(ms)) => self.flush = FlushMode::Interval { ms },
             ("flush", Given::Word(_) | Given::Unlimited) => self.flush = FlushMode::Ack,
+            ("compression.type", Given::Word("producer")) => self.codec = None,
+            ("compression.type", Given::Word("uncompressed")) => {
+                self.codec = Some(Compression::None);
+            }
+            ("compression.type", Given::Word(name)) => self.codec = Compression::named(name),
+            ("message.timestamp.after.max.ms", given) => {
+                self.clock_bounds.after_ms_max = number(given);
+            }
+            ("message.timestamp.before.max.ms", given) => {
+                self.clock_bounds.before_ms_max = number(given);
+            }
+            ("message.timestamp.type", Given::Word("LogAppendTime")) => {
+                self.record_clock = RecordClock::Leader;
+            }
+            ("message.timestamp.type", _) => self.record_clock = RecordClock::Producer,
             ("delete.protection", Given::Word("on")) => self.deletion = Deletion::Refused,
             ("delete.protection", _) => self.deletion = Deletion::Allowed,
             ("max.message.bytes", given) => {
@@ -207,7 +255,26 @@ mod tests {
             "`min.insync.replica` is not a setting of a topic; did you mean `min.insync.replicas`?"
         );
         let why = parse(&[("x", "2")]).expect_err("nothing is called so");
-        assert!(why.contains("there are delete.protection, flush, max.message.bytes"), "{why}");
+        assert!(why.contains("there are compression.type, delete.protection, flush"), "{why}");
+    }
+
+    #[test]
+    fn codec_and_clock_are_read_by_kafkas_words() {
+        let config =
+            parse(&[("compression.type", "zstd"), ("message.timestamp.type", "LogAppendTime")])
+                .expect("both are Kafka's");
+        assert_eq!(config.codec, Some(Compression::Zstd));
+        assert_eq!(config.record_clock, RecordClock::Leader);
+        let plain = parse(&[("compression.type", "uncompressed")]).expect("Kafka's word for it");
+        assert_eq!(plain.codec, Some(Compression::None));
+        let why = parse(&[("compression.type", "zst")]).expect_err("a d is missing");
+        assert!(why.contains("did you mean `zstd`"), "{why}");
+        let why = parse(&[("message.timestamp.type", "logappendtime")]).expect_err("capitals");
+        assert!(why.contains("`CreateTime` or `LogAppendTime`"), "{why}");
+        let bounds =
+            [("message.timestamp.before.max.ms", "5"), ("message.timestamp.after.max.ms", "7")];
+        let bounds = parse(&bounds).expect("numbers").clock_bounds;
+        assert_eq!(bounds, ClockBounds { before_ms_max: 5, after_ms_max: 7 });
     }
 
     #[test]

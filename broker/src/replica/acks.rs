@@ -173,7 +173,7 @@ pub(super) fn receipt(raft: &Raft, placed: Placed) -> Receipt {
         term: placed.term,
         replicas: holders.appended + u8::from(mutant::active(Mutant::ReceiptOverclaims)),
         flushed: holders.flushed,
-        log_append_time: None,
+        log_append_time: placed.stamped,
     }
 }
 
@@ -210,7 +210,7 @@ mod tests {
 
     fn waiter(id: u64, end: u64, deadline: u64) -> Waiter {
         let base_offset = Offset(end - 1);
-        let placed = Placed { base_offset, end: LogIndex(end), term: Term(1) };
+        let placed = Placed { base_offset, end: LogIndex(end), term: Term(1), stamped: None };
         Waiter { id: RequestId(id), placed, deadline: Millis(deadline) }
     }
 

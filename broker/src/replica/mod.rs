@@ -343,7 +343,7 @@ impl Replica {
         self.producers.clear();
         for summary in self.log.recent_producers()? {
             let (base_offset, end, term) = (summary.base_offset, summary.end, summary.term);
-            let placed = Placed { base_offset, end, term };
+            let placed = Placed { base_offset, end, term, stamped: None };
             self.producers.appended(summary.producer, summary.records, placed);
         }
         Ok(())

@@ -91,7 +91,7 @@ impl Replica {
         };
         for summary in recovered.producers_from {
             let (base_offset, end, term) = (summary.base_offset, summary.end, summary.term);
-            let placed = Placed { base_offset, end, term };
+            let placed = Placed { base_offset, end, term, stamped: None };
             replica.producers.appended(summary.producer, summary.records, placed);
         }
         Ok(replica)

@@ -124,7 +124,8 @@ impl Replica {
             Ok(appended) => {
                 self.noted_append(now);
                 let (base_offset, end) = (appended.base_offset, appended.end);
-                Ok(Entered::Appended(Placed { base_offset, end, term }))
+                let stamped = header.is_log_append_time().then_some(header.max_timestamp);
+                Ok(Entered::Appended(Placed { base_offset, end, term, stamped }))
             }
             // A full disk changed nothing, and others may still make room.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {

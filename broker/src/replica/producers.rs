@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::log::FrameSummary;
 use crate::mutant::{self, Mutant};
 use highwater_protocol::batch::ProducerStamp;
-use highwater_protocol::ids::{LogIndex, Offset, ProducerEpoch, ProducerId, Term};
+use highwater_protocol::ids::{LogIndex, Offset, ProducerEpoch, ProducerId, Term, Timestamp};
 
 /// Where a batch of a producer lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub(super) struct Placed {
     pub base_offset: Offset,
     pub end: LogIndex,
     pub term: Term,
+    /// When its leader stamped it, if that is known: an index, from which a table may be folded, does
+    /// not tell.
+    pub stamped: Option<Timestamp>,
 }
 
 /// What a batch is to the producer's sequence.
@@ -180,7 +183,7 @@ mod tests {
 
     fn placed(offset: u64) -> Placed {
         let (base_offset, end) = (Offset(offset), LogIndex(offset + 10));
-        Placed { base_offset, end, term: Term(1) }
+        Placed { base_offset, end, term: Term(1), stamped: None }
     }
 
     /// Batches of 10 records from sequence 0 on.

@@ -253,7 +253,8 @@ impl Replica {
         for (header, span) in parsed.headers.iter().zip(&parsed.spans).skip(skip) {
             if let Some(stamp) = header.producer() {
                 let (base_offset, end, term) = (header.base_offset, span.end, span.term);
-                let placed = Placed { base_offset, end, term };
+                let stamped = header.is_log_append_time().then_some(header.max_timestamp);
+                let placed = Placed { base_offset, end, term, stamped };
                 self.producers.appended(stamp, header.records(), placed);
             }
         }

@@ -196,6 +196,14 @@ pub fn stamp(header: &mut [u8; HEADER_BYTES], base: Offset, term: Term) {
     header[12..16].copy_from_slice(&term.0.to_be_bytes());
 }
 
+/// Makes a whole batch say that a leader took it at `time`: every record has this timestamp then. The
+/// checksum, which covers it, is made anew.
+pub fn stamp_append_time(batch: &mut [u8], time: Timestamp) {
+    batch[35..43].copy_from_slice(&time.0.to_be_bytes());
+    let attributes = u16::from_be_bytes([batch[CHECKED_FROM], batch[CHECKED_FROM + 1]]);
+    seal(batch, attributes | LOG_APPEND_TIME_BIT);
+}
+
 /// Gives a batch whose records were replaced its length, these attributes and its checksum.
 pub(crate) fn seal(batch: &mut [u8], attributes: u16) {
     let length = u32::try_from(batch.len() - LENGTH_END).expect("batches are far below 4 GiB");

@@ -33,7 +33,7 @@ mod view;
 pub use builder::{BatchBuilder, BuilderOptions};
 pub use checksum::{crc32c, crc32c_of_parts};
 pub use codec::UNPACKED_BYTES_MAX;
-pub use header::{FrameHeader, FrameKind, HEADER_BYTES, ProducerStamp, stamp};
+pub use header::{FrameHeader, FrameKind, HEADER_BYTES, ProducerStamp, stamp, stamp_append_time};
 pub use mark::{LogStart, Mark, TrimReason, VoterSet};
 pub use record::{Header, Headers, Record, Records};
 pub use view::{BatchView, frames};

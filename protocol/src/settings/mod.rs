@@ -136,6 +136,24 @@ impl fmt::Display for Effect {
     }
 }
 
+impl ConfigKey {
+    /// What to say of a value that it does not take.
+    pub fn refusal(&self, value: &str) -> String {
+        let refused = format!("`{}` cannot be `{value}`; it takes {}", self.name, self.takes);
+        let words: &[&str] = match self.takes {
+            Takes::Words(words) => words,
+            Takes::WordOrNumber { .. }
+            | Takes::Number { .. }
+            | Takes::Limit { .. }
+            | Takes::Text(_) => &[],
+        };
+        match nearest(value, words.iter().copied()) {
+            Some(near) => format!("{refused}; did you mean `{near}`?"),
+            None => refused,
+        }
+    }
+}
+
 /// What to say of a name that is none of `keys`, the settings of `owner`.
 pub fn unknown_key(unknown: &str, owner: &str, keys: &[ConfigKey]) -> String {
     let names = || keys.iter().map(|key| key.name);
@@ -194,7 +212,7 @@ mod tests {
         );
         assert!(
             unknown_key("x", "a topic", &topic::KEYS)
-                .contains("there are delete.protection, flush,")
+                .contains("there are compression.type, delete.protection, flush,")
         );
     }
 }

@@ -19,7 +19,20 @@ impl ConfigKey {
 }
 
 /// Every setting of a topic, sorted by name.
-pub const KEYS: [ConfigKey; 9] = [
+pub const KEYS: [ConfigKey; 13] = [
+    ConfigKey {
+        name: "compression.type",
+        default: "producer",
+        takes: Takes::Words(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+        unit: None,
+        effect: Effect::AtOnce,
+        description: "How batches may come packed: as the producer likes, not at all, or with one \
+                      codec or not at all. Brokers store batches as they came.",
+        advice: "Unlike Kafka's, our brokers pack nothing anew: a batch with another codec is refused \
+                 (UNSUPPORTED_COMPRESSION_TYPE). Our clients learn the topic's codec and use it; \
+                 set others to the same one first.",
+        example: "hw topic alter orders compression.type=zstd",
+    },
     ConfigKey {
         name: "delete.protection",
         default: "off",
@@ -53,6 +66,41 @@ pub const KEYS: [ConfigKey; 9] = [
         advice: "Raise it for large records; `segment.bytes` must not be smaller, and every reader \
                  needs room for one such batch.",
         example: "hw topic alter orders max.message.bytes=4194304",
+    },
+    ConfigKey {
+        name: "message.timestamp.after.max.ms",
+        default: "3600000",
+        takes: Takes::Number { min: 0, max: NUMBER_MAX },
+        unit: Some("milliseconds"),
+        effect: Effect::AtOnce,
+        description: "With `CreateTime`, a batch is refused whose latest record is further ahead of \
+                      the leader's clock than this.",
+        advice: "A clock that runs ahead keeps records for longer than `retention.ms` says; raise it \
+                 only for records of the future.",
+        example: "hw topic alter orders message.timestamp.after.max.ms=60000",
+    },
+    ConfigKey {
+        name: "message.timestamp.before.max.ms",
+        default: "9223372036854775807",
+        takes: Takes::Number { min: 0, max: NUMBER_MAX },
+        unit: Some("milliseconds"),
+        effect: Effect::AtOnce,
+        description: "With `CreateTime`, a batch is refused whose first or latest record is further \
+                      behind the leader's clock than this.",
+        advice: "Lower it to refuse clocks that were never set; not below what a producer may \
+                 buffer, nor where old data is copied in.",
+        example: "hw topic alter orders message.timestamp.before.max.ms=86400000",
+    },
+    ConfigKey {
+        name: "message.timestamp.type",
+        default: "CreateTime",
+        takes: Takes::Words(&["CreateTime", "LogAppendTime"]),
+        unit: None,
+        effect: Effect::AtOnce,
+        description: "Whose clock a record's timestamp is: the producer's, or the leader's when the batch came.",
+        advice: "`LogAppendTime` trusts no producer's clock and makes retention and look-ups by time \
+                 go by the brokers'; the producers' times are not kept.",
+        example: "hw topic alter orders message.timestamp.type=LogAppendTime",
     },
     ConfigKey {
         name: "min.insync.replicas",

@@ -5,6 +5,7 @@ mod balance;
 mod inspect;
 mod leaders;
 mod moves;
+mod policy;
 mod rig;
 mod settings;
 

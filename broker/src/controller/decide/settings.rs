@@ -78,7 +78,7 @@ fn check(scope: SettingScope, name: &str, value: &str) -> Result<(), String> {
     let key = known(scope, name)?;
     match key.takes.read(value) {
         Some(_) => Ok(()),
-        None => Err(format!("`{name}` cannot be `{value}`; it takes {}", key.takes)),
+        None => Err(key.refusal(value)),
     }
 }
 
