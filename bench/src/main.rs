@@ -1,7 +1,8 @@
 //! `highwater-bench`: load, latency and loss, measured from the client's side.
 //!
 //! How it measures and what the figures mean stands in `METHOD.md`. Read `workload` (what is sent
-//! and when), `produce`, `consume`, `e2e`, `verify` (what must hold), `recorder`, `report`.
+//! and when), `produce`, `consume`, `e2e`, `history` (what must hold), `recorder`, `report`; `verifying`
+//! is the other half: histories instead of figures.
 
 mod consume;
 mod e2e;
@@ -11,8 +12,7 @@ mod progress;
 mod recorder;
 mod report;
 mod settings;
-mod verify;
-mod workload;
+mod verifying;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use clap::Parser;
+use highwater_bench::history::online as verify;
+use highwater_bench::workload;
 use highwater_client::{Client, TopicDetail, TopicName};
 use serde_json::json;
 
@@ -58,6 +60,7 @@ async fn run(cli: Cli) -> Result<Outcome> {
         Mode::Produce { common, load } => produce_run(&common, &load).await,
         Mode::E2e { common, load } => e2e_run(&common, &load).await,
         Mode::Consume { common, read } => consume_run(&common, &read).await,
+        Mode::Verify { verify } => verifying::run(verify).await,
     }
 }
 

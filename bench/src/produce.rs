@@ -428,7 +428,7 @@ impl Maker {
     fn record(&mut self, stamp: Stamp) -> Record {
         let value: Bytes = self.payload.next(stamp);
         let mut record = Record::to(self.topic.clone()).value(value);
-        record.key = self.keys.next();
+        record.key = self.keys.choose();
         record
     }
 }

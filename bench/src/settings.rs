@@ -52,6 +52,12 @@ pub enum Mode {
         #[command(flatten)]
         load: Load,
     },
+    /// Record every operation of a run, and judge the history: is anything lost, repeated, out of order?
+    Verify {
+        /// Record or judge.
+        #[command(subcommand)]
+        verify: crate::verifying::Verify,
+    },
 }
 
 /// What all modes share.
@@ -257,17 +263,22 @@ impl Load {
 
     /// The configuration of each producer.
     pub fn producer_config(&self) -> ProducerConfig {
-        let acks = match self.acks {
-            Acks::Async => AckMode::Async,
-            Acks::SemiSync => AckMode::SemiSync,
-            Acks::Sync => AckMode::Sync,
-        };
         ProducerConfig::default()
-            .acks(acks)
+            .acks(self.acks.into())
             .linger(Duration::from_millis(self.linger_ms))
             .batch_bytes_max(self.batch_bytes)
             .buffer_bytes_max(self.buffer_bytes)
             .compression(self.compression.codec())
+    }
+}
+
+impl std::convert::From<Acks> for AckMode {
+    fn from(acks: Acks) -> AckMode {
+        match acks {
+            Acks::Async => AckMode::Async,
+            Acks::SemiSync => AckMode::SemiSync,
+            Acks::Sync => AckMode::Sync,
+        }
     }
 }
 
@@ -335,6 +346,7 @@ Examples:
   highwater-bench e2e --rate 20000 --acks sync --keys 1000 --report-gaps --json run.json
   highwater-bench produce --max --acks async --broker-pids 101,102,103
   highwater-bench consume --until-end
+  highwater-bench verify run --create --replication 3 --duration 60
 
 Exit codes: 0 fine; 1 could not run; 2 wrong usage; 3 records lost, duplicated, out of order or
 otherwise wrong; 4 nothing wrong with the data, but some records were not acknowledged";
@@ -355,7 +367,7 @@ mod tests {
             let args = ["highwater-bench", "produce"].iter().chain(args);
             Cli::try_parse_from(args).map(|cli| match cli.mode {
                 Mode::Produce { load, .. } | Mode::E2e { load, .. } => load.driven(),
-                Mode::Consume { .. } => Loop::Closed,
+                Mode::Consume { .. } | Mode::Verify { .. } => Loop::Closed,
             })
         };
         assert_eq!(parse(&["--rate", "5"]).ok(), Some(Loop::Open { rate: 5 }));

@@ -174,7 +174,7 @@ impl Keys {
     }
 
     /// A key, or `None` if there are none.
-    pub fn next(&mut self) -> Option<Bytes> {
+    pub fn choose(&mut self) -> Option<Bytes> {
         if self.keys.is_empty() {
             return None;
         }
@@ -245,8 +245,8 @@ mod tests {
     #[test]
     fn keys_repeat_and_all_of_them_occur() {
         let mut keys = Keys::new(8, 5);
-        let seen: std::collections::HashSet<_> = (0..200).filter_map(|_| keys.next()).collect();
+        let seen: std::collections::HashSet<_> = (0..200).filter_map(|_| keys.choose()).collect();
         assert_eq!(seen.len(), 8);
-        assert_eq!(Keys::new(0, 5).next(), None);
+        assert_eq!(Keys::new(0, 5).choose(), None);
     }
 }
