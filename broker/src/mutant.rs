@@ -168,6 +168,8 @@ mutants! {
     PlacementIgnoresRacks,
     /// What evens a cluster out does not look at racks.
     BalanceIgnoresRacks,
+    /// New partitions are placed as if nothing was on its way to another broker.
+    PlacementIgnoresMoves,
 }
 
 #[cfg(feature = "mutants")]

@@ -72,6 +72,7 @@ const BY_FLEET: &[Mutant] = &[
     Mutant::ImageForgetsFenced,
     Mutant::PlacementIgnoresRacks,
     Mutant::BalanceIgnoresRacks,
+    Mutant::PlacementIgnoresMoves,
 ];
 
 #[test]

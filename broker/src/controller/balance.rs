@@ -14,13 +14,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_protocol::ids::{NodeId, PartitionId, TopicId, TopicPartition};
-use highwater_protocol::native::moves::{MoveStage, PlannedMove};
+use highwater_protocol::ids::{NodeId, TopicId, TopicPartition};
+use highwater_protocol::native::moves::PlannedMove;
 
 use crate::controller::image::{Broker, ClusterImage};
 use crate::controller::moves;
 use crate::controller::placement::{self, chain_to_level};
-use crate::controller::record::{BrokerRegistration, PlacedReplica};
+use crate::controller::record::BrokerRegistration;
 use crate::mutant::{self, Mutant};
 
 /// A broker.
@@ -90,25 +90,18 @@ pub fn inputs(image: &ClusterImage, sizes: &[(TopicPartition, u64)]) -> (Vec<Hos
         image.brokers().map(host).map(|host| (host.node, host)).collect();
     let sizes: BTreeMap<TopicPartition, u64> = sizes.iter().copied().collect();
     let mut placed = Vec::with_capacity(image.partitions());
-    for topic in image.topics() {
-        for (number, set) in (0u32..).map(PartitionId).zip(&topic.partitions) {
-            let partition = TopicPartition::new(topic.id, number);
-            let moving = topic.move_of(number);
-            let set: &[PlacedReplica] = match moving.map(|found| (found.stage, &found.target)) {
-                Some((MoveStage::Waiting | MoveStage::Running, target)) => target,
-                Some((MoveStage::GoingBack, _)) | None => set,
-            };
-            let replicas = moves::nodes(set);
-            for node in &replicas {
-                let gone = || Host { node: *node, rack: None, takes: Takes::Nothing };
-                hosts.entry(*node).or_insert_with(gone);
-            }
-            let kept = |node: &NodeId| hosts[node].takes == Takes::Replicas;
-            let free = moving.is_none() && replicas.iter().all(kept);
-            let movable = if free { Movable::Yes } else { Movable::No };
-            let bytes = sizes.get(&partition).copied().unwrap_or_default();
-            placed.push(Placed { partition, replicas, bytes, movable });
+    for (topic, number) in image.every_partition() {
+        let partition = TopicPartition::new(topic.id, number);
+        let replicas = moves::nodes(topic.settles_on(number));
+        for node in &replicas {
+            let gone = || Host { node: *node, rack: None, takes: Takes::Nothing };
+            hosts.entry(*node).or_insert_with(gone);
         }
+        let kept = |node: &NodeId| hosts[node].takes == Takes::Replicas;
+        let free = topic.move_of(number).is_none() && replicas.iter().all(kept);
+        let movable = if free { Movable::Yes } else { Movable::No };
+        let bytes = sizes.get(&partition).copied().unwrap_or_default();
+        placed.push(Placed { partition, replicas, bytes, movable });
     }
     (hosts.into_values().collect(), placed)
 }

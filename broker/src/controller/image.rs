@@ -390,6 +390,13 @@ impl ClusterImage {
         self.names.values().map(|id| &self.topics[id])
     }
 
+    /// Every partition, by its topic's id and its number.
+    pub fn every_partition(&self) -> impl Iterator<Item = (&Topic, PartitionId)> {
+        self.topics.values().flat_map(|topic| {
+            (0u32..).map(PartitionId).take(topic.partitions.len()).map(move |at| (&**topic, at))
+        })
+    }
+
     /// How fast moves may copy.
     pub fn throttle(&self) -> &Throttle {
         &self.throttle

@@ -127,6 +127,15 @@ impl Topic {
     pub fn is_dropped(&self, partition: PartitionId, node: NodeId) -> bool {
         self.moves.dropped.get(&partition).is_some_and(|nodes| nodes.contains(&node))
     }
+    /// Where a partition has its replicas once its move is over, also one that still waits; nothing
+    /// for a partition that does not exist.
+    pub fn settles_on(&self, partition: PartitionId) -> &[PlacedReplica] {
+        let in_force = self.partitions.get(partition.0 as usize).map_or(&[][..], |set| &set[..]);
+        match self.move_of(partition).map(|found| (found.stage, &found.target)) {
+            Some((MoveStage::Waiting | MoveStage::Running, target)) => target,
+            Some((MoveStage::GoingBack, _)) | None => in_force,
+        }
+    }
 
     /// Takes in a record about one of this topic's partitions; an error says what does not fit.
     pub(super) fn take_move(&mut self, record: &MoveRecord) -> Result<(), String> {

@@ -24,9 +24,9 @@ pub struct Candidate {
     pub node: NodeId,
     /// Its failure domain; a broker without one is a domain of its own.
     pub rack: Option<String>,
-    /// Replicas placed on it.
+    /// Replicas placed on it, or on their way to it.
     pub replicas: usize,
-    /// Replicas placed on it as preferred leader.
+    /// Those of them that are preferred leaders.
     pub leaders: usize,
 }
 
@@ -43,10 +43,15 @@ pub struct Wanted {
     pub replication: usize,
 }
 
-/// The brokers that may get replicas: all that live and take work.
+/// The brokers that may get replicas: all that live and take work. What moves is counted where it
+/// goes: a broker that is being filled would be taken for an empty one, and filled twice.
 pub fn candidates(image: &ClusterImage) -> Vec<Candidate> {
     let mut load: BTreeMap<NodeId, (usize, usize)> = BTreeMap::new();
-    for replicas in image.topics().flat_map(|topic| &topic.partitions) {
+    for (topic, partition) in image.every_partition() {
+        let replicas = match mutant::active(Mutant::PlacementIgnoresMoves) {
+            true => &topic.partitions[partition.0 as usize][..],
+            false => topic.settles_on(partition),
+        };
         for (place, replica) in replicas.iter().enumerate() {
             let (held, led) = load.entry(replica.node).or_default();
             *held += 1;

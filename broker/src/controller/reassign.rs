@@ -217,10 +217,7 @@ fn named<'a>(
     partitions: &[TopicPartition],
 ) -> Result<Vec<(&'a Topic, PartitionId)>, WireError> {
     if partitions.is_empty() {
-        let all = image.topics().flat_map(|topic| {
-            (0u32..).map(PartitionId).take(topic.partitions.len()).map(move |at| (&**topic, at))
-        });
-        return Ok(all.collect());
+        return Ok(image.every_partition().collect());
     }
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
@@ -368,7 +365,8 @@ fn placed(image: &ClusterImage, set: &[NodeId]) -> Vec<PlacedReplica> {
     set.iter().map(place).collect()
 }
 
-/// Chooses brokers for what a wish leaves open: racks first, then the fewest replicas.
+/// Chooses brokers for what a wish leaves open: racks first, then the fewest replicas, those on their
+/// way counted where they go.
 struct Planner<'a> {
     image: &'a ClusterImage,
     held: BTreeMap<NodeId, usize>,
@@ -377,11 +375,9 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(image: &'a ClusterImage) -> Planner<'a> {
         let mut held: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for topic in image.topics() {
-            for number in (0u32..).map(PartitionId).take(topic.partitions.len()) {
-                for replica in topic.hosts(number) {
-                    *held.entry(replica.node).or_default() += 1;
-                }
+        for (topic, partition) in image.every_partition() {
+            for replica in topic.settles_on(partition) {
+                *held.entry(replica.node).or_default() += 1;
             }
         }
         Planner { image, held }

@@ -278,3 +278,19 @@ fn an_image_remembers_nobody_for_a_partition_that_came_back_to_whom_it_had_left(
     let topic = image.topic(topic()).expect("made above");
     assert!(!topic.is_dropped(PartitionId(0), NodeId(1)));
 }
+
+#[test]
+fn what_waits_to_move_counts_where_it_goes() {
+    // Ten partitions on broker 1; eight of the moves to broker 2 begin, two wait.
+    let mut image = image(4, &[&[1][..]; 10]);
+    reassign_to(&mut image, 1, &[2]).expect("all are alive");
+    assert_eq!(stages(&image).iter().filter(|stage| **stage == MoveStage::Waiting).count(), 2);
+    let load: Vec<_> = crate::controller::placement::candidates(&image)
+        .into_iter()
+        .map(|candidate| (candidate.replicas, candidate.leaders))
+        .collect();
+    assert_eq!(load, [(0, 0), (10, 10), (0, 0), (0, 0)]);
+    let planner = Planner::new(&image);
+    assert_eq!(planner.best(&brokers(&[3]), None), Some(NodeId(4)), "the other even one is full");
+    assert_eq!(planner.held.get(&NodeId(1)), None);
+}

@@ -262,6 +262,8 @@ impl Fleet {
 
     /// Most brokers are near the end of the log, some are behind by a few batches.
     fn follow_some(&mut self, at: usize) {
+        // It leads with everything that is committed: an older image may lack whole topics.
+        self.follow(at, self.log.end());
         if !self.hosts[at].is_up() || self.rng.per_mille(200) || self.now < self.deaf_until[at] {
             return;
         }

@@ -57,7 +57,7 @@ pub fn play(seed: u64, size: Size, stopwatch: Stopwatch) -> Story {
         told: 0,
     };
     teller.tell("brokers register", |fleet| fleet.play_until(200, Fleet::is_settled));
-    teller.tell("topics are created", |fleet| create(fleet, size));
+    teller.tell("topics are created", |fleet| create(fleet, size, 0));
     check_spread(teller.fleet.image());
     let image = teller.fleet.image().clone();
     let image_bytes = encode_image(&image).iter().map(|record| record.len()).sum();
@@ -66,6 +66,7 @@ pub fn play(seed: u64, size: Size, stopwatch: Stopwatch) -> Story {
     teller.tell("all brokers restart at once", restart_all);
     teller.tell("a broker is drained", |fleet| drain(fleet, NodeId(7)));
     teller.tell("it is filled again by balancing", fill_again);
+    teller.tell("topics are created while a broker is filled", create_amid_moves);
     teller.tell("another is drained amid a storm", |fleet| storm(fleet, size.storm_rounds));
     teller.tell("what the storm left is balanced", |fleet| drop(balance(fleet)));
     teller.tell("topics are deleted", delete);
@@ -90,8 +91,8 @@ impl Teller {
     }
 }
 
-fn create(fleet: &mut Fleet, size: Size) {
-    for number in 0..size.topics {
+fn create(fleet: &mut Fleet, size: Size, first: u32) {
+    for number in first..first + size.topics {
         let request = CreateTopicRequest {
             name: format!("topic-{number}"),
             partitions: size.partitions_each,
@@ -170,8 +171,39 @@ fn fill_again(fleet: &mut Fleet) {
     assert!(total <= replicas.div_ceil(brokers), "{total} of {replicas} replicas moved");
 }
 
+/// What is on its way to a broker counts there, or small topics would all go to it as well.
+fn create_amid_moves(fleet: &mut Fleet) {
+    let filled = NodeId(8);
+    drain(fleet, filled);
+    begin_balance(fleet);
+    assert!(!moving(fleet.image()).is_empty(), "broker {filled} is being filled");
+    let first = fleet.image().topics().count() as u32;
+    create(
+        fleet,
+        Size { brokers: 0, topics: SMALL_TOPICS, partitions_each: 1, storm_rounds: 0 },
+        first,
+    );
+    fleet.play_until(100_000, |fleet| moving(fleet.image()).is_empty());
+    let mut held: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let image = fleet.image();
+    for set in image.topics().flat_map(|topic| &topic.partitions) {
+        set.iter().for_each(|replica| *held.entry(replica.node).or_default() += 1);
+    }
+    let share = (3 * image.partitions()).div_ceil(image.brokers().count());
+    let got = held[&filled];
+    assert!(got <= share + 1, "broker {filled} got {got} replicas, a share is {share}");
+}
+
 /// Plans and carries out; gives how many replicas came to which broker.
 fn balance(fleet: &mut Fleet) -> BTreeMap<NodeId, usize> {
+    let came = begin_balance(fleet);
+    fleet.play_until(100_000, |fleet| moving(fleet.image()).is_empty());
+    check_even(fleet.image());
+    came
+}
+
+/// Plans and asks for the moves; gives how many replicas go to which broker.
+fn begin_balance(fleet: &mut Fleet) -> BTreeMap<NodeId, usize> {
     let (hosts, placed) = balance::inputs(&fleet.image().clone(), &[]);
     let plan = fleet.costs.of(Act::Plan, || balance::plan(&hosts, &placed));
     let mut came: BTreeMap<NodeId, usize> = BTreeMap::new();
@@ -187,16 +219,19 @@ fn balance(fleet: &mut Fleet) -> BTreeMap<NodeId, usize> {
         fleet.ask(Command::Moves(MoveCommand::Reassign(id, request)));
     }
     fleet.play_until(100, |_| true);
-    fleet.play_until(100_000, |fleet| moving(fleet.image()).is_empty());
-    let (hosts, placed) = balance::inputs(&fleet.image().clone(), &[]);
+    came
+}
+
+/// No broker has much more to hold or to lead than another.
+fn check_even(image: &ClusterImage) {
+    let (hosts, placed) = balance::inputs(image, &[]);
     let shares = balance::shares(&hosts, &placed);
     let most = shares.iter().map(|share| (share.replicas, share.leaders));
     let least = most.clone().reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)));
     let most = most.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)));
-    let (Some(least), Some(most)) = (least, most) else { return came };
+    let (Some(least), Some(most)) = (least, most) else { return };
     // Racks allow no more where a broker's rack holds less than the others'.
     assert!(most.0 - least.0 <= 2 && most.1 - least.1 <= 1, "uneven: {least:?} to {most:?}");
-    came
 }
 
 fn storm(fleet: &mut Fleet, rounds: u64) {
@@ -219,3 +254,5 @@ fn delete(fleet: &mut Fleet) {
 }
 
 const RACKS: u32 = 10;
+/// Topics of one partition that are made while a broker is filled.
+const SMALL_TOPICS: u32 = 40;
