@@ -170,6 +170,8 @@ mutants! {
     BalanceIgnoresRacks,
     /// New partitions are placed as if nothing was on its way to another broker.
     PlacementIgnoresMoves,
+    /// A learner is sent as much as it takes, whatever the throttle says.
+    LearnersUnthrottled,
 }
 
 #[cfg(feature = "mutants")]

@@ -2,7 +2,8 @@
 //!
 //! Of two brokers the one with the lower id dials, and the other only after a while without
 //! a connection: one that joins is known to nobody yet. Who is dialled, is in `dialer`. Each side opens one
-//! stream of high priority for everything small and one per shard for appends, and reads the other
+//! stream of high priority for everything small, one per shard for appends, and one of low priority for
+//! appends to who is far behind, and reads the other
 //! side's. Nothing here waits for a shard: a frame that finds an inbox full is dropped, because Raft
 //! sends again what matters, while a stream that is not read would hold up the heartbeats behind it.
 //! Checksums of appended batches are verified here, before the core sees them.
@@ -117,8 +118,9 @@ impl Peers {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().write(connection.clone(), Arc::clone(queues.control()), URGENT));
         for queue in queues.appends() {
-            tasks.spawn(self.clone().write(connection.clone(), Arc::clone(queue), BULK));
+            tasks.spawn(self.clone().write(connection.clone(), Arc::clone(queue), PROMPT));
         }
+        tasks.spawn(self.clone().write(connection.clone(), Arc::clone(queues.bulk()), BULK));
         tasks.spawn(self.clone().read_all(peer, connection.clone()));
         let reason = connection.closed().await;
         tasks.shutdown().await;
@@ -272,4 +274,5 @@ const COMMANDS_MAX: usize = 256;
 /// Encoded frames are handed to the stream when so many bytes have gathered.
 const WRITE_BYTES: usize = 1024 * 1024;
 const URGENT: i32 = 10;
+const PROMPT: i32 = 5;
 const BULK: i32 = 0;

@@ -14,7 +14,7 @@ use highwater_protocol::peer::{
 };
 
 use super::options::{CommitNews, Counts, Options};
-use super::progress::{Fed, Progress, joint};
+use super::progress::{Fed, Lag, Progress, joint};
 use super::quorum::{is_majority, majority_end};
 use super::transfer::Transfer;
 use super::{Message, Millis, Raft, Role, Trust};
@@ -43,6 +43,8 @@ pub struct SendPlan {
     pub from: LogIndex,
     /// How many bytes, but one frame in any case.
     pub bytes_max: usize,
+    /// Whether others wait for it.
+    pub lag: Lag,
 }
 
 /// One replica as its leader sees it.
@@ -134,11 +136,14 @@ impl Raft {
         let rate = self.options.learner_bytes_per_s;
         leader.peers.iter_mut().find_map(|(to, peer)| {
             let (from, bytes_max) = peer.allowance(now, end, &self.options)?;
+            let learns = learners.contains(to);
+            let lag = peer.lag(now, if learns { 0 } else { self.options.lag_ms_max })?;
             // Who votes is never held back.
-            let rate = rate.filter(|_| learners.contains(to));
+            let unthrottled = mutant::active(Mutant::LearnersUnthrottled);
+            let rate = rate.filter(|_| learns && !unthrottled);
             let bytes_max = bytes_max.min(peer.throttle.room(now, rate)?);
             // What was given up cannot be sent: such a peer starts where this log does.
-            Some(SendPlan { to: *to, from: from.max(base), bytes_max })
+            Some(SendPlan { to: *to, from: from.max(base), bytes_max, lag })
         })
     }
 

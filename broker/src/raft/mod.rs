@@ -47,6 +47,7 @@ pub use follower::{Arrival, FrameSpan, Intake};
 pub use leader::{Holders, InSync, PeerStatus, SendPlan};
 pub use membership::{check_target, next_step};
 pub use options::{CommitNews, Counts, Options};
+pub use progress::Lag;
 pub use term_starts::{TermStart, TermStarts};
 pub use transfer::TransferRefused;
 pub use trust::Suspicion;

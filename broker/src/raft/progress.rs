@@ -30,6 +30,8 @@ pub(super) struct Progress {
     pub throttle: Throttle,
     next: LogIndex,
     pace: Pace,
+    /// As what it was fed last.
+    lag: Lag,
     /// It had, at `caught_up_at`, all that the log held then.
     caught_up_at: Option<Millis>,
     /// The end to reach for the next such moment, and when it was the log's end.
@@ -43,6 +45,15 @@ pub(super) enum Fed {
     Yes,
     /// None did.
     No,
+}
+
+/// Whether a peer keeps up, or is sent what others have had for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lag {
+    /// It keeps up: a commit may wait for it.
+    Near,
+    /// It has to catch up.
+    Far,
 }
 
 #[derive(Debug)]
@@ -63,6 +74,7 @@ impl Progress {
             throttle: Throttle::default(),
             next,
             pace: Pace::Probing { asked: None },
+            lag: Lag::Near,
             caught_up_at: None,
             goal: (next, now),
         }
@@ -205,6 +217,24 @@ impl Progress {
         }
     }
 
+    /// As what it is fed with the next append: as far behind once it has not had all for this long, in
+    /// this term, which begins with everybody's good name. `None` while it keeps up again and has yet to answer
+    /// what it was sent before, for that goes another way and would be overtaken.
+    pub(super) fn lag(&mut self, now: Millis, behind_ms_max: u64) -> Option<Lag> {
+        let under_way = match &self.pace {
+            Pace::Probing { .. } => false,
+            Pace::Streaming { inflight, .. } => !inflight.is_empty(),
+        };
+        let complete_at = self.caught_up_at.unwrap_or(self.goal.1);
+        let near = now.0.saturating_sub(complete_at.0) <= behind_ms_max;
+        match (self.lag, near) {
+            (Lag::Far, true) if under_way => return None,
+            (Lag::Near | Lag::Far, true) => self.lag = Lag::Near,
+            (Lag::Near | Lag::Far, false) => self.lag = Lag::Far,
+        }
+        Some(self.lag)
+    }
+
     /// An append left for it.
     pub(super) fn sent(&mut self, now: Millis, prev: LogIndex, end: LogIndex, bytes_sent: usize) {
         self.fed = Fed::Yes;
@@ -324,6 +354,21 @@ mod tests {
         peer.sent(Millis(0), LogIndex(50), LogIndex(50), 0);
         peer.rejected(LogIndex(50), LogIndex(15));
         assert_eq!((peer.appended, peer.flushed), (LogIndex(15), LogIndex(15)));
+    }
+
+    #[test]
+    fn who_has_caught_up_is_fed_as_such_once_all_that_was_sent_before_is_answered() {
+        let (learner, voter) = (0, 10_000);
+        let mut peer = streaming_at(10);
+        assert_eq!(peer.lag(Millis(1), voter), Some(Lag::Near), "nothing is known of it yet");
+        assert_eq!(peer.lag(Millis(1), learner), Some(Lag::Far));
+        peer.sent(Millis(1), LogIndex(10), LogIndex(90), 5);
+        peer.sent(Millis(1), LogIndex(90), END, 5);
+        peer.accepted(Millis(2), LogIndex(90), LogIndex(90));
+        peer.heard(Millis(2), LogIndex(90), Counts::Flushed);
+        assert_eq!(peer.lag(Millis(2), voter), None, "the last of it would be overtaken");
+        peer.accepted(Millis(3), END, END);
+        assert_eq!(peer.lag(Millis(3), voter), Some(Lag::Near));
     }
 
     #[test]

@@ -126,4 +126,6 @@ pub enum Lane {
     Control,
     /// Appends and their answers.
     Append,
+    /// Appends to who is far behind: whatever else there is goes first.
+    Bulk,
 }

@@ -38,7 +38,7 @@ use highwater_protocol::peer::{AppendRequest, RaftMessage};
 use crate::disk::File;
 use crate::log::{self, Log, LogReader};
 use crate::mutant::{self, Mutant};
-use crate::raft::{HardState, Millis, Raft, SendPlan, Suspicion};
+use crate::raft::{HardState, Lag, Millis, Raft, SendPlan, Suspicion};
 
 use acks::Waiters;
 use producers::{Placed, Producers};
@@ -291,7 +291,7 @@ impl Replica {
         if let Failure::Final(_) = self.failure {
             return Ok(());
         }
-        while let Some(SendPlan { to, from, bytes_max }) = self.raft.next_send(now) {
+        while let Some(SendPlan { to, from, bytes_max, lag }) = self.raft.next_send(now) {
             let prev = self.log.boundary_at_or_before(from);
             let read = self.log.read_frames(prev, bytes_max)?;
             let prev_is_start = prev == self.log.start().0 && prev > LogIndex::ZERO;
@@ -303,7 +303,11 @@ impl Replica {
                 entries: read.frames,
             });
             self.raft.sent(now, to, prev, read.end, read.bytes);
-            out.messages.push(Outgoing { to, lane: Lane::Append, message });
+            let lane = match lag {
+                Lag::Near => Lane::Append,
+                Lag::Far => Lane::Bulk,
+            };
+            out.messages.push(Outgoing { to, lane, message });
         }
         Ok(())
     }

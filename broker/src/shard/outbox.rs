@@ -1,10 +1,11 @@
 //! What waits to be sent to each peer: bounded queues between the shards and the network.
 //!
 //! One queue per peer and lane, and for appends one per shard, so that neither bulk nor another
-//! shard delays a heartbeat. Nothing waits here for a peer that is not connected: Raft sends again
-//! what still matters when it is back. A full control lane drops its oldest frame (the newer one
-//! says more), a full append lane refuses the newest (what lies before it is needed first). Peers are
-//! added while the broker runs; none ever goes, for its queues are empty once it is gone.
+//! shard delays a heartbeat, nor who catches up the appends that a commit waits for. Nothing waits
+//! here for a peer that is not connected: Raft sends again what still matters when it is back. A full
+//! control lane drops its oldest frame (the newer one says more), a full append or bulk lane refuses
+//! the newest (what lies before it is needed first). Peers are added while the broker runs; none ever
+//! goes, for its queues are empty once it is gone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +32,7 @@ pub struct PeerQueues {
     dropped: AtomicU64,
     control: Arc<PeerQueue>,
     appends: Vec<Arc<PeerQueue>>,
+    bulk: Arc<PeerQueue>,
 }
 
 /// One bounded queue of frames; the network drains it.
@@ -92,6 +94,7 @@ impl PeerOutbox {
         let queue = match lane {
             Lane::Control => &peer.control,
             Lane::Append => &peer.appends[shard],
+            Lane::Bulk => &peer.bulk,
         };
         let body = PeerBody::Raft(messages);
         peer.push(queue, PeerFrame { from: self.me, to: incarnation, body })
@@ -117,6 +120,7 @@ impl PeerQueues {
             dropped: AtomicU64::new(0),
             control: PeerQueue::new(Lane::Control),
             appends: (0..shards).map(|_| PeerQueue::new(Lane::Append)).collect(),
+            bulk: PeerQueue::new(Lane::Bulk),
         })
     }
 
@@ -133,7 +137,7 @@ impl PeerQueues {
     }
 
     fn clear(&self) {
-        for queue in std::iter::once(&self.control).chain(&self.appends) {
+        for queue in [&self.control, &self.bulk].into_iter().chain(&self.appends) {
             let mut waiting = queue.lock();
             waiting.frames.clear();
             waiting.bytes = 0;
@@ -148,6 +152,11 @@ impl PeerQueues {
     /// The queues of appends, one per shard.
     pub fn appends(&self) -> &[Arc<PeerQueue>] {
         &self.appends
+    }
+
+    /// The queue of appends to who is far behind.
+    pub fn bulk(&self) -> &Arc<PeerQueue> {
+        &self.bulk
     }
 
     /// How many frames were dropped because a queue was full.
@@ -192,8 +201,8 @@ impl PeerQueue {
         let full = waiting.frames.len() >= FRAMES_MAX
             || (waiting.bytes > 0 && waiting.bytes + bytes > BYTES_MAX);
         let taken = match (full, self.lane) {
-            (false, Lane::Control | Lane::Append) => true,
-            (true, Lane::Append) => return false,
+            (false, Lane::Control | Lane::Append | Lane::Bulk) => true,
+            (true, Lane::Append | Lane::Bulk) => return false,
             (true, Lane::Control) => {
                 let oldest = waiting.frames.pop_front();
                 waiting.bytes -= oldest.map_or(0, |frame| payload_bytes(&frame));

@@ -25,6 +25,7 @@ use crate::sim::network::Network;
 use crate::sim::node::{SimNode, node_id};
 use crate::sim::rng::Rng;
 use crate::sim::swarm::Swarm;
+use crate::sim::throttled::Throttled;
 use crate::sim::trace::Trace;
 use crate::sim::workload::{Request, Workload};
 
@@ -98,6 +99,7 @@ pub struct Cluster {
     pub trace: Trace,
     /// What was reached.
     pub coverage: Coverage,
+    pub(super) throttled: Throttled,
     pub(super) now_us: u64,
     pub(super) rng: Rng,
     pub(super) quiet: bool,
@@ -132,6 +134,7 @@ impl Cluster {
             checker: Checker::default(),
             trace: Trace::default(),
             coverage: Coverage { acked: vec![0; partitions.len()], ..Coverage::default() },
+            throttled: Throttled::default(),
             now_us: 0,
             rng: Rng::new(seed, "cluster"),
             quiet: false,

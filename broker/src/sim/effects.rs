@@ -7,7 +7,7 @@ use bytes::Bytes;
 use highwater_protocol::error::WireError;
 use highwater_protocol::ids::{Incarnation, NodeId, TopicPartition};
 use highwater_protocol::native::produce::Receipt;
-use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame};
+use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame, RaftMessage};
 
 use crate::disk::File;
 use crate::shard::event::{Effect, FlushTicket, RequestId};
@@ -98,8 +98,20 @@ impl Cluster {
         let broker = &self.nodes[node];
         let shard = broker.shard.as_ref().expect("it just acted");
         for GroupMessage { group, message } in &messages {
-            let suspect = shard.replica(*group).is_some_and(|replica| replica.view().suspect);
+            let view = shard.replica(*group).map(|replica| replica.view());
+            let suspect = view.as_ref().is_some_and(|view| view.suspect);
             self.checker.sent(broker.id, to, *group, message, suspect)?;
+            if let (RaftMessage::Append(append), Some(rate)) =
+                (message, self.swarm.learner_bytes_per_s)
+            {
+                let stint = (broker.id, broker.life, *group, append.term, to);
+                let bytes = append.entries.iter().map(Bytes::len).sum();
+                let now = broker.clock(self.now_us);
+                match view.is_some_and(|view| view.learners.contains(&to)) {
+                    true => self.throttled.sent(stint, now, rate, bytes)?,
+                    false => self.throttled.free(stint),
+                }
+            }
         }
         self.coverage.messages += messages.len() as u64;
         let frame = PeerFrame {

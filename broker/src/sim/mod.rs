@@ -31,6 +31,7 @@ pub mod rng;
 mod rot;
 pub mod shadow;
 pub mod swarm;
+mod throttled;
 pub mod trace;
 pub mod wishes;
 pub mod workload;
