@@ -172,6 +172,14 @@ mutants! {
     PlacementIgnoresMoves,
     /// A learner is sent as much as it takes, whatever the throttle says.
     LearnersUnthrottled,
+    /// Every copy under way gets the whole rate of the cluster.
+    ShareNotDivided,
+    /// A broker is replaced as soon as it is fenced.
+    ReplacedTooSoon,
+    /// A broker that is back is replaced all the same.
+    ReturnedStillReplaced,
+    /// The controller evens out while others move replicas, and while brokers are away.
+    BalanceAmidMoves,
 }
 
 #[cfg(feature = "mutants")]

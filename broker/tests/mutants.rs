@@ -73,6 +73,10 @@ const BY_FLEET: &[Mutant] = &[
     Mutant::PlacementIgnoresRacks,
     Mutant::BalanceIgnoresRacks,
     Mutant::PlacementIgnoresMoves,
+    Mutant::ShareNotDivided,
+    Mutant::ReplacedTooSoon,
+    Mutant::ReturnedStillReplaced,
+    Mutant::BalanceAmidMoves,
 ];
 
 #[test]

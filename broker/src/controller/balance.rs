@@ -128,6 +128,13 @@ pub fn shares(hosts: &[Host], partitions: &[Placed]) -> Vec<Share> {
     takers.map(share).collect()
 }
 
+/// Whether replicas of a partition share a rack that could be apart.
+pub fn shares_a_rack(hosts: &[Host], partitions: &[Placed]) -> bool {
+    let mut planner = Planner::new(hosts, partitions);
+    planner.mend_racks();
+    planner.relocated > 0
+}
+
 /// The partitions that change, with their replicas before and after. A set that only changes its
 /// order changes who leads. Every replica must be on one of the hosts, and every set have one.
 pub fn plan(hosts: &[Host], partitions: &[Placed]) -> Vec<PlannedMove> {

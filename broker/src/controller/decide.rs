@@ -11,6 +11,7 @@ use highwater_protocol::ids::{NodeId, PartitionId, TopicId};
 use highwater_protocol::native::admin::{CreateTopicRequest, CreateTopicResponse, DryRun};
 use highwater_protocol::topic_name;
 
+use crate::controller::auto::Auto;
 use crate::controller::command::{Command, CommandReply};
 use crate::controller::config::{Deletion, TopicConfig};
 use crate::controller::duty;
@@ -26,6 +27,7 @@ use crate::raft::Millis;
 #[derive(Debug, Clone)]
 pub struct Controller {
     sessions: Sessions,
+    auto: Auto,
     /// Who votes on the metadata of a cluster that begins.
     voters: Vec<NodeId>,
 }
@@ -36,7 +38,11 @@ pub type Decision = (Vec<MetadataRecord>, CommandReply);
 impl Controller {
     /// The controller of a term that begins now.
     pub fn new(me: NodeId, voters: &[NodeId], session_ms: u64, now: Millis) -> Controller {
-        Controller { sessions: Sessions::new(me, session_ms, now), voters: voters.to_vec() }
+        Controller {
+            sessions: Sessions::new(me, session_ms, now),
+            auto: Auto::new(me, now),
+            voters: voters.to_vec(),
+        }
     }
 
     /// What a command comes to; without records nothing changes and the reply can go at once.
@@ -64,7 +70,8 @@ impl Controller {
     }
 
     /// Whom to fence and whom to take back, from how long ago each broker was heard; and which of
-    /// the moves that wait begin.
+    /// the moves that wait begin. With none of that, what the controller moves by itself: never on
+    /// top of news of this very look.
     pub fn judge(
         &mut self,
         image: &ClusterImage,
@@ -73,7 +80,10 @@ impl Controller {
     ) -> Vec<MetadataRecord> {
         let verdicts = self.sessions.judge(now, image, heard);
         let record = |Verdict { node, fenced }| MetadataRecord::FenceBroker { node, fenced };
-        verdicts.into_iter().map(record).chain(reassign::start_waiting(image)).collect()
+        let news = verdicts.into_iter().map(record).chain(reassign::start_waiting(image));
+        let news: Vec<MetadataRecord> = news.collect();
+        let own = self.auto.look(image, now);
+        if news.is_empty() { own } else { news }
     }
 
     fn register(

@@ -4,14 +4,16 @@
 //! Whoever reads the controller's log from its start gets the whole story since then. Words are for
 //! people; programs go by `kind`.
 
-use highwater_protocol::ids::{NodeId, TopicId};
+use std::sync::Arc;
+
+use highwater_protocol::ids::{NodeId, PartitionId, TopicId};
 use highwater_protocol::native::brokers::BrokerDuty;
 use highwater_protocol::native::moves::MoveStage;
 use highwater_protocol::native::settings::SettingScope;
 
 use crate::controller::brokers::BrokerRecord;
-use crate::controller::image::ClusterImage;
-use crate::controller::moves::{MoveRecord, nodes};
+use crate::controller::image::{ClusterImage, Topic};
+use crate::controller::moves::{MoveRecord, Why, nodes};
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
 use crate::controller::throttle::ThrottleRecord;
 
@@ -158,6 +160,20 @@ fn moved(before: &ClusterImage, change: &MoveRecord) -> Story {
                 }
             }
         }
+        MoveRecord::Because(_, why) => {
+            let why = match why {
+                Why::Evens => "nobody asked: it evens the cluster out (`balance.auto`)".to_owned(),
+                Why::Replaces(node) => format!(
+                    "nobody asked: broker {node} has been away for long (`balance.replace.after.ms`)"
+                ),
+            };
+            story("move-automatic", subject, why)
+        }
+        MoveRecord::End { .. } if is_dropped(topic, at.partition) => {
+            let why =
+                "a move of the controller's own that had not begun is dropped: its reason is gone";
+            story("move-dropped", subject, why)
+        }
         MoveRecord::End { replicas, dropped, .. } => {
             let gone: Vec<String> = dropped.iter().map(NodeId::to_string).collect();
             let gone = match gone.is_empty() {
@@ -170,6 +186,14 @@ fn moved(before: &ClusterImage, change: &MoveRecord) -> Story {
             story("move-remembered", subject, "earlier moves took it from some brokers")
         }
     }
+}
+
+/// Whether the end of this move is one that nobody asked for, and that did not begin.
+fn is_dropped(topic: Option<&Arc<Topic>>, partition: PartitionId) -> bool {
+    topic.is_some_and(|topic| {
+        let waits = topic.move_of(partition).is_some_and(|found| !found.opens_replicas());
+        waits && topic.why_moved(partition).is_some()
+    })
 }
 
 fn placement(first: u32, partitions: &[Vec<PlacedReplica>]) -> String {
@@ -215,7 +239,7 @@ const PLACED_SHOWN_MAX: usize = 6;
 
 #[cfg(test)]
 mod tests {
-    use highwater_protocol::ids::{DirectoryId, Incarnation, PartitionId, TopicPartition};
+    use highwater_protocol::ids::{DirectoryId, Incarnation, TopicPartition};
     use uuid::Uuid;
 
     use super::*;

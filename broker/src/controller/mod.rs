@@ -8,8 +8,9 @@
 //! What must hold: a command is decided on an image that contains everything committed before; a
 //! decision that is not committed leaves no trace. Read `record`, `settings`, `image`, `decide`, then
 //! `moves` and `reassign`, `brokers`, `duty` and `voters`; `balance` plans what evens a cluster out,
-//! `events` tells records in words.
+//! `auto` says when that is done unasked, `events` tells records in words.
 
+pub mod auto;
 pub mod balance;
 pub mod brokers;
 pub mod command;

@@ -38,6 +38,15 @@ pub struct Move {
     pub target: Vec<PlacedReplica>,
 }
 
+/// Why the controller began a move by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It evens the cluster out.
+    Evens,
+    /// This broker has been away for long, and another one gets its replica.
+    Replaces(NodeId),
+}
+
 /// What records say of moves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MoveRecord {
@@ -54,6 +63,8 @@ pub enum MoveRecord {
     },
     /// Whose replicas were deleted by moves that are over, for an image made anew.
     Dropped(TopicPartition, Vec<NodeId>),
+    /// Nobody asked for the move under way: the controller began it by itself.
+    Because(TopicPartition, Why),
 }
 
 /// What the controller can be asked about moves.
@@ -82,6 +93,8 @@ pub enum Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TopicMoves {
     under_way: BTreeMap<PartitionId, Move>,
+    /// Those of them that nobody asked for.
+    because: BTreeMap<PartitionId, Why>,
     dropped: BTreeMap<PartitionId, BTreeSet<NodeId>>,
 }
 
@@ -96,6 +109,11 @@ impl Topic {
         self.moves.under_way.iter().map(|(partition, found)| (*partition, found))
     }
 
+    /// Why the controller moves a partition by itself; `None` if somebody asked, or nothing moves.
+    pub fn why_moved(&self, partition: PartitionId) -> Option<Why> {
+        self.moves.because.get(&partition).copied()
+    }
+
     /// Where a partition has replicas: the set in force, and what comes.
     pub fn hosts(&self, partition: PartitionId) -> impl Iterator<Item = PlacedReplica> + '_ {
         let in_force = self.partitions.get(partition.0 as usize);
@@ -107,6 +125,16 @@ impl Topic {
             !set.is_some_and(|set| set.iter().any(|replica| replica.node == new.node))
         };
         in_force.chain(coming.filter(is_new)).copied()
+    }
+
+    /// Where a partition has its replicas once its move is over, also one that still waits; nothing
+    /// for a partition that does not exist.
+    pub fn settles_on(&self, partition: PartitionId) -> &[PlacedReplica] {
+        let in_force = self.partitions.get(partition.0 as usize).map_or(&[][..], |set| &set[..]);
+        match self.move_of(partition).map(|found| (found.stage, &found.target)) {
+            Some((MoveStage::Waiting | MoveStage::Running, target)) => target,
+            Some((MoveStage::GoingBack, _)) | None => in_force,
+        }
     }
 
     /// The set that the voters of a moving partition are led to.
@@ -126,15 +154,6 @@ impl Topic {
     /// still has of it.
     pub fn is_dropped(&self, partition: PartitionId, node: NodeId) -> bool {
         self.moves.dropped.get(&partition).is_some_and(|nodes| nodes.contains(&node))
-    }
-    /// Where a partition has its replicas once its move is over, also one that still waits; nothing
-    /// for a partition that does not exist.
-    pub fn settles_on(&self, partition: PartitionId) -> &[PlacedReplica] {
-        let in_force = self.partitions.get(partition.0 as usize).map_or(&[][..], |set| &set[..]);
-        match self.move_of(partition).map(|found| (found.stage, &found.target)) {
-            Some((MoveStage::Waiting | MoveStage::Running, target)) => target,
-            Some((MoveStage::GoingBack, _)) | None => in_force,
-        }
     }
 
     /// Takes in a record about one of this topic's partitions; an error says what does not fit.
@@ -161,10 +180,17 @@ impl Topic {
                 if replicas.is_empty() || self.moves.under_way.remove(&partition).is_none() {
                     return Err(format!("a move of {name}/{partition} ends that never began"));
                 }
+                self.moves.because.remove(&partition);
                 *set = replicas.as_slice().into();
                 self.drop_replicas(partition, dropped);
             }
             MoveRecord::Dropped(_, nodes) => self.drop_replicas(partition, nodes),
+            MoveRecord::Because(_, why) => {
+                if !self.moves.under_way.contains_key(&partition) {
+                    return Err(format!("a move of {name}/{partition} has a reason, but is none"));
+                }
+                self.moves.because.insert(partition, *why);
+            }
         }
         Ok(())
     }
@@ -183,7 +209,10 @@ impl Topic {
             MoveRecord::Dropped(of(partition), nodes.iter().copied().collect())
         });
         let under_way = self.moves.under_way.iter();
-        dropped.chain(under_way.map(move |(at, found)| MoveRecord::Set(of(at), found.clone())))
+        let under_way = under_way.map(move |(at, found)| MoveRecord::Set(of(at), found.clone()));
+        let because = self.moves.because.iter();
+        let because = because.map(move |(at, why)| MoveRecord::Because(of(at), *why));
+        dropped.chain(under_way).chain(because)
     }
 }
 
@@ -200,15 +229,18 @@ impl Move {
 impl MoveRecord {
     /// The first of the types that these records have.
     pub const KIND_MIN: u16 = SET_MOVE;
-    /// The last of them.
+    /// The last of them, but for `BECAUSE`.
     pub const KIND_MAX: u16 = DROPPED_REPLICAS;
+    /// The type of the one that says why.
+    pub const BECAUSE: u16 = 60;
 
     /// Which partition it is about.
     pub fn partition(&self) -> TopicPartition {
         match self {
             MoveRecord::Set(partition, _)
             | MoveRecord::End { partition, .. }
-            | MoveRecord::Dropped(partition, _) => *partition,
+            | MoveRecord::Dropped(partition, _)
+            | MoveRecord::Because(partition, _) => *partition,
         }
     }
 
@@ -218,6 +250,7 @@ impl MoveRecord {
             MoveRecord::Set(..) => SET_MOVE,
             MoveRecord::End { .. } => END_MOVE,
             MoveRecord::Dropped(..) => DROPPED_REPLICAS,
+            MoveRecord::Because(..) => MoveRecord::BECAUSE,
         }
     }
 
@@ -235,6 +268,11 @@ impl MoveRecord {
                 out.list(dropped, |out, node| out.u32(node.0));
             }
             MoveRecord::Dropped(_, nodes) => out.list(nodes, |out, node| out.u32(node.0)),
+            MoveRecord::Because(_, Why::Evens) => out.u8(0),
+            MoveRecord::Because(_, Why::Replaces(node)) => {
+                out.u8(1);
+                out.u32(node.0);
+            }
         }
     }
 
@@ -252,6 +290,19 @@ impl MoveRecord {
                 replicas: get_replicas(input)?,
                 dropped: get_nodes(input)?,
             },
+            MoveRecord::BECAUSE => {
+                let why = match input.u8()? {
+                    0 => Why::Evens,
+                    1 => Why::Replaces(NodeId(input.u32()?)),
+                    found => {
+                        return Err(DecodeError::Invalid {
+                            what: "a reason for a move",
+                            found: found.into(),
+                        });
+                    }
+                };
+                MoveRecord::Because(partition, why)
+            }
             _ => MoveRecord::Dropped(partition, get_nodes(input)?),
         })
     }

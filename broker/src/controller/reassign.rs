@@ -3,6 +3,8 @@
 //! A request is refused whole, before anything is begun, and the refusal names the partition. Who
 //! asks again under the same id gets the same answer and no second move.
 
+pub mod own;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_protocol::error::{ErrorCode, WireError};

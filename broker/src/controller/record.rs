@@ -175,7 +175,7 @@ impl MetadataRecord {
         let mut input = Reader::new(bytes);
         let kind = input.u16().map_err(RecordError::NoType)?;
         let version = input.u8().map_err(RecordError::NoType)?;
-        let known = [THROTTLE].contains(&kind)
+        let known = [THROTTLE, MoveRecord::BECAUSE].contains(&kind)
             || KINDS.contains(&kind)
             || (MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX).contains(&kind)
             || (BrokerRecord::KIND_MIN..=BrokerRecord::KIND_MAX).contains(&kind);
@@ -219,7 +219,7 @@ impl MetadataRecord {
                 configs: get_configs(input)?,
             },
             THROTTLE => MetadataRecord::Throttle(ThrottleRecord::decode(input)?),
-            MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX => {
+            MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX | MoveRecord::BECAUSE => {
                 MetadataRecord::Move(MoveRecord::decode(kind, input)?)
             }
             BrokerRecord::KIND_MIN..=BrokerRecord::KIND_MAX => {

@@ -71,6 +71,25 @@ impl Settings {
         self.get(SettingScope::Cluster, "leader.balance") != Some("off")
     }
 
+    /// Whether the controller evens the cluster out by itself.
+    pub fn balances_itself(&self) -> bool {
+        self.get(SettingScope::Cluster, "balance.auto") == Some("on")
+    }
+
+    /// Bytes a second for the moves that the controller begins by itself, where there is no throttle.
+    pub fn own_moves_bytes_per_s(&self) -> u64 {
+        let given = self.get(SettingScope::Cluster, "balance.auto.rate");
+        given.and_then(|rate| rate.parse().ok()).unwrap_or(OWN_MOVES_BYTES_PER_S)
+    }
+
+    /// How long a broker is away before its replicas are placed elsewhere; `None` for ever.
+    pub fn replaces_after_ms(&self) -> Option<u64> {
+        match self.get(SettingScope::Cluster, "balance.replace.after.ms") {
+            Some(given) => given.parse().ok(),
+            None => Some(REPLACES_AFTER_MS),
+        }
+    }
+
     /// How many replicas a new topic has that does not say.
     pub fn replication(&self) -> Option<usize> {
         self.get(SettingScope::Cluster, "default.replication.factor")?.parse().ok()
@@ -101,6 +120,10 @@ pub(super) fn value<'a>(given: &'a [(String, String)], name: &str) -> Option<&'a
     given.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
+/// Slow enough for any disk and network: a terabyte takes nine hours.
+const OWN_MOVES_BYTES_PER_S: u64 = 32 << 20;
+/// Long enough for a restart, a repair of a file system, a new power supply.
+const REPLACES_AFTER_MS: u64 = 1_800_000;
 /// What is settled when a topic is made.
 const SETTLED: &[&str] = &["flush"];
 

@@ -14,9 +14,10 @@ use highwater_protocol::wire::{DecodeError, Reader, Writer};
 
 use crate::controller::command::CommandReply;
 use crate::controller::decide::Decision;
-use crate::controller::image::ClusterImage;
+use crate::controller::image::{ClusterImage, Topic};
 use crate::controller::moves::nodes;
 use crate::controller::record::MetadataRecord;
+use crate::mutant::{self, Mutant};
 
 /// One rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,14 +112,23 @@ pub(super) fn decide(image: &ClusterImage, wish: ThrottleRecord) -> Result<Decis
     Ok((records, CommandReply::Moves(Vec::new())))
 }
 
+/// The replicas that a move brings.
+struct Copies {
+    of: TopicPartition,
+    new: Vec<NodeId>,
+    /// Whether somebody asked for it; what the controller begins by itself is never without a rate.
+    asked: bool,
+}
+
 /// What the leader of each moving partition may send each learner of it in a second; those that are not
 /// named may send what they can.
 pub fn learner_rates(image: &ClusterImage) -> BTreeMap<TopicPartition, u64> {
     let throttle = image.throttle();
-    if *throttle == Throttle::default() {
+    let own = |topic: &Topic| topic.moving().any(|(number, _)| topic.why_moved(number).is_some());
+    if *throttle == Throttle::default() && !image.topics().any(|topic| own(topic)) {
         return BTreeMap::new();
     }
-    let mut copies: Vec<(TopicPartition, Vec<NodeId>)> = Vec::new();
+    let mut copies: Vec<Copies> = Vec::new();
     for topic in image.topics() {
         for (number, found) in topic.moving() {
             let (set, target) = (nodes(&topic.partitions[number.0 as usize]), nodes(&found.target));
@@ -129,19 +139,26 @@ pub fn learner_rates(image: &ClusterImage) -> BTreeMap<TopicPartition, u64> {
                 MoveStage::GoingBack => (target, set),
             };
             let new = to.into_iter().filter(|node| !from.contains(node)).collect();
-            copies.push((TopicPartition::new(topic.id, number), new));
+            let asked = topic.why_moved(number).is_none();
+            copies.push(Copies { of: TopicPartition::new(topic.id, number), new, asked });
         }
     }
     let mut received: BTreeMap<NodeId, u64> = BTreeMap::new();
-    for node in copies.iter().flat_map(|(_, new)| new) {
+    for node in copies.iter().flat_map(|copies| &copies.new) {
         *received.entry(*node).or_default() += 1;
     }
-    let all: u64 = received.values().sum();
-    let share = |(partition, new): (TopicPartition, Vec<NodeId>)| {
-        let cluster = throttle.cluster.map(|rate| rate / all.max(1));
+    let all: u64 = match mutant::active(Mutant::ShareNotDivided) {
+        true => 1,
+        false => received.values().sum(),
+    };
+    let own: usize = copies.iter().filter(|copies| !copies.asked).map(|own| own.new.len()).sum();
+    let own = image.settings().own_moves_bytes_per_s() / own.max(1) as u64;
+    let share = |Copies { of, new, asked }: Copies| {
+        let unthrottled = (!asked).then_some(own);
+        let cluster = throttle.cluster.map(|rate| rate / all.max(1)).or(unthrottled);
         let to = |node: &NodeId| Some(throttle.brokers.get(node)? / received[node]);
         let least = new.iter().filter_map(to).chain(cluster).min();
-        least.map(|rate| (partition, rate.max(1)))
+        least.map(|rate| (of, rate.max(1)))
     };
     copies.into_iter().filter_map(share).collect()
 }
@@ -157,7 +174,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::controller::moves::{Move, MoveId, MoveRecord};
+    use crate::controller::moves::{Move, MoveId, MoveRecord, Why};
     use crate::controller::record::PlacedReplica;
 
     const TOPIC: TopicId = TopicId(Uuid::from_u128(7));
@@ -191,6 +208,17 @@ mod tests {
     fn limit(image: &mut ClusterImage, broker: Option<u32>, bytes_per_s: Option<u64>) {
         let record = ThrottleRecord { broker: broker.map(NodeId), bytes_per_s };
         image.apply(&MetadataRecord::Throttle(record)).expect("it always fits");
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_slow_although_there_is_no_throttle() {
+        let mut image = moving_to(&[&[2, 3], &[2], &[4]]);
+        let because = MoveRecord::Because(at(0), Why::Evens);
+        image.apply(&MetadataRecord::Move(because)).expect("it moves");
+        assert_eq!(learner_rates(&image), BTreeMap::from([(at(0), 16 << 20)]), "of 32 MiB/s");
+        limit(&mut image, None, Some(400_000));
+        let rates = learner_rates(&image);
+        assert_eq!(rates.values().copied().collect::<Vec<_>>(), [100_000; 3], "the throttle wins");
     }
 
     #[test]

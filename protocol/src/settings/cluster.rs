@@ -6,6 +6,43 @@ use super::{ConfigKey, Effect, Takes, broker, topic};
 /// The cluster's own settings, sorted by name.
 pub const KEYS: &[ConfigKey] = &[
     ConfigKey {
+        name: "balance.auto",
+        default: "off",
+        takes: Takes::Words(&["on", "off"]),
+        unit: None,
+        effect: Effect::AtOnce,
+        description: "Whether the controller evens replicas and preferred leaders out by itself, by their \
+                      number, once the cluster has been calm for a minute.",
+        advice: "Switch it on where brokers are alike and nobody places replicas by hand: it would take \
+                 such a placement back, fill a broker again that `hw partition reassign --drain` has \
+                 emptied, and begin again what is cancelled. `hw cluster balance` does the same once, \
+                 and looks at bytes too.",
+        example: "hw cluster config set balance.auto=on",
+    },
+    ConfigKey {
+        name: "balance.auto.rate",
+        default: "33554432",
+        takes: Takes::Number { min: 1024, max: 1 << 40 },
+        unit: Some("bytes a second"),
+        effect: Effect::AtOnce,
+        description: "How fast the moves that the controller begins by itself may copy, all together, \
+                      where no throttle is set.",
+        advice: "A throttle for all moves (`hw partition throttle`) goes before it.",
+        example: "hw cluster config set balance.auto.rate=104857600",
+    },
+    ConfigKey {
+        name: "balance.replace.after.ms",
+        default: "1800000",
+        takes: Takes::WordOrNumber { word: "never", min: 60_000, max: 2_592_000_000 },
+        unit: Some("milliseconds"),
+        effect: Effect::AtOnce,
+        description: "How long a broker is away before the controller gives its replicas to others.",
+        advice: "Nobody is replaced while more than a third of all brokers is away, nor who was drained \
+                 before it went: `hw cluster drain N` before a long repair. What has not begun is dropped \
+                 when the broker is back.",
+        example: "hw cluster config set balance.replace.after.ms=never",
+    },
+    ConfigKey {
         name: "default.replication.factor",
         default: "3, or as many as brokers are alive",
         takes: Takes::Number { min: 1, max: 7 },

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use highwater_protocol::ids::{NodeId, TopicId};
 use highwater_protocol::native::admin::{CreateTopicRequest, DryRun};
 use highwater_protocol::native::moves::{MoveWish, PlannedMove, ReassignRequest};
+use highwater_protocol::native::settings::{AlterSettingsRequest, SettingScope};
 use uuid::Uuid;
 
 use super::cost::{Act, Cost, Stopwatch};
 use super::{Fleet, Seen, Strike, encode_image, moving};
 use crate::controller::moves::MoveCommand;
+use crate::controller::throttle::ThrottleRecord;
 use crate::controller::{ClusterImage, Command, balance};
 
 /// How large the fleet is.
@@ -69,6 +71,9 @@ pub fn play(seed: u64, size: Size, stopwatch: Stopwatch) -> Story {
     teller.tell("topics are created while a broker is filled", create_amid_moves);
     teller.tell("another is drained amid a storm", |fleet| storm(fleet, size.storm_rounds));
     teller.tell("what the storm left is balanced", |fleet| drop(balance(fleet)));
+    teller.tell("a broker is away for long and is replaced", replace);
+    teller.tell("it is back and filled without being asked", fill_unasked);
+    teller.tell("brokers go and come", |fleet| tide(fleet, 10 * size.storm_rounds));
     teller.tell("topics are deleted", delete);
     let Teller { fleet, chapters, .. } = teller;
     Story { chapters, seen: fleet.seen, image_bytes, image }
@@ -234,7 +239,15 @@ fn check_even(image: &ClusterImage) {
     assert!(most.0 - least.0 <= 2 && most.1 - least.1 <= 1, "uneven: {least:?} to {most:?}");
 }
 
+fn throttle(fleet: &mut Fleet, broker: Option<NodeId>, bytes_per_s: Option<u64>) {
+    let wish = ThrottleRecord { broker, bytes_per_s };
+    fleet.ask(Command::Moves(MoveCommand::Throttle(wish)));
+    fleet.play_until(100, |_| true);
+}
+
 fn storm(fleet: &mut Fleet, rounds: u64) {
+    throttle(fleet, None, Some(50 << 20));
+    throttle(fleet, Some(NodeId(3)), Some(1 << 20));
     ask_to_drain(fleet, NodeId(11));
     fleet.strike(Strike::Storm);
     (0..rounds).for_each(|_| fleet.round());
@@ -243,6 +256,100 @@ fn storm(fleet: &mut Fleet, rounds: u64) {
         fleet.start(at);
     }
     fleet.play_until(100_000, |fleet| moving(fleet.image()).is_empty());
+}
+
+fn set(fleet: &mut Fleet, name: &str, value: &str) {
+    let (scope, dry_run) = (SettingScope::Cluster, DryRun::No);
+    let set = vec![(name.to_owned(), value.to_owned())];
+    let request = AlterSettingsRequest { scope, set, unset: Vec::new(), dry_run };
+    fleet.ask(Command::AlterSettings(request));
+    fleet.play_until(100, |_| true);
+}
+
+fn replicas_on(image: &ClusterImage, node: NodeId) -> usize {
+    let sets = image.topics().flat_map(|topic| &topic.partitions);
+    sets.flat_map(|set| set.iter()).filter(|replica| replica.node == node).count()
+}
+
+/// Who is back in time keeps everything; who is not gives it to others, once, and to other racks.
+fn replace(fleet: &mut Fleet) {
+    set(fleet, "balance.replace.after.ms", &AWAY_MS.to_string());
+    let (at, node) = (8, NodeId(9));
+    let before = replicas_on(fleet.image(), node);
+    let own_moves = fleet.seen.own_moves;
+    fleet.kill(at);
+    (0..AWAY_MS / 100 - 100).for_each(|_| fleet.round());
+    fleet.start(at);
+    fleet.play_until(600, Fleet::is_settled);
+    (0..AWAY_MS / 100).for_each(|_| fleet.round());
+    assert_eq!(fleet.seen.own_moves, own_moves, "broker {node} was back in time");
+    fleet.kill(at);
+    fleet.play_until(100_000, |fleet| {
+        replicas_on(fleet.image(), node) == 0 && moving(fleet.image()).is_empty()
+    });
+    let moved = fleet.seen.own_moves - own_moves;
+    assert_eq!(moved, before as u64, "each of its replicas is moved once");
+    for set in fleet.image().topics().flat_map(|topic| &topic.partitions) {
+        let racks: BTreeSet<u32> = set.iter().map(|replica| replica.node.0 % RACKS).collect();
+        assert_eq!(racks.len(), set.len(), "replicas of a partition lie in different racks");
+    }
+    fleet.start(at);
+}
+
+/// The empty broker gets its share, nothing else moves, and then there is quiet.
+fn fill_unasked(fleet: &mut Fleet) {
+    let own_moves = fleet.seen.own_moves;
+    set(fleet, "balance.auto", "on");
+    let share = 3 * fleet.image().partitions() / fleet.hosts().len();
+    until_quiet(fleet);
+    check_nearly_even(fleet.image());
+    let (got, moved) = (replicas_on(fleet.image(), NodeId(9)), fleet.seen.own_moves - own_moves);
+    assert!(got + 2 + share / 10 >= share, "broker 9 got {got}, a share is {share}");
+    // Some change only who leads.
+    let most = 2 * share as u64 + fleet.image().partitions() as u64;
+    assert!(moved <= most, "{moved} moves for {share} replicas");
+}
+
+/// Plays until nothing was written for two minutes: an even cluster writes nothing.
+fn until_quiet(fleet: &mut Fleet) {
+    for _ in 0..200 {
+        let end = fleet.log().end();
+        (0..1_200).for_each(|_| fleet.round());
+        if fleet.log().end() == end {
+            return;
+        }
+    }
+    panic!("it never becomes quiet: {:?}", fleet.seen);
+}
+
+/// As even as the controller makes it by itself, which leaves a tenth.
+fn check_nearly_even(image: &ClusterImage) {
+    let (hosts, placed) = balance::inputs(image, &[]);
+    let shares = balance::shares(&hosts, &placed);
+    let replicas: Vec<usize> = shares.iter().map(|share| share.replicas).collect();
+    let leaders: Vec<usize> = shares.iter().map(|share| share.leaders).collect();
+    for counts in [replicas, leaders] {
+        let mean = counts.iter().sum::<usize>() / counts.len();
+        let (Some(least), Some(most)) = (counts.iter().min(), counts.iter().max()) else {
+            continue;
+        };
+        assert!(most - least <= 2 + mean / 10, "uneven: {counts:?}");
+    }
+}
+
+/// Whatever went, came and was replaced meanwhile: it ends, even.
+fn tide(fleet: &mut Fleet, rounds: u64) {
+    fleet.strike(Strike::Tide);
+    (0..rounds).for_each(|_| fleet.round());
+    fleet.strike(Strike::Calm);
+    for at in 0..fleet.hosts().len() {
+        fleet.start(at);
+    }
+    until_quiet(fleet);
+    assert!(moving(fleet.image()).is_empty(), "every move ends");
+    check_nearly_even(fleet.image());
+    set(fleet, "balance.auto", "off");
+    set(fleet, "balance.replace.after.ms", "never");
 }
 
 fn delete(fleet: &mut Fleet) {
@@ -256,3 +363,5 @@ fn delete(fleet: &mut Fleet) {
 const RACKS: u32 = 10;
 /// Topics of one partition that are made while a broker is filled.
 const SMALL_TOPICS: u32 = 40;
+/// How long brokers are waited for.
+const AWAY_MS: u64 = 60_000;

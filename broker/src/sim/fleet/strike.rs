@@ -46,6 +46,20 @@ impl Fleet {
         }
     }
 
+    /// Few brokers are away at once, but some for longer than they are waited for.
+    pub(super) fn ebb_and_flow(&mut self) {
+        let away = self.hosts.iter().filter(|host| !host.is_up()).count();
+        if away * 4 < self.hosts.len() && self.rng.per_mille(20) {
+            let at = self.rng.below(self.hosts.len() as u64) as usize;
+            self.kill(at);
+        }
+        for at in 0..self.hosts.len() {
+            if !self.hosts[at].is_up() && self.rng.per_mille(2) {
+                self.start(at);
+            }
+        }
+    }
+
     /// Some partition is to go somewhere, as an operator may wish at any time.
     fn move_at_random(&mut self) {
         let topics: Vec<_> =

@@ -11,7 +11,8 @@ use anstream::eprintln;
 use clap::Args;
 use futures_util::StreamExt;
 use highwater_client::{
-    Admin, BrokerShare, DryRun, MoveWish, NodeId, PlanBalanceResponse, PlannedMove, TopicPartition,
+    Admin, BrokerShare, DryRun, MoveWish, NodeId, PlanBalanceResponse, PlannedMove, SettingScope,
+    TopicPartition,
 };
 use serde_json::json;
 
@@ -54,7 +55,11 @@ pub async fn run(args: BalanceArgs, settings: &Settings) -> Result<Exit, Failure
     let sizes = sizes(&admin).await?;
     let plan = admin.plan_balance(sizes.clone().into_iter().collect()).await?;
     let cost = Cost::of(&plan, &sizes);
-    page(&plan, &cost, &sizes, &names).print(args.output.format)?;
+    let auto = auto(&admin).await?;
+    let mut page = page(&plan, &cost, &sizes, &names);
+    page.field("auto", auto.as_str());
+    page.print(args.output.format)?;
+    eprintln!("{}", unasked(&auto));
     if plan.moves.is_empty() {
         eprintln!("nothing to do: the cluster is even");
         return Ok(Exit::Fine);
@@ -87,6 +92,24 @@ async fn sizes(admin: &Admin) -> Result<BTreeMap<TopicPartition, u64>, Failure> 
         }
     }
     Ok(sizes)
+}
+
+/// Whether the controller does this by itself as well: the value of `balance.auto`.
+async fn auto(admin: &Admin) -> Result<String, Failure> {
+    let settings = admin.describe_settings(SettingScope::Cluster).await?;
+    let auto = settings.into_iter().find(|setting| setting.name == "balance.auto");
+    // A broker of an earlier version knows no such setting, and does nothing by itself.
+    Ok(auto.and_then(|setting| setting.value).unwrap_or_else(|| "off".to_owned()))
+}
+
+fn unasked(auto: &str) -> String {
+    match auto {
+        "on" => "balance.auto is on: the controller does this by itself, by number, in calm times"
+            .to_owned(),
+        other => format!(
+            "balance.auto is {other}: nothing is evened out unasked (`hw cluster config set balance.auto=on`)"
+        ),
+    }
 }
 
 /// What a plan comes to.
@@ -221,7 +244,10 @@ Examples:
 Spreads replicas and preferred leaders over brokers, by count and then by bytes, and never puts two
 replicas of a partition into one rack where they were apart. Nothing moves that need not: a broker
 that was added gets its share, and nothing else changes place. Brokers that are down get nothing, and
-partitions that have a replica there, or move already, are left alone.";
+partitions that have a replica there, or move already, are left alone.
+
+The controller does the same by itself, slowly and by number only, after
+`hw cluster config set balance.auto=on`. What it begins stands in `hw cluster events` with its reason.";
 
 #[cfg(test)]
 mod tests {
