@@ -18,6 +18,9 @@ struct Args {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     first: u64,
+    /// Take only every so-manieth seed; `--first 2 --step 7` are those with recoveries.
+    #[arg(long, default_value_t = 1)]
+    step: usize,
     /// For how many simulated seconds faults strike in each.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -48,7 +51,7 @@ fn main() {
     let mut total = Coverage::default();
     let mut failing = Vec::new();
     let mut done = 0;
-    for seed in args.first..args.first + args.seeds {
+    for seed in (args.first..args.first + args.seeds).step_by(args.step) {
         let outcome = sim::run(seed, options);
         total += &outcome.coverage;
         done += 1;

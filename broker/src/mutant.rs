@@ -166,6 +166,18 @@ mutants! {
     ImageForgetsFenced,
     /// New partitions are placed as if there were no racks.
     PlacementIgnoresRacks,
+    /// A shard hears replicas of a group that a recovery has given up.
+    OldEpochHeard,
+    /// A replica of a group that was given up is taken over into the new one with its log.
+    OldReplicaKept,
+    /// Voters that marks of the group which was given up name vote in the new one.
+    OldVotersCount,
+    /// A group that begins anew goes on in the terms of the one that was given up.
+    RecoveredInOldTerm,
+    /// Which group a replica belongs to is not in the journal.
+    EpochNotJournaled,
+    /// The replica that a group begins anew from is discarded like the others.
+    FounderDiscarded,
     /// What evens a cluster out does not look at racks.
     BalanceIgnoresRacks,
     /// New partitions are placed as if nothing was on its way to another broker.

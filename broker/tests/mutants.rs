@@ -30,8 +30,8 @@ use highwater_broker::sim::swarm::Swarm;
 use highwater_broker::sim::{self, RunOptions, Verbose, wishes};
 use highwater_protocol::batch::{BatchBuilder, BuilderOptions, ProducerStamp, VoterSet};
 use highwater_protocol::ids::{
-    Incarnation, LogIndex, NodeId, PartitionId, Position, ProducerEpoch, ProducerId, Term,
-    Timestamp, TopicId, TopicPartition,
+    Incarnation, LogIndex, NodeId, PartitionId, Position, ProducerEpoch, ProducerId, RecoveryEpoch,
+    Term, Timestamp, TopicId, TopicPartition,
 };
 use highwater_protocol::peer::{
     AppendAnswer, AppendOutcome, Ballot, GroupMessage, RaftMessage, VoteAnswer, VoteRequest,
@@ -310,6 +310,7 @@ fn raft_with_five_entries(suspicion: Suspicion) -> Raft {
     let start = Start {
         me: NodeId(1),
         hard: HardState { term: Term(1), vote: None },
+        term_min: Term(0),
         terms: TermStarts::new(Position::default(), starts, LogIndex(5)),
         flushed: LogIndex(5),
         made_with: VoterSet { voters: nodes(&[1, 2, 3]), learners: Vec::new() },
@@ -345,7 +346,7 @@ fn votes_when_all_ends_are_told(to: Option<Incarnation>) -> bool {
     let ask = |from| {
         let (term, ballot, last) = (Term(9), Ballot::Transfer, Position::default());
         let message = RaftMessage::Vote(VoteRequest { term, ballot, last });
-        let messages = vec![GroupMessage { group: LAZY, message }];
+        let messages = vec![GroupMessage { group: LAZY, epoch: RecoveryEpoch::default(), message }];
         Event::Peer { from: NodeId(from), incarnation: Incarnation(1), to, messages }
     };
     pass(&mut shard, vec![ask(2), ask(3)]);
@@ -369,6 +370,7 @@ fn open_lazy() -> Event {
         voters: nodes(&[1, 2, 3]),
         learners: Vec::new(),
         identity: Identity::Same,
+        recovery: None,
         options,
     }))
 }

@@ -199,6 +199,7 @@ pub(crate) fn outcome_of(code: ErrorCode) -> Outcome {
         | ErrorCode::DiskFull
         | ErrorCode::Superseded
         | ErrorCode::BrokerRemoved
+        | ErrorCode::MajorityAlive
         | ErrorCode::TopicProtected => Outcome::NotWritten,
     }
 }

@@ -58,6 +58,7 @@ mod profile;
 mod race;
 mod reader;
 mod record;
+mod recover;
 mod retry;
 mod settings;
 

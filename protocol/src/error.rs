@@ -166,6 +166,9 @@ error_codes! {
     /// The broker was taken out of the cluster and cannot register again with this data directory.
     BrokerRemoved = 1010, fatal, "BROKER_REMOVED",
         "Put the old data away, make the directory anew with `highwater format`, and start the broker again.";
+    /// The partition has not lost its majority, so nothing of it need be given up.
+    MajorityAlive = 1050, fatal, "MAJORITY_ALIVE",
+        "Wait: the replicas that are alive elect a leader by themselves. `hw partition explain TOPIC/P` shows what keeps them from it.";
     /// The topic's `delete.protection` is on; nothing was deleted.
     TopicProtected = 1025, fatal, "TOPIC_PROTECTED",
         "If it is to go all the same: `hw topic alter NAME delete.protection=off`, then delete it.";

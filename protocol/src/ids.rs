@@ -32,6 +32,11 @@ pub struct TopicPartition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Term(pub u32);
 
+/// How often a partition was begun anew from one replica's log, because a majority was lost for good.
+/// Replicas of different epochs do not hear each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RecoveryEpoch(pub u32);
+
 /// The place of a record in its partition, dense from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Offset(pub u64);
@@ -141,6 +146,7 @@ shown_as_number!(
     TopicId,
     PartitionId,
     Term,
+    RecoveryEpoch,
     Offset,
     LogIndex,
     Incarnation,

@@ -18,6 +18,7 @@ use highwater_protocol::native::inspect::*;
 use highwater_protocol::native::metadata::*;
 use highwater_protocol::native::moves::*;
 use highwater_protocol::native::produce::*;
+use highwater_protocol::native::recover::*;
 use highwater_protocol::native::settings::*;
 use highwater_protocol::native::throttle::{ThrottleMovesRequest, ThrottleMovesResponse};
 use highwater_protocol::peer::*;
@@ -112,8 +113,9 @@ fn raft_message() -> impl Strategy<Value = RaftMessage> {
 }
 
 fn peer_body() -> impl Strategy<Value = PeerBody> {
-    let message =
-        (partition(), raft_message()).prop_map(|(group, message)| GroupMessage { group, message });
+    let epoch = prop_oneof![Just(0), any::<u32>()].prop_map(RecoveryEpoch);
+    let message = (partition(), epoch, raft_message())
+        .prop_map(|(group, epoch, message)| GroupMessage { group, epoch, message });
     let news = (partition(), any::<u32>(), nodes())
         .prop_map(|(partition, term, in_sync)| LeaderNews { partition, term: Term(term), in_sync });
     prop_oneof![
@@ -234,6 +236,7 @@ fn batch() -> Vec<u8> {
 fn as_decoded(mut frame: PeerFrame) -> PeerFrame {
     if let PeerBody::Raft(messages) = &mut frame.body {
         messages.sort_by_key(|one| match one.message {
+            _ if one.epoch > RecoveryEpoch::default() => (2, None),
             RaftMessage::Heartbeat(_) => (0, Some(one.group)),
             RaftMessage::HeartbeatAnswer(_) => (1, Some(one.group)),
             RaftMessage::Vote(_)
@@ -377,6 +380,16 @@ proptest! {
     }
 
     #[test]
+    fn wishes_to_recover_come_back(
+        partition in partition(), survivor: u32, given_up in nodes(), term: u32
+    ) {
+        let (replicas_before, survivor) = (given_up.clone(), NodeId(survivor));
+        let wish = RecoverPartitionRequest { partition, survivor, given_up, term: Term(term) };
+        comes_back!(wish, RecoverPartitionRequest);
+        comes_back!(RecoverPartitionResponse { replicas_before }, RecoverPartitionResponse);
+    }
+
+    #[test]
     fn questions_for_replicas_come_back(
         partition in partition(), offset in option::of(countable()), leader: Option<u32>, suspect: bool,
         flush_interval_ms: Option<u64>, voters in nodes(), learners in nodes(), time: i64, checksum: u32
@@ -487,7 +500,11 @@ fn offsets_and_indexes_that_cannot_be_counted_on_from_are_refused() {
     assert!(receipt(i64::MAX as u64 + 1).is_err());
     let frame = |index: u64| {
         let message = RaftMessage::Heartbeat(Heartbeat { term: Term(1), commit: LogIndex(index) });
-        let body = PeerBody::Raft(vec![GroupMessage { group: TopicPartition::CLUSTER, message }]);
+        let body = PeerBody::Raft(vec![GroupMessage {
+            group: TopicPartition::CLUSTER,
+            epoch: RecoveryEpoch::default(),
+            message,
+        }]);
         let frame = PeerFrame { from: Incarnation(1), to: None, body };
         PeerFrame::decode(whole(frame.encode_chunks()))
     };
@@ -510,7 +527,11 @@ fn batches_and_entries_are_slices_of_the_frame_they_came_in() {
 
     let (term, prev, commit) = (Term(1), Position::default(), LogIndex::ZERO);
     let append = AppendRequest { term, prev, commit, start: None, entries: vec![batch.clone()] };
-    let message = GroupMessage { group: partition, message: RaftMessage::Append(append) };
+    let message = GroupMessage {
+        group: partition,
+        epoch: RecoveryEpoch::default(),
+        message: RaftMessage::Append(append),
+    };
     let frame = PeerFrame { from: Incarnation(1), to: None, body: PeerBody::Raft(vec![message]) };
     let chunks = frame.encode_chunks();
     assert_eq!(chunks[1].as_ptr(), batch.as_ptr(), "not copied on the way out");
@@ -554,6 +575,8 @@ fn decode_everything(bytes: Bytes) {
     let _ = ThrottleMovesResponse::decode(&mut Reader::new(&bytes));
     let _ = TrimPartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = DescribePartitionResponse::decode(&mut Reader::new(&bytes));
+    let _ = RecoverPartitionRequest::decode(&mut Reader::new(&bytes));
+    let _ = RecoverPartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = InspectReplicaRequest::decode(&mut Reader::new(&bytes));
     let _ = InspectReplicaResponse::decode(&mut Reader::new(&bytes));
     let _ = AlterSettingsRequest::decode(&mut Reader::new(&bytes));

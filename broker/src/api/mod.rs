@@ -22,6 +22,7 @@ mod moves;
 mod partitions;
 mod policy;
 mod produce;
+mod recover;
 mod settings;
 
 use std::collections::BTreeMap;

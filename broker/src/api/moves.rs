@@ -65,7 +65,10 @@ impl Api {
         ListMovesResponse { moves }
     }
 
-    async fn ask_moves(&self, command: MoveCommand) -> Result<Vec<PlannedMove>, WireError> {
+    pub(super) async fn ask_moves(
+        &self,
+        command: MoveCommand,
+    ) -> Result<Vec<PlannedMove>, WireError> {
         match self.node.command(Command::Moves(command), COMMAND_MAX).await? {
             CommandReply::Moves(moves) => Ok(moves),
             other @ (CommandReply::Registered
@@ -80,6 +83,6 @@ impl Api {
 }
 
 /// Drawn here, so that the controller recognises the command when it comes twice.
-fn drawn() -> MoveId {
+pub(super) fn drawn() -> MoveId {
     MoveId(Uuid::new_v4().as_u64_pair().0)
 }

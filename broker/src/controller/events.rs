@@ -15,6 +15,7 @@ use crate::controller::brokers::BrokerRecord;
 use crate::controller::image::{ClusterImage, Topic};
 use crate::controller::moves::{MoveRecord, Why, nodes};
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
+use crate::controller::recover::RecoverRecord;
 use crate::controller::throttle::ThrottleRecord;
 
 /// A decision, for people.
@@ -71,6 +72,7 @@ pub fn tell(before: &ClusterImage, record: &MetadataRecord) -> Story {
             story("settings-altered", subject, differences(old, configs))
         }
         MetadataRecord::Move(change) => moved(before, change),
+        MetadataRecord::Recover(change) => recovered(before, change),
         MetadataRecord::Broker(change) => broker(before, change),
         MetadataRecord::Throttle(ThrottleRecord { broker, bytes_per_s }) => {
             let subject = match broker {
@@ -194,6 +196,29 @@ fn is_dropped(topic: Option<&Arc<Topic>>, partition: PartitionId) -> bool {
         let waits = topic.move_of(partition).is_some_and(|found| !found.opens_replicas());
         waits && topic.why_moved(partition).is_some()
     })
+}
+
+fn recovered(before: &ClusterImage, change: &RecoverRecord) -> Story {
+    let (RecoverRecord::Begin { partition, recovered, .. }
+    | RecoverRecord::Standing(partition, recovered)) = change;
+    let subject = format!("{}/{}", name_of(before, partition.topic), partition.partition);
+    let founder = recovered.founder.node;
+    match change {
+        RecoverRecord::Begin { dropped, .. } => {
+            let gone: Vec<String> = dropped.iter().map(NodeId::to_string).collect();
+            let detail = format!(
+                "the operator gave up its lost majority: it goes on with what broker {founder} has, from term {}; what \
+                 brokers [{}] have of it is discarded",
+                recovered.since,
+                gone.join(" ")
+            );
+            story("partition-recovered", subject, detail)
+        }
+        RecoverRecord::Standing(..) => {
+            let detail = format!("it went on with what broker {founder} had, at some time before");
+            story("recovery-remembered", subject, detail)
+        }
+    }
 }
 
 fn placement(first: u32, partitions: &[Vec<PlacedReplica>]) -> String {

@@ -14,6 +14,7 @@ use crate::controller::brokers::BrokerRecord;
 use crate::controller::config::TopicConfig;
 use crate::controller::moves::{MoveRecord, TopicMoves};
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
+use crate::controller::recover::{RecoverRecord, TopicRecoveries};
 use crate::controller::settings::{Given, Settings};
 use crate::controller::throttle::Throttle;
 use crate::mutant::{self, Mutant};
@@ -60,6 +61,8 @@ pub struct Topic {
     pub partitions: Vec<ReplicaSet>,
     /// Which of them move.
     pub(super) moves: TopicMoves,
+    /// Which of them were begun anew.
+    pub(super) recoveries: TopicRecoveries,
 }
 
 /// The replicas of a partition, the preferred leader first. Shared, for a topic is copied whenever one
@@ -104,6 +107,7 @@ impl ClusterImage {
             }
             MetadataRecord::AlterTopic { id, configs } => self.alter_topic(*id, configs),
             MetadataRecord::Move(change) => self.move_replicas(change),
+            MetadataRecord::Recover(change) => self.recover(change),
             MetadataRecord::Throttle(record) => {
                 self.throttle.take(record);
                 Ok(())
@@ -159,6 +163,7 @@ impl ClusterImage {
             config,
             partitions: Vec::new(),
             moves: TopicMoves::default(),
+            recoveries: TopicRecoveries::default(),
         };
         self.topics.insert(id, Arc::new(topic));
         Ok(())
@@ -221,6 +226,14 @@ impl ClusterImage {
             return Err(contradiction(format!("topic {id} is moved, but does not exist")));
         };
         Arc::make_mut(topic).take_move(change).map_err(contradiction)
+    }
+
+    fn recover(&mut self, change: &RecoverRecord) -> Result<(), Contradiction> {
+        let id = change.topic();
+        let Some(topic) = self.topics.get_mut(&id) else {
+            return Err(contradiction(format!("topic {id} is recovered, but does not exist")));
+        };
+        Arc::make_mut(topic).take_recovery(change).map_err(contradiction)
     }
 
     fn change_broker(&mut self, change: &BrokerRecord) -> Result<(), Contradiction> {
@@ -310,6 +323,7 @@ impl ClusterImage {
                     partitions: topic.partitions.iter().map(|set| set.to_vec()).collect(),
                 });
             }
+            records.extend(topic.recovery_records().map(MetadataRecord::Recover));
             if !mutant::active(Mutant::ImageForgetsMoves) {
                 records.extend(topic.move_records().map(MetadataRecord::Move));
             }
@@ -325,7 +339,8 @@ impl ClusterImage {
             1 + usize::from(broker.fenced) + usize::from(broker.duty != BrokerDuty::Active)
         };
         let of_topic = |topic: &Arc<Topic>| {
-            1 + usize::from(!topic.partitions.is_empty()) + topic.move_records().count()
+            let extra = topic.move_records().count() + topic.recoveries.len();
+            1 + usize::from(!topic.partitions.is_empty()) + extra
         };
         let brokers: usize = self.brokers.values().map(of_broker).sum();
         let topics: usize = self.topics.values().map(of_topic).sum();

@@ -7,7 +7,7 @@
 //!
 //! What must hold: a command is decided on an image that contains everything committed before; a
 //! decision that is not committed leaves no trace. Read `record`, `settings`, `image`, `decide`, then
-//! `moves` and `reassign`, `brokers`, `duty` and `voters`; `balance` plans what evens a cluster out,
+//! `moves` and `reassign`, `recover`, `brokers`, `duty` and `voters`; `balance` plans what evens a cluster out,
 //! `auto` says when that is done unasked, `events` tells records in words.
 
 pub mod auto;
@@ -24,6 +24,7 @@ pub mod moves;
 pub mod placement;
 mod reassign;
 pub mod record;
+pub mod recover;
 pub mod settings;
 pub mod throttle;
 mod voters;

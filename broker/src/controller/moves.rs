@@ -15,6 +15,7 @@ use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId, TopicPa
 use highwater_protocol::native::moves::{
     CancelMovesRequest, MoveStage, PlannedMove, ReassignRequest,
 };
+use highwater_protocol::native::recover::RecoverPartitionRequest;
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
@@ -76,6 +77,8 @@ pub enum MoveCommand {
     Cancel(MoveId, CancelMovesRequest),
     /// Change how fast moves may copy, in the cluster or to one broker.
     Throttle(ThrottleRecord),
+    /// Begin a partition anew from one replica, under this id.
+    Recover(MoveId, RecoverPartitionRequest),
     /// The partition's leader asks or tells about a move.
     Step(TopicPartition, MoveId, Step),
 }
@@ -193,6 +196,12 @@ impl Topic {
             }
         }
         Ok(())
+    }
+
+    /// A move is over without an end of its own, and these brokers have nothing left of the partition.
+    pub(super) fn forget_move(&mut self, partition: PartitionId, dropped: &[NodeId]) {
+        self.moves.under_way.remove(&partition);
+        self.drop_replicas(partition, dropped);
     }
 
     fn drop_replicas(&mut self, partition: PartitionId, nodes: &[NodeId]) {
@@ -315,6 +324,7 @@ impl MoveCommand {
             MoveCommand::Reassign(..) => REASSIGN,
             MoveCommand::Cancel(..) => CANCEL_MOVES,
             MoveCommand::Throttle(_) => THROTTLE,
+            MoveCommand::Recover(..) => RECOVER_PARTITION,
             MoveCommand::Step(..) => MOVE_STEP,
         }
     }
@@ -331,6 +341,10 @@ impl MoveCommand {
                 out.blob(&nested(|out| request.encode(out)));
             }
             MoveCommand::Throttle(wish) => wish.encode(out),
+            MoveCommand::Recover(id, request) => {
+                out.u64(id.0);
+                out.blob(&nested(|out| request.encode(out)));
+            }
             MoveCommand::Step(partition, id, step) => {
                 put_partition(*partition, out);
                 out.u64(id.0);
@@ -356,6 +370,11 @@ impl MoveCommand {
                 MoveCommand::Cancel(id, CancelMovesRequest::decode(&mut body)?)
             }
             THROTTLE => MoveCommand::Throttle(ThrottleRecord::decode(input)?),
+            RECOVER_PARTITION => {
+                let id = MoveId(input.u64()?);
+                let mut body = Reader::new(input.blob("a request to recover a partition")?);
+                MoveCommand::Recover(id, RecoverPartitionRequest::decode(&mut body)?)
+            }
             MOVE_STEP => {
                 let (partition, id) = (get_partition(input)?, MoveId(input.u64()?));
                 let step = match input.u8()? {
@@ -431,3 +450,4 @@ const DROPPED_REPLICAS: u16 = 18;
 const REASSIGN: u16 = 16;
 const CANCEL_MOVES: u16 = 17;
 const MOVE_STEP: u16 = 18;
+const RECOVER_PARTITION: u16 = 50;

@@ -19,6 +19,7 @@ use crate::controller::decide::{Decision, REPLICATION_MAX};
 use crate::controller::image::{Broker, ClusterImage, Topic};
 use crate::controller::moves::{Move, MoveCommand, MoveId, MoveRecord, Step, nodes};
 use crate::controller::record::{MetadataRecord, PlacedReplica};
+use crate::controller::recover;
 use crate::controller::throttle;
 use crate::mutant::{self, Mutant};
 
@@ -28,6 +29,7 @@ pub(super) fn decide(image: &ClusterImage, command: &MoveCommand) -> Result<Deci
         MoveCommand::Reassign(id, request) => reassign(image, *id, request),
         MoveCommand::Cancel(id, request) => cancel(image, *id, request),
         MoveCommand::Throttle(wish) => throttle::decide(image, *wish),
+        MoveCommand::Recover(id, request) => recover::decide(image, *id, request),
         MoveCommand::Step(partition, id, step) => take_step(image, *partition, *id, *step),
     }
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::controller::brokers::BrokerRecord;
 use crate::controller::moves::MoveRecord;
+use crate::controller::recover::RecoverRecord;
 use crate::controller::throttle::{THROTTLE, ThrottleRecord};
 
 /// One change of the cluster.
@@ -62,6 +63,8 @@ pub enum MetadataRecord {
     },
     /// A partition's replicas move to other brokers.
     Move(MoveRecord),
+    /// A partition begins anew from one replica.
+    Recover(RecoverRecord),
     /// A broker gets another duty, or is taken out.
     Broker(BrokerRecord),
     /// How fast moves may copy.
@@ -159,6 +162,7 @@ impl MetadataRecord {
                 put_configs(configs, &mut out);
             }
             MetadataRecord::Move(change) => change.encode(&mut out),
+            MetadataRecord::Recover(change) => change.encode(&mut out),
             MetadataRecord::Broker(change) => change.encode(&mut out),
             MetadataRecord::Throttle(throttle) => throttle.encode(&mut out),
             MetadataRecord::AlterSettings { scope, configs } => {
@@ -178,6 +182,7 @@ impl MetadataRecord {
         let known = [THROTTLE, MoveRecord::BECAUSE].contains(&kind)
             || KINDS.contains(&kind)
             || (MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX).contains(&kind)
+            || (RecoverRecord::KIND_MIN..=RecoverRecord::KIND_MAX).contains(&kind)
             || (BrokerRecord::KIND_MIN..=BrokerRecord::KIND_MAX).contains(&kind);
         if version != VERSION || !known {
             return Err(RecordError::Unknown { kind, version });
@@ -222,6 +227,9 @@ impl MetadataRecord {
             MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX | MoveRecord::BECAUSE => {
                 MetadataRecord::Move(MoveRecord::decode(kind, input)?)
             }
+            RecoverRecord::KIND_MIN..=RecoverRecord::KIND_MAX => {
+                MetadataRecord::Recover(RecoverRecord::decode(kind, input)?)
+            }
             BrokerRecord::KIND_MIN..=BrokerRecord::KIND_MAX => {
                 MetadataRecord::Broker(BrokerRecord::decode(kind, input)?)
             }
@@ -243,6 +251,7 @@ impl MetadataRecord {
             MetadataRecord::BeginImage => BEGIN_IMAGE,
             MetadataRecord::AlterTopic { .. } => ALTER_TOPIC,
             MetadataRecord::Move(change) => change.kind(),
+            MetadataRecord::Recover(change) => change.kind(),
             MetadataRecord::Broker(change) => change.kind(),
             MetadataRecord::Throttle(_) => THROTTLE,
             MetadataRecord::AlterSettings { .. } => ALTER_SETTINGS,

@@ -79,6 +79,15 @@ impl Log {
         Ok(())
     }
 
+    /// Frames that an earlier life found damaged are given up by the operator: no later life asks for them.
+    pub fn accept_loss(&mut self) -> io::Result<()> {
+        self.usable()?;
+        match self.owed.take() {
+            Some(_) => self.add_segment(self.end),
+            None => Ok(()),
+        }
+    }
+
     /// A new segment at the log's end.
     pub(super) fn roll(&mut self) -> io::Result<()> {
         self.owed = self.owed.filter(|owed| *owed > self.end.index);

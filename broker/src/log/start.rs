@@ -246,10 +246,12 @@ impl StartPoint {
         Position { term: self.place.term, index: self.place.index }
     }
 
-    /// The voters that hold there, and the end of the mark that named them.
-    pub fn voters(&self) -> Option<(LogIndex, VoterSet)> {
+    /// The voters that hold there, as a mark of this term or a later one named them, and its end.
+    pub fn voters_since(&self, since: Term) -> Option<(LogIndex, VoterSet)> {
         match &self.voters {
-            Some(PlacedMark { end, mark: Mark::Voters(set), .. }) => Some((*end, set.clone())),
+            Some(PlacedMark { end, term, mark: Mark::Voters(set) }) if *term >= since => {
+                Some((*end, set.clone()))
+            }
             Some(_) | None => None,
         }
     }

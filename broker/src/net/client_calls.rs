@@ -36,6 +36,7 @@ use highwater_protocol::native::moves::{
     CancelMovesRequest, ListMovesRequest, ListMovesResponse, ReassignRequest,
 };
 use highwater_protocol::native::produce::{AckMode, ProduceRequest};
+use highwater_protocol::native::recover::RecoverPartitionRequest;
 use highwater_protocol::native::settings::{
     AlterSettingsRequest, DescribeSettingsRequest, DescribeSettingsResponse,
 };
@@ -143,6 +144,9 @@ impl Calls {
                 ask!(self, correlation, read, ChangeControllerRequest, change_controller)
             }
             ApiKey::PlanBalance => ask!(self, correlation, read, PlanBalanceRequest, plan_balance),
+            ApiKey::RecoverPartition => {
+                ask!(self, correlation, read, RecoverPartitionRequest, recover_partition)
+            }
             ApiKey::InspectReplica => {
                 ask!(self, correlation, read, InspectReplicaRequest, inspect_replica)
             }
@@ -255,6 +259,7 @@ impl Calls {
             | ApiKey::CreatePartitions
             | ApiKey::TransferLeader
             | ApiKey::InspectReplica
+            | ApiKey::RecoverPartition
             | ApiKey::ListEvents
             | ApiKey::DescribeSettings
             | ApiKey::AlterSettings

@@ -135,7 +135,7 @@ impl Follower {
         let old = self.node.image.load_full();
         let changes = reconcile::diff(&old, &image, self.node.me());
         let saves_first = reconcile::gives_up_files(&changes);
-        let Changes { gone, appeared, mut close, open } = changes;
+        let Changes { gone, appeared, mut close, mut open, discard } = changes;
         if !gone.is_empty() || !appeared.is_empty() {
             self.node.routes.change(appeared, &gone);
         }
@@ -161,6 +161,7 @@ impl Follower {
             for (_, after) in &mut close {
                 *after = AfterClose::Keep;
             }
+            open.retain(|replica| !discard.contains(&replica.partition));
         }
         for (partition, after) in close {
             tracing::info!(%partition, ?after, "closing a replica");

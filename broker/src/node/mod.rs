@@ -283,6 +283,7 @@ impl Inner {
                 Made::New => Identity::Same,
                 Made::Anew => Identity::Joins,
             },
+            recovery: None,
             options: ReplicaOptions {
                 log: log::Options { segment_bytes_max: CLUSTER_SEGMENT_BYTES, keep_free_bytes: 0 },
                 flush: FlushPolicy::Ack,

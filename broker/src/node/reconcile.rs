@@ -17,7 +17,7 @@ use crate::controller::record::PlacedReplica;
 use crate::controller::throttle;
 use crate::log;
 use crate::mutant::{self, Mutant};
-use crate::replica::{FlushPolicy, ReplicaOptions, Retention};
+use crate::replica::{FlushPolicy, Recovery, ReplicaOptions, Retention};
 use crate::shard::event::{AfterClose, Identity, OpenReplica};
 
 /// Whose view is taken.
@@ -42,6 +42,8 @@ pub struct Changes {
     pub close: Vec<(TopicPartition, AfterClose)>,
     /// Replicas to open, or to change where they are open.
     pub open: Vec<OpenReplica>,
+    /// Those of them that discard what they had, because a recovery began elsewhere.
+    pub discard: Vec<TopicPartition>,
 }
 
 /// What became different for `me` between two images.
@@ -89,7 +91,8 @@ pub fn diff(old: &ClusterImage, new: &ClusterImage, me: Me<'_>) -> Changes {
 /// broker that starts with an older one would open a blank replica and take it for what it had.
 pub fn gives_up_files(changes: &Changes) -> bool {
     !mutant::active(Mutant::DeletedBeforeSaved)
-        && changes.close.iter().any(|(_, after)| *after == AfterClose::Delete)
+        && (changes.close.iter().any(|(_, after)| *after == AfterClose::Delete)
+            || !changes.discard.is_empty())
 }
 
 /// A move as the leader of its partition needs to know it.
@@ -140,7 +143,8 @@ fn compare(before: Option<&Arc<Topic>>, after: &Topic, me: Me<'_>, changes: &mut
         let has = &after.partitions[number.0 as usize];
         let moved = before.is_none_or(|before| {
             let same = had.is_some_and(|had| Arc::ptr_eq(had, has) || had == has);
-            !same || before.move_of(number) != after.move_of(number)
+            let begun_anew = before.recovered(number) != after.recovered(number);
+            !same || begun_anew || before.move_of(number) != after.move_of(number)
         });
         // Most partitions of a topic that changed are as they were, and there may be thousands.
         if !moved && !config_changed {
@@ -162,7 +166,14 @@ fn compare(before: Option<&Arc<Topic>>, after: &Topic, me: Me<'_>, changes: &mut
                 changes.close.push((partition, then));
             }
             (None, Some(mine)) => changes.open.push(open(after, partition, mine, me)),
-            (Some(_), Some(mine)) => changes.open.push(open(after, partition, mine, me)),
+            (Some(_), Some(mine)) => {
+                let open = open(after, partition, mine, me);
+                let before = before.and_then(|before| before.recovered(number));
+                if before != after.recovered(number) && open.identity != Identity::Founds {
+                    changes.discard.push(partition);
+                }
+                changes.open.push(open);
+            }
         }
     }
 }
@@ -180,9 +191,13 @@ fn open(topic: &Topic, partition: TopicPartition, mine: PlacedReplica, me: Me<'_
     let number = partition.partition;
     let replicas = moves::nodes(&topic.partitions[number.0 as usize]);
     let comes = !replicas.contains(&me.node);
+    let recovered = topic.recovered(number);
+    let founds = recovered.is_some_and(|recovered| recovered.founder == mine);
     let identity = match (mine.directory == me.directory, comes) {
         (false, _) => Identity::Lost,
         (true, true) => Identity::Joins,
+        // The journal knows whether it has done so already.
+        (true, false) if founds => Identity::Founds,
         (true, false) => Identity::Same,
     };
     // While the number of replicas changes, the smaller one must do for `sync`.
@@ -194,6 +209,11 @@ fn open(topic: &Topic, partition: TopicPartition, mine: PlacedReplica, me: Me<'_
         voters: replicas,
         learners: comes.then_some(me.node).into_iter().collect(),
         identity,
+        recovery: recovered.map(|recovered| Recovery {
+            epoch: recovered.epoch,
+            founder: recovered.founder.node,
+            since: recovered.since,
+        }),
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Start {
     pub me: NodeId,
     /// What the journal holds; the default for a new replica.
     pub hard: HardState,
+    /// No term before this one is known to the group: it was begun anew from a log that has them.
+    pub term_min: Term,
     /// The shape of the log that was recovered.
     pub terms: TermStarts,
     /// Up to where the recovered log is known to be on disk.
@@ -148,8 +150,9 @@ impl Raft {
         let last = start.terms.last();
         assert!(start.flushed <= last.index, "more is flushed than appended");
         // A log is flushed before the term in the journal only if the journal was lost.
-        let hard = match start.hard.term < last.term {
-            true => HardState { term: last.term, vote: None },
+        let least = last.term.max(start.term_min);
+        let hard = match start.hard.term < least {
+            true => HardState { term: least, vote: None },
             false => start.hard,
         };
         let never_led = hard == HardState::default();

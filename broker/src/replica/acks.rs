@@ -242,6 +242,7 @@ mod tests {
         let start = crate::raft::Start {
             me: NodeId(1),
             hard: HardState::default(),
+            term_min: Term(0),
             terms: TermStarts::new(Position::default(), Vec::new(), LogIndex::ZERO),
             flushed: LogIndex::ZERO,
             made_with: VoterSet::default(),

@@ -11,7 +11,7 @@ use highwater_protocol::native::produce::AckMode;
 
 use crate::raft::Millis;
 
-use super::ReplicaOptions;
+use super::{Recovery, ReplicaOptions};
 
 /// Pairs a reply with its request; the driver makes them and the shard only hands them back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +31,8 @@ pub struct OpenReplica {
     /// Set when the controller knows this replica under another data directory: ours was wiped,
     /// so an empty log proves nothing and the replica starts Suspect.
     pub identity: Identity,
+    /// The recovery that began the group which the image knows; the shard may know a later one.
+    pub recovery: Option<Recovery>,
     /// How to keep the log and when an entry counts.
     pub options: ReplicaOptions,
 }
@@ -45,6 +47,8 @@ pub enum Identity {
     /// A move brings it here. It may have been here before and have voted, and then been deleted: a
     /// blank log proves nothing, so it starts Suspect unless the journal remembers it.
     Joins,
+    /// The group begins anew from its log: the operator takes that for all there is.
+    Founds,
 }
 
 /// A client's batch on its way to the log.

@@ -6,7 +6,8 @@
 //! everything with `StorageFailed`, speaks to no peer, and harms no other replica of its shard.
 //!
 //! Read in this order: `open`, `produce` with `producers` and `acks` (the way in), `receive` (what
-//! a leader sends), `watermarks` (what the broker learns), `retention` (what is given up), `commands`
+//! a leader sends), `recovery`
+//! (which group it belongs to), `watermarks` (what the broker learns), `retention` (what is given up), `commands`
 //! with `describe`.
 
 mod acks;
@@ -19,6 +20,7 @@ mod output;
 mod produce;
 mod producers;
 mod receive;
+mod recovery;
 mod retention;
 #[cfg(feature = "sim")]
 mod view;
@@ -49,6 +51,7 @@ pub use event::{
 pub use open::Remembered;
 pub use options::{FlushPolicy, ReplicaOptions, Retention};
 pub use output::{Outgoing, Output};
+pub use recovery::{Recovery, epoch_of};
 pub use retention::ByAge;
 #[cfg(feature = "sim")]
 pub use view::View;
@@ -77,6 +80,7 @@ pub enum LastLife {
 pub struct Replica {
     partition: TopicPartition,
     me: NodeId,
+    recovery: Option<Recovery>,
     options: ReplicaOptions,
     /// The time of the last event.
     now: Millis,
@@ -235,6 +239,16 @@ impl Replica {
     /// The partition.
     pub fn partition(&self) -> TopicPartition {
         self.partition
+    }
+
+    /// The recovery that began its group, if one did.
+    pub fn recovery(&self) -> Option<Recovery> {
+        self.recovery
+    }
+
+    /// Whether its files failed, so that it is out of service.
+    pub fn is_failed(&self) -> bool {
+        matches!(self.failure, Failure::Final(_))
     }
 
     /// Reads committed records from any thread.

@@ -4,12 +4,11 @@
 use std::io;
 use std::sync::Arc;
 
-use highwater_protocol::batch::{Mark, VoterSet};
-use highwater_protocol::ids::{LogIndex, NodeId, Position, TopicPartition};
+use highwater_protocol::ids::{NodeId, Position, Term, TopicPartition};
 
 use super::event::{Identity, OpenReplica};
 use crate::disk::Disk;
-use crate::log::{Log, PlacedMark, Recovered};
+use crate::log::{Log, Recovered};
 use crate::mutant::{self, Mutant};
 use crate::raft::{
     CommitNews, Counts, HardState, Millis, Options, Raft, Start, Suspicion, TermStart, TermStarts,
@@ -18,6 +17,7 @@ use crate::raft::{
 use super::acks::Waiters;
 use super::producers::{Placed, Producers};
 use super::receive::Parsed;
+use super::recovery::{Recovery, made_with, since, term_min, voter_set};
 use super::retention::Starts;
 use super::watermarks::Told;
 use super::{Boot, Failure, Flush, FlushPolicy, LastLife, Replica, ReplicaOptions};
@@ -32,6 +32,8 @@ pub struct Remembered {
     /// Whether an unclean end lies between the last time that its files were opened and the next:
     /// then its tail may be gone, though no life has found that out yet.
     pub last_life: LastLife,
+    /// The recovery that began its group, if one did.
+    pub recovery: Option<Recovery>,
 }
 
 impl Replica {
@@ -44,26 +46,37 @@ impl Replica {
         boot: Boot,
         now: Millis,
     ) -> io::Result<Replica> {
-        let OpenReplica { partition, dir, voters, learners, identity, options } = open;
-        let (log, recovered) = Log::open(disk, &dir, partition, options.log)?;
+        let OpenReplica { partition, dir, voters, learners, identity, recovery, options } = open;
+        let (mut log, recovered) = Log::open(disk, &dir, partition, options.log)?;
         let found = suspicion(&options, known, identity, &recovered);
         // Files that are in order again prove nothing: only a leader's word ends a suspicion.
         let remembered = known.map_or(Suspicion::None, |known| known.suspicion);
-        let suspicion = match mutant::active(Mutant::SuspicionForgotten) {
-            true => found,
-            false => found.max(remembered),
+        let suspicion = match (mutant::active(Mutant::SuspicionForgotten), identity) {
+            (_, Identity::Founds) => Suspicion::None,
+            (true, Identity::Same | Identity::Lost | Identity::Joins) => found,
+            (false, Identity::Same | Identity::Lost | Identity::Joins) => found.max(remembered),
         };
+        if identity == Identity::Founds {
+            refuse_if_too_new(partition, recovery, known, &log)?;
+            log.accept_loss()?;
+        }
         if suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity {
-            refuse_if_alone(partition, boot.me, &voters, &recovered)?;
+            let founded_elsewhere = recovery.is_some_and(|it| it.founder != boot.me);
+            // An older image may say that a replica is alone in a group that is no more.
+            if !founded_elsewhere {
+                refuse_if_alone(partition, boot.me, &voters, &recovered)?;
+            }
         }
         let starts = Starts::recovered(&log, &recovered.marks);
+        let (since, marks) = (since(recovery), recovered.marks.into_iter());
         let start = Start {
             me: boot.me,
             hard: known.map(|known| known.hard).unwrap_or_default(),
             terms: shape(&log, &recovered.term_starts),
             flushed: log.durable().min(log.end()),
-            made_with: VoterSet { voters, learners },
-            changes: recovered.marks.into_iter().filter_map(voter_set).collect(),
+            term_min: term_min(recovery),
+            made_with: made_with(recovery, voters, learners),
+            changes: marks.filter_map(|placed| voter_set(since, placed)).collect(),
             suspicion,
             seed: seed(boot, partition),
         };
@@ -75,6 +88,7 @@ impl Replica {
         let mut replica = Replica {
             partition,
             me: boot.me,
+            recovery,
             options,
             now,
             log,
@@ -95,14 +109,6 @@ impl Replica {
             replica.producers.appended(summary.producer, summary.records, placed);
         }
         Ok(replica)
-    }
-}
-
-/// The change of voters that a mark is, with its end.
-fn voter_set(placed: PlacedMark) -> Option<(LogIndex, VoterSet)> {
-    match placed.mark {
-        Mark::TermStart | Mark::LogStart(_) => None,
-        Mark::Voters(set) => Some((placed.end, set)),
     }
 }
 
@@ -138,6 +144,7 @@ fn suspicion(
             tracing::error!(at = %damage.at, until = %damage.until, "{}", damage.detail);
             return Suspicion::Damage;
         }
+        (Identity::Founds, _) => return Suspicion::None,
         (Identity::Same, None) => {}
     }
     // A replica without a term in the journal never acknowledged anything.
@@ -147,6 +154,26 @@ fn suspicion(
         (FlushPolicy::Interval { .. }, LastLife::Clean)
         | (FlushPolicy::Ack, LastLife::Unclean | LastLife::Clean) => Suspicion::None,
     }
+}
+
+/// The terms of a group that begins anew come after all that its log has: otherwise marks of the old
+/// one would pass for its own.
+fn refuse_if_too_new(
+    partition: TopicPartition,
+    recovery: Option<Recovery>,
+    known: Option<Remembered>,
+    log: &Log,
+) -> io::Result<()> {
+    let since = since(recovery);
+    let newest = log.term_at(log.end()).unwrap_or_default();
+    let newest = newest.max(known.map_or(Term(0), |known| known.hard.term));
+    if newest < since || mutant::active(Mutant::OldVotersCount) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{partition} was to be recovered from here in term {since}, but term {newest} is known here already; recover \
+         it again (`hw partition unsafe-recover`)"
+    )))
 }
 
 /// A single voter has nobody to be repaired from: only people may accept a loss.
@@ -165,7 +192,7 @@ fn refuse_if_alone(
         io::ErrorKind::InvalidData,
         format!(
             "the only replica of {partition} has lost records: {what}; the files are left as they \
-             are, repair them or accept the loss"
+             are, repair them or accept the loss (`hw partition unsafe-recover`)"
         ),
     ))
 }

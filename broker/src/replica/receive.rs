@@ -20,6 +20,7 @@ use crate::raft::{Arrival, FrameSpan, Intake, Millis};
 
 use super::output::Output;
 use super::producers::Placed;
+use super::recovery::since;
 use super::retention::{Starts, report_deleted};
 use super::{Failure, Replica};
 
@@ -144,7 +145,7 @@ impl Replica {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
             Err(error) => return Err(error),
         }
-        self.raft.started_anew(now, from, *term, *prev, point.voters());
+        self.raft.started_anew(now, from, *term, *prev, point.voters_since(since(self.recovery)));
         self.starts = Starts::default();
         self.refold_producers()?;
         if !mutant::active(Mutant::StartKeepsWaiters) {
@@ -192,7 +193,11 @@ impl Replica {
                 if header.kind() == FrameKind::Mark {
                     match Mark::parse(frame).map_err(|_| "a mark is malformed")? {
                         Mark::TermStart => {}
-                        Mark::Voters(set) => voter_sets.push((end, set)),
+                        Mark::Voters(set) if term >= since(self.recovery) => {
+                            voter_sets.push((end, set));
+                        }
+                        // Those of the group that was given up.
+                        Mark::Voters(_) => {}
                         Mark::LogStart(decided) => parsed.starts.push((end, decided)),
                     }
                 }

@@ -107,12 +107,17 @@ impl Trio {
             voters: IDS.to_vec(),
             learners: Vec::new(),
             identity: Identity::Same,
+            recovery: None,
             options: options(self.flush),
         };
         let boot = Boot { me: id, incarnation: Incarnation(1), seed: 5 };
         let known = self.saved.get(&id);
-        let known =
-            known.map(|hard| Remembered { hard: *hard, suspicion: Suspicion::None, last_life });
+        let known = known.map(|hard| Remembered {
+            hard: *hard,
+            suspicion: Suspicion::None,
+            last_life,
+            recovery: None,
+        });
         let disk: Arc<dyn Disk> = match self.small_disks.get(&id) {
             Some(disk) => disk.clone(),
             None => Arc::new(MmapDisk::default()),

@@ -1,8 +1,8 @@
 //! What the simulator's checker sees of a replica, whatever the replica would say of itself.
 
-use highwater_protocol::ids::{LogIndex, NodeId, Term};
+use highwater_protocol::ids::{LogIndex, NodeId, RecoveryEpoch, Term};
 
-use super::Replica;
+use super::{Replica, epoch_of};
 use crate::log::Log;
 use crate::raft::Suspicion;
 
@@ -29,6 +29,8 @@ pub struct View {
     pub voters: Vec<NodeId>,
     /// The learners in force.
     pub learners: Vec<NodeId>,
+    /// The epoch of its group.
+    pub epoch: RecoveryEpoch,
 }
 
 impl Replica {
@@ -46,6 +48,7 @@ impl Replica {
             flushed: self.raft.flushed_end(),
             voters: self.raft.voter_set().voters.clone(),
             learners: self.raft.voter_set().learners.clone(),
+            epoch: epoch_of(self.recovery),
         }
     }
 

@@ -237,7 +237,7 @@ mod tests {
 
     fn voted(term: u32) -> Remembered {
         let hard = HardState { term: Term(term), vote: Some(NodeId(term % 3)) };
-        Remembered { hard, suspicion: Suspicion::None, last_life: LastLife::Clean }
+        Remembered { hard, suspicion: Suspicion::None, last_life: LastLife::Clean, recovery: None }
     }
 
     fn open(disk: &Arc<SimDisk>, life: u64) -> Journal {

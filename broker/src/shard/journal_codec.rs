@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 
 use highwater_protocol::batch::crc32c;
-use highwater_protocol::ids::{NodeId, PartitionId, Term, TopicId, TopicPartition};
+use highwater_protocol::ids::{NodeId, PartitionId, RecoveryEpoch, Term, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use crate::raft::{HardState, Suspicion};
-use crate::replica::{LastLife, Remembered};
+use crate::replica::{LastLife, Recovery, Remembered};
 
 /// What a record says of one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,17 +89,20 @@ pub fn record_of(sequence: u64, changes: &BTreeMap<TopicPartition, Change>) -> V
     for (partition, change) in changes {
         body.extend(partition.topic.0.as_bytes());
         body.extend(partition.partition.0.to_le_bytes());
-        let (kind, doubt, term, vote) = match change {
-            Change::Gone => (GONE, 0, Term(0), NodeId(0)),
-            Change::Set(Remembered { hard: HardState { term, vote }, suspicion, last_life }) => {
+        let (kind, doubt, term, vote, recovery) = match change {
+            Change::Gone => (GONE, 0, Term(0), NodeId(0), None),
+            Change::Set(Remembered { hard, suspicion, last_life, recovery }) => {
+                let HardState { term, vote } = hard;
                 let kind = if vote.is_some() { VOTED } else { NO_VOTE };
                 let doubt = suspicion_code(*suspicion) | last_life_code(*last_life);
-                (kind, doubt, *term, vote.unwrap_or(NodeId(0)))
+                (kind, doubt, *term, vote.unwrap_or(NodeId(0)), *recovery)
             }
         };
         body.extend([kind, doubt]);
         body.extend(term.0.to_le_bytes());
         body.extend(vote.0.to_le_bytes());
+        let words = recovery.map_or([0; 3], |it| [it.epoch.0, it.founder.0, it.since.0]);
+        body.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     }
     let mut record = crc32c(&body).to_le_bytes().to_vec();
     record.extend(body);
@@ -110,14 +113,18 @@ pub fn record_of(sequence: u64, changes: &BTreeMap<TopicPartition, Change>) -> V
 pub fn replay(bytes: &[u8]) -> Replayed {
     let mut replayed = Replayed::nothing();
     let Some((header, mut rest)) = bytes.split_at_checked(HEADER_BYTES) else { return replayed };
-    let is_sound = header[..8] == MAGIC && u32_at(header, 8) == VERSION;
-    if !is_sound || crc32c(&header[..16]) != u32_at(header, 16) {
+    let change_bytes = match u32_at(header, 8) {
+        VERSION => CHANGE_BYTES,
+        VERSION_BEFORE_RECOVERIES => CHANGE_BYTES - RECOVERY_BYTES,
+        _ => return replayed,
+    };
+    if header[..8] != MAGIC || crc32c(&header[..16]) != u32_at(header, 16) {
         return replayed;
     }
     if u32_at(header, 12) != memory_code(Memory::Whole) {
         replayed.memory = Memory::Lost;
     }
-    while let Some((sequence, changes, behind)) = parse_record(rest) {
+    while let Some((sequence, changes, behind)) = parse_record(rest, change_bytes) {
         if sequence <= replayed.sequence {
             break;
         }
@@ -136,17 +143,17 @@ pub fn replay(bytes: &[u8]) -> Replayed {
 
 type Record<'a> = (u64, Vec<(TopicPartition, Change)>, &'a [u8]);
 
-fn parse_record(bytes: &[u8]) -> Option<Record<'_>> {
+fn parse_record(bytes: &[u8], change_bytes: usize) -> Option<Record<'_>> {
     let (head, rest) = bytes.split_at_checked(RECORD_HEAD_BYTES)?;
     let crc = u32_at(head, 0);
     let sequence = u64::from_le_bytes(head[4..12].try_into().expect("eight bytes"));
     let count = u32_at(head, 12) as usize;
-    let length = count.checked_mul(CHANGE_BYTES)?;
+    let length = count.checked_mul(change_bytes)?;
     let (body, behind) = rest.split_at_checked(length)?;
     if sequence == 0 || crc32c(&bytes[4..RECORD_HEAD_BYTES + length]) != crc {
         return None;
     }
-    let changes = body.chunks_exact(CHANGE_BYTES).map(parse_change).collect::<Option<Vec<_>>>()?;
+    let changes = body.chunks_exact(change_bytes).map(parse_change).collect::<Option<Vec<_>>>()?;
     Some((sequence, changes, behind))
 }
 
@@ -172,7 +179,15 @@ fn parse_change(bytes: &[u8]) -> Option<(TopicPartition, Change)> {
         _ => return None,
     };
     let hard = HardState { term, vote };
-    Some((partition, Change::Set(Remembered { hard, suspicion, last_life })))
+    let recovery = match bytes.get(30..).filter(|bytes| !bytes.is_empty()) {
+        Some(bytes) if u32_at(bytes, 0) > 0 => Some(Recovery {
+            epoch: RecoveryEpoch(u32_at(bytes, 0)),
+            founder: NodeId(u32_at(bytes, 4)),
+            since: Term(u32_at(bytes, 8)),
+        }),
+        Some(_) | None => None,
+    };
+    Some((partition, Change::Set(Remembered { hard, suspicion, last_life, recovery })))
 }
 
 fn suspicion_code(suspicion: Suspicion) -> u8 {
@@ -203,13 +218,17 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 const MAGIC: [u8; 8] = *b"HWVOTES\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The same without the recovery in a change.
+const VERSION_BEFORE_RECOVERIES: u32 = 1;
 /// Magic, version, memory, checksum.
 const HEADER_BYTES: usize = 20;
 /// Checksum, sequence number, number of changes.
 const RECORD_HEAD_BYTES: usize = 16;
-/// Topic, partition, kind, doubt, term, vote.
-const CHANGE_BYTES: usize = 30;
+/// Topic, partition, kind, doubt, term, vote, recovery.
+const CHANGE_BYTES: usize = 42;
+/// Epoch, founder and first term of a recovery.
+const RECOVERY_BYTES: usize = 12;
 /// Set beside the suspicion: not opened since an unclean end.
 const UNCLEAN: u8 = 0x80;
 const GONE: u8 = 0;

@@ -12,6 +12,7 @@
 mod deadlines;
 pub mod event;
 mod flushes;
+mod groups;
 pub mod handle;
 mod heartbeats;
 mod journal;
@@ -36,11 +37,12 @@ use crate::disk::{Disk, FlushFailure};
 use crate::log;
 use crate::mutant::{self, Mutant};
 use crate::raft::{HardState, Suspicion};
-use crate::replica::{Boot, LastLife, Output, Remembered, Replica};
+use crate::replica::{Boot, LastLife, Output, Remembered, Replica, epoch_of};
 
 use deadlines::Deadlines;
 use event::{AfterClose, Effect, Event, FlushTicket, Identity, Leadership, Millis, OpenReplica};
 use flushes::{Flushes, Part};
+use groups::BegunAnew;
 use heartbeats::HeartbeatRound;
 use journal::{Journal, Memory};
 use peers::{Outbox, Peers};
@@ -108,7 +110,11 @@ impl Hosted {
         let before = self.known.map(|known| known.hard).unwrap_or_default();
         let hard = self.replica.hard_state_if_dirty().unwrap_or(before);
         let suspicion = self.replica.suspicion();
-        let mut known = Remembered { hard, suspicion, last_life: LastLife::Clean };
+        let recovery = match mutant::active(Mutant::EpochNotJournaled) {
+            true => None,
+            false => self.replica.recovery(),
+        };
+        let mut known = Remembered { hard, suspicion, last_life: LastLife::Clean, recovery };
         if mutant::active(Mutant::VoteNotJournaled) {
             known.hard.vote = None;
         }
@@ -237,6 +243,7 @@ impl Shard {
 
     fn open_replica(&mut self, now: Millis, mut open: OpenReplica, out: &mut Vec<Effect>) {
         let partition = open.partition;
+        let begun_anew = self.enter_group(&mut open, out);
         if let Some(hosted) = self.replicas.get_mut(&partition) {
             hosted.replica.reconfigure(&open);
             self.dirty.insert(partition);
@@ -247,6 +254,17 @@ impl Shard {
         {
             out.push(Effect::Failed(partition, error.to_string()));
             return;
+        }
+        let is_left = || self.disk.list(&open.dir).is_ok_and(|names| !names.is_empty());
+        if begun_anew == BegunAnew::Elsewhere {
+            if is_left() {
+                // The failure was told: nothing of the old group is opened in the new one.
+                return;
+            }
+            if let Err(error) = self.forget_names(&open.dir) {
+                out.push(Effect::Failed(partition, error.to_string()));
+                return;
+            }
         }
         let known = self.journal.get(partition);
         open.identity = self.identity(known, &open);
@@ -268,6 +286,9 @@ impl Shard {
     /// Whether a replica may have forgotten a vote.
     fn identity(&self, known: Option<Remembered>, open: &OpenReplica) -> Identity {
         let names = self.disk.list(&open.dir);
+        if open.identity == Identity::Founds {
+            return Identity::Founds;
+        }
         let disagree = match (self.journal.memory(), known) {
             // A vote without a directory: the directory is gone.
             (_, Some(known)) => known.hard != HardState::default() && names.is_err(),
@@ -303,7 +324,9 @@ impl Shard {
             AfterClose::Delete => {
                 let hard = hosted.known.map(|known| known.hard).unwrap_or_default();
                 let suspicion = Suspicion::LostIdentity;
-                let known = Remembered { hard, suspicion, last_life: LastLife::Clean };
+                let recovery = hosted.known.and_then(|known| known.recovery);
+                let last_life = LastLife::Clean;
+                let known = Remembered { hard, suspicion, last_life, recovery };
                 self.journal.remember(partition, known);
                 self.doomed.insert(partition, hosted.dir);
                 return;
@@ -358,11 +381,15 @@ impl Shard {
                 }
             }
         }
-        for GroupMessage { group, message } in messages {
+        for GroupMessage { group, epoch, message } in messages {
             if to.is_none() && !peers::may_go_to_a_stranger(&message) {
                 continue;
             }
             let Some(hosted) = self.replicas.get_mut(&group) else { continue };
+            let of_our_group = epoch == epoch_of(hosted.replica.recovery());
+            if !of_our_group && !mutant::active(Mutant::OldEpochHeard) {
+                continue;
+            }
             let says_it_to_us = to.is_some() || mutant::active(Mutant::StaleReportCounts);
             if let (RaftMessage::Vote(request), true) = (&message, says_it_to_us) {
                 hosted.replica.end_reported(from, request.last);
@@ -428,8 +455,10 @@ impl Shard {
     /// Turns what one replica wants into effects of the shard.
     fn fold(&mut self, partition: TopicPartition, output: Output, out: &mut Vec<Effect>) {
         let Output { messages, produced, answered, committed, leadership, failed } = output;
+        let hosted = self.replicas.get(&partition);
+        let epoch = epoch_of(hosted.and_then(|hosted| hosted.replica.recovery()));
         for outgoing in messages {
-            self.outbox.push(partition, outgoing);
+            self.outbox.push(partition, epoch, outgoing);
         }
         out.extend(produced.into_iter().map(|(id, result)| Effect::Produced(id, result)));
         out.extend(answered.into_iter().map(|(id, result)| Effect::Answered(id, result)));

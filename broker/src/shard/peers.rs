@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_protocol::ids::{Incarnation, NodeId, TopicPartition};
+use highwater_protocol::ids::{Incarnation, NodeId, RecoveryEpoch, TopicPartition};
 use highwater_protocol::peer::{GroupMessage, RaftMessage};
 
 use crate::mutant::{self, Mutant};
@@ -92,9 +92,9 @@ pub struct Outbox {
 
 impl Outbox {
     /// Adds a message of one group.
-    pub fn push(&mut self, group: TopicPartition, outgoing: Outgoing) {
+    pub fn push(&mut self, group: TopicPartition, epoch: RecoveryEpoch, outgoing: Outgoing) {
         let Outgoing { to, lane, message } = outgoing;
-        self.bundles.entry((to, lane)).or_default().push(GroupMessage { group, message });
+        self.bundles.entry((to, lane)).or_default().push(GroupMessage { group, epoch, message });
     }
 
     /// Drops what a group wanted to say in this pass.
@@ -204,11 +204,15 @@ mod tests {
         let mut outbox = Outbox::default();
         let heartbeat = Heartbeat { term: Term(1), commit: LogIndex(0) };
         let message = RaftMessage::Heartbeat(heartbeat);
-        outbox.push(TopicPartition::CLUSTER, append(10));
-        outbox.push(TopicPartition::CLUSTER, Outgoing { to: PEER, lane: Lane::Control, message });
+        outbox.push(TopicPartition::CLUSTER, RecoveryEpoch(0), append(10));
+        outbox.push(
+            TopicPartition::CLUSTER,
+            RecoveryEpoch(0),
+            Outgoing { to: PEER, lane: Lane::Control, message },
+        );
         assert_eq!(sends(&mut outbox, &peers), 1);
         peers.meet(PEER, Incarnation(1), None);
-        outbox.push(TopicPartition::CLUSTER, append(10));
+        outbox.push(TopicPartition::CLUSTER, RecoveryEpoch(0), append(10));
         assert_eq!(sends(&mut outbox, &peers), 1);
     }
 
@@ -218,7 +222,7 @@ mod tests {
         peers.meet(PEER, Incarnation(1), None);
         let mut outbox = Outbox::default();
         for _ in 0..3 {
-            outbox.push(TopicPartition::CLUSTER, append(SEND_BYTES_MAX / 2 + 1));
+            outbox.push(TopicPartition::CLUSTER, RecoveryEpoch(0), append(SEND_BYTES_MAX / 2 + 1));
         }
         assert_eq!(sends(&mut outbox, &peers), 3);
     }

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater_protocol::ids::{Incarnation, NodeId, PartitionId, Term, TopicId, TopicPartition};
+use highwater_protocol::ids::{
+    Incarnation, LogIndex, NodeId, PartitionId, RecoveryEpoch, Term, TopicId, TopicPartition,
+};
+use highwater_protocol::peer::{GroupMessage, Heartbeat, RaftMessage};
 
 use super::event::{AfterClose, Effect, Event, Identity, OpenReplica};
 use super::journal::Journal;
@@ -11,7 +14,7 @@ use super::{Directory, Shard, ShardOptions};
 use crate::disk::Disk;
 use crate::log;
 use crate::raft::{HardState, Millis, Suspicion};
-use crate::replica::{FlushPolicy, LastLife, Remembered, ReplicaOptions, Retention};
+use crate::replica::{FlushPolicy, LastLife, Recovery, Remembered, ReplicaOptions, Retention};
 use crate::sim::disk::SimDisk;
 
 const PARTITION: TopicPartition =
@@ -38,6 +41,7 @@ fn open_with(flush: FlushPolicy) -> Event {
         voters: vec![NodeId(1), NodeId(2), NodeId(3)],
         learners: Vec::new(),
         identity: Identity::Same,
+        recovery: None,
         options,
     }))
 }
@@ -85,8 +89,10 @@ fn a_remembered_suspicion_outlives_closing_and_restarts_although_the_files_are_i
         let mut journal =
             Journal::open(as_disk, Path::new(SHARD_DIR), Directory::New, LastLife::Clean);
         let journal = journal.as_mut().expect("a sound disk");
-        journal
-            .remember(PARTITION, Remembered { hard, suspicion: why, last_life: LastLife::Clean });
+        journal.remember(
+            PARTITION,
+            Remembered { hard, suspicion: why, last_life: LastLife::Clean, recovery: None },
+        );
         journal.flush().expect("a sound disk");
         for life in 2..4 {
             let mut shard = boot(&disk, life);
@@ -118,7 +124,8 @@ fn an_unclean_end_is_remembered_until_the_files_were_opened() {
     let as_disk = Arc::clone(&disk) as Arc<dyn Disk>;
     let journal = Journal::open(as_disk, Path::new(SHARD_DIR), Directory::New, LastLife::Clean);
     let mut journal = journal.expect("a sound disk");
-    let known = Remembered { hard, suspicion: Suspicion::None, last_life: LastLife::Clean };
+    let known =
+        Remembered { hard, suspicion: Suspicion::None, last_life: LastLife::Clean, recovery: None };
     journal.remember(PARTITION, known);
     journal.flush().expect("a sound disk");
     drop(boot_after(&disk, 2, LastLife::Unclean));
@@ -147,4 +154,98 @@ fn a_replica_that_a_move_brings_is_suspect_unless_the_journal_remembers_it() {
     let close = Event::Close(PARTITION, AfterClose::Keep);
     pass(&mut shard, vec![close, joining()]);
     assert_eq!(suspicion(&shard), Suspicion::None, "the journal knows that it lost nothing");
+}
+
+/// The replica of an epoch that another broker founds, or this one.
+fn recovered(epoch: u32, founder: u32, identity: Identity) -> Event {
+    let Event::Open(mut open) = open_event() else { unreachable!("it opens") };
+    let since = Term(epoch * 1_000);
+    let (epoch, founder) = (RecoveryEpoch(epoch), NodeId(founder));
+    (open.identity, open.recovery) = (identity, Some(Recovery { epoch, founder, since }));
+    Event::Open(open)
+}
+
+fn raft(shard: &Shard) -> &crate::raft::Raft {
+    shard.replica(PARTITION).expect("it is open").raft()
+}
+
+#[test]
+fn a_founder_leads_alone_in_a_term_of_the_new_group_whatever_it_was_suspected_of() {
+    let disk = SimDisk::new(1);
+    let mut shard = boot_after(&disk, 1, LastLife::Clean);
+    pass(&mut shard, vec![open_with(FlushPolicy::Interval { ms: 5 })]);
+    drop(shard);
+    let mut shard = boot_after(&disk, 2, LastLife::Unclean);
+    pass(&mut shard, vec![recovered(1, 1, Identity::Founds), Event::Tick]);
+    assert_eq!(suspicion(&shard), Suspicion::None);
+    assert_eq!(raft(&shard).voter_set().voters, [NodeId(1)]);
+    assert!(raft(&shard).is_leader() && raft(&shard).term() >= Term(1_000));
+    // Told again it stays, and an older image brings the old group not back.
+    for again in [recovered(1, 1, Identity::Founds), open_event()] {
+        pass(&mut shard, vec![again]);
+        assert!(raft(&shard).is_leader());
+    }
+    drop(shard);
+    let mut shard = boot(&disk, 3);
+    pass(&mut shard, vec![open_event()]);
+    assert_eq!(raft(&shard).voter_set().voters, [NodeId(1)], "the journal knows");
+}
+
+#[test]
+fn what_is_left_of_the_old_group_is_discarded_before_the_new_one_is_opened() {
+    let disk = SimDisk::new(1);
+    let mut shard = boot(&disk, 1);
+    let alone = |mut event: Event| {
+        if let Event::Open(open) = &mut event {
+            open.voters = vec![NodeId(1)];
+        }
+        event
+    };
+    pass(&mut shard, vec![alone(open_event()), Event::Tick]);
+    assert!(raft(&shard).is_leader() && raft(&shard).last().index > LogIndex(0));
+    let effects = pass(&mut shard, vec![recovered(1, 2, Identity::Same)]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Closed(_))));
+    assert_eq!(raft(&shard).last().index, LogIndex(0));
+    assert_eq!(suspicion(&shard), Suspicion::LostIdentity);
+    assert_eq!(raft(&shard).voter_set().voters, [NodeId(2)]);
+}
+
+#[test]
+fn a_replica_hears_its_own_group_only() {
+    let disk = SimDisk::new(1);
+    let mut shard = boot(&disk, 1);
+    pass(&mut shard, vec![recovered(1, 2, Identity::Joins)]);
+    let term = raft(&shard).term();
+    let mut hear = |epoch, commit| {
+        let heartbeat = Heartbeat { term: term.next(), commit: LogIndex(commit) };
+        let (group, epoch) = (PARTITION, RecoveryEpoch(epoch));
+        let message = RaftMessage::Heartbeat(heartbeat);
+        let (incarnation, to) = (Incarnation(1), Some(Incarnation(1)));
+        let messages = vec![GroupMessage { group, epoch, message }];
+        pass(&mut shard, vec![Event::Peer { from: NodeId(2), incarnation, to, messages }]);
+        raft(&shard).term()
+    };
+    assert_eq!(hear(0, 0), term);
+    assert_eq!(hear(2, 0), term);
+    assert_eq!(hear(1, 0), term.next());
+}
+
+/// Its journal may have known that others vote in the group by now.
+#[test]
+fn a_replica_whose_journal_was_lost_founds_nothing() {
+    let disk = SimDisk::new(1);
+    let mut shard = boot(&disk, 1);
+    pass(&mut shard, vec![open_event()]);
+    drop(shard);
+    for name in ["journal.a", "journal.b"] {
+        disk.remove(&Path::new(SHARD_DIR).join(name)).expect("it is there");
+    }
+    let mut shard = boot(&disk, 2);
+    pass(&mut shard, vec![recovered(1, 1, Identity::Founds)]);
+    let opened = shard.replica(PARTITION);
+    assert!(opened.is_none_or(|replica| replica.suspicion() == Suspicion::LostIdentity));
+    drop(shard);
+    let mut shard = boot(&disk, 3);
+    pass(&mut shard, vec![recovered(2, 1, Identity::Founds), Event::Tick]);
+    assert!(raft(&shard).is_leader(), "a further recovery begins with what it has");
 }

@@ -13,6 +13,7 @@ use highwater_protocol::peer::{Ballot, RaftMessage};
 use crate::log::Log;
 use crate::replica::{FlushPolicy, View};
 use crate::sim::model::{self, CommittedLog, Frame};
+use crate::sim::recovery::World;
 use crate::sim::shadow::{Ended, Shadow};
 
 /// A broken promise.
@@ -41,14 +42,16 @@ pub enum Death {
 /// What is remembered of the whole cluster.
 #[derive(Debug, Default)]
 pub struct Checker {
-    committed: BTreeMap<TopicPartition, CommittedLog>,
+    pub(super) committed: BTreeMap<TopicPartition, CommittedLog>,
     pub(super) shadows: BTreeMap<(NodeId, TopicPartition), Shadow>,
-    leaders: BTreeMap<(TopicPartition, Term), NodeId>,
-    votes: BTreeMap<(TopicPartition, NodeId, Term), NodeId>,
-    voters: BTreeMap<TopicPartition, Vec<NodeId>>,
+    pub(super) leaders: BTreeMap<(TopicPartition, Term), NodeId>,
+    pub(super) votes: BTreeMap<(TopicPartition, NodeId, Term), NodeId>,
+    pub(super) voters: BTreeMap<TopicPartition, Vec<NodeId>>,
     policies: BTreeMap<TopicPartition, FlushPolicy>,
     /// Where committed decisions let logs start.
-    starts: BTreeSet<(TopicPartition, LogIndex)>,
+    pub(super) starts: BTreeSet<(TopicPartition, LogIndex)>,
+    /// Which group of a partition is judged, where one was begun anew.
+    pub(super) worlds: BTreeMap<TopicPartition, World>,
     /// How many terms had a leader.
     pub elections: u64,
     /// How often a log was cut.
@@ -99,7 +102,7 @@ impl Checker {
             let from = shadow.frames.partition_point(|frame| frame.end <= committed);
             &shadow.frames[from..]
         });
-        logs.filter_map(Frame::voters).collect()
+        logs.filter_map(|frame| self.voters_named(partition, frame)).collect()
     }
 
     /// A broker died.
@@ -152,7 +155,11 @@ impl Checker {
         view: &View,
         log: &Log,
     ) -> Checked {
+        if view.epoch != self.epoch(partition) {
+            return Ok(());
+        }
         self.follow_log(node, partition, log, view)?;
+        self.founded(node, partition, view, log.start())?;
         self.check_trust(node, partition, view)?;
         self.check_watermarks(node, partition, view)?;
         self.check_commit(node, partition, view)?;
@@ -345,7 +352,8 @@ impl Checker {
     fn check_counted(&self, seen_at: NodeId, partition: TopicPartition, frame: &Frame) -> Checked {
         let log = &self.shadows[&(seen_at, partition)].frames;
         let since = log.iter().rev().take_while(|later| later.start >= frame.start);
-        let mut sets: Vec<_> = since.filter_map(Frame::voters).collect();
+        let named = |frame| self.voters_named(partition, frame);
+        let mut sets: Vec<_> = since.filter_map(named).collect();
         sets.push(self.voters(partition).to_vec());
         let counted = |voters: &Vec<NodeId>| {
             let count =
@@ -380,7 +388,7 @@ impl Checker {
 
     /// I10: one voter change at a time.
     fn check_voters(&mut self, partition: TopicPartition, frame: &Frame) -> Checked {
-        let Some(next) = frame.voters() else { return Ok(()) };
+        let Some(next) = self.voters_named(partition, frame) else { return Ok(()) };
         let last = self.voters.get_mut(&partition).expect("every partition was added");
         let only_in =
             |a: &[NodeId], b: &[NodeId]| a.iter().filter(|node| !b.contains(node)).count();

@@ -267,7 +267,7 @@ impl Cluster {
         let frame = PeerFrame::decode(frame).expect("what a broker encoded can be decoded");
         self.coverage.from_the_past += u64::from(frame.from < self.nodes[from].incarnation());
         let PeerBody::Raft(messages) = frame.body else { unreachable!("shards send Raft only") };
-        for GroupMessage { group, message } in &messages {
+        for GroupMessage { group, epoch: _, message } in &messages {
             let (number, message) = (group.partition, brief(message));
             self.trace
                 .print(self.now_us, format_args!("{from} to {to}, partition {number}: {message}"));
@@ -288,12 +288,15 @@ impl Cluster {
         }
         let events: Vec<Event> = (0..EVENTS_MAX).map_while(|_| broker.inbox.pop_front()).collect();
         let now = broker.clock(self.now_us);
-        let shard = broker.shard.as_mut().expect("it is up");
         let mut effects = Vec::new();
         self.trace.mix(&[self.now_us, node as u64, events.len() as u64]);
         for event in events {
+            self.note_discard(node, &event);
+            let shard = self.nodes[node].shard.as_mut().expect("it is up");
             shard.step(now, event, &mut effects);
         }
+        let broker = &mut self.nodes[node];
+        let shard = broker.shard.as_mut().expect("it is up");
         let finished = shard.finish_pass(now, &mut effects);
         let deadline = shard.next_deadline();
         broker.pass_is_due = !broker.inbox.is_empty();
@@ -309,6 +312,7 @@ impl Cluster {
         }
         self.note_services(node, &effects);
         self.observe(node)?;
+        self.check_nothing_older(node)?;
         self.trace.mix(&[effects.len() as u64]);
         self.carry_out(node, effects)?;
         self.wake_at(node, deadline);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_protocol::error::WireError;
-use highwater_protocol::ids::{Incarnation, NodeId, TopicPartition};
+use highwater_protocol::ids::{Incarnation, NodeId, RecoveryEpoch, TopicPartition};
 use highwater_protocol::native::produce::Receipt;
 use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame, RaftMessage};
 
@@ -20,7 +20,23 @@ impl Cluster {
     pub(super) fn carry_out(&mut self, node: usize, effects: Vec<Effect>) -> Checked {
         let survives = self.nodes[node].dies_after_effects.take();
         let carried_out = survives.unwrap_or(usize::MAX);
+        let closed = |effect: &Effect| match effect {
+            Effect::Closed(partition) => Some(*partition),
+            _ => None,
+        };
+        let mut closes: Vec<TopicPartition> = effects.iter().filter_map(closed).collect();
+        closes.reverse();
         for effect in effects.into_iter().take(carried_out) {
+            if closed(&effect).is_some() {
+                closes.pop();
+            }
+            if let Effect::Produced(id, Ok(_)) = &effect
+                && self.is_lost_ack(node, *id, &closes)
+            {
+                let Effect::Produced(id, result) = effect else { unreachable!("looked just now") };
+                self.reply(id, result);
+                continue;
+            }
             self.carry_out_one(node, effect)?;
         }
         if survives.is_some() {
@@ -97,7 +113,10 @@ impl Cluster {
     ) -> Checked {
         let broker = &self.nodes[node];
         let shard = broker.shard.as_ref().expect("it just acted");
-        for GroupMessage { group, message } in &messages {
+        for GroupMessage { group, epoch, message } in &messages {
+            if !self.checker.is_judged(*group, *epoch) {
+                continue;
+            }
             let view = shard.replica(*group).map(|replica| replica.view());
             let suspect = view.as_ref().is_some_and(|view| view.suspect);
             self.checker.sent(broker.id, to, *group, message, suspect)?;
@@ -143,6 +162,26 @@ impl Cluster {
         self.schedule(at_us, Happening::FlushDone { node, life, ticket, files, early });
     }
 
+    /// Whether a receipt comes from a group that was given up; then it is excused. One given in the
+    /// pass in which the replica was closed may do so.
+    fn is_lost_ack(&mut self, node: usize, id: RequestId, closes: &[TopicPartition]) -> bool {
+        let Some(asked) = self.unanswered.get(&id.0) else { return false };
+        let partition = self.partitions[asked.partition];
+        let closed_since =
+            closes.contains(&partition) && self.checker.epoch(partition) > RecoveryEpoch::default();
+        let old = closed_since || self.is_of_the_old(node, partition);
+        if old {
+            let asked = self.unanswered.remove(&id.0).expect("looked just now");
+            self.checker.excuse(partition, &asked.values);
+        }
+        old
+    }
+
+    fn reply(&mut self, id: RequestId, result: Result<Receipt, WireError>) {
+        let at_us = self.now_us + 50 + self.rng.long_tailed(300);
+        self.schedule(at_us, Happening::Reply { request: id.0, result });
+    }
+
     fn produced(
         &mut self,
         node: usize,
@@ -168,8 +207,7 @@ impl Cluster {
             self.checker.acked(partition, promise, receipt, &asked.values)?;
             self.coverage.acked[asked.partition] += 1;
         }
-        let at_us = self.now_us + 50 + self.rng.long_tailed(300);
-        self.schedule(at_us, Happening::Reply { request: id.0, result });
+        self.reply(id, result);
         Ok(())
     }
 

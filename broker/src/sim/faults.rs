@@ -47,9 +47,11 @@ pub enum FaultKind {
     ClockJump,
     /// The controller is asked to move replicas, or to cancel moves.
     Moves,
+    /// The operator gives up a partition's majority.
+    Recover,
 }
 
-const KINDS: [FaultKind; 16] = [
+const KINDS: [FaultKind; 17] = [
     FaultKind::Kill,
     FaultKind::Power,
     FaultKind::Fuse,
@@ -66,6 +68,7 @@ const KINDS: [FaultKind; 16] = [
     FaultKind::Rot,
     FaultKind::ClockJump,
     FaultKind::Moves,
+    FaultKind::Recover,
 ];
 
 impl FaultRates {
@@ -87,6 +90,7 @@ impl FaultRates {
             FaultKind::Rot => self.rot,
             FaultKind::ClockJump => self.clock_jump,
             FaultKind::Moves => self.moves,
+            FaultKind::Recover => self.recover,
         }
     }
 }
@@ -147,6 +151,7 @@ impl Cluster {
                 self.nodes[node].jump(self.rng.between(1..=ms) * 1_000);
             }
             FaultKind::Moves => return self.wish_for_moves(),
+            FaultKind::Recover => return self.wish_for_recovery(),
         }
         Ok(())
     }
@@ -322,7 +327,8 @@ impl Cluster {
             | FaultKind::Reopen
             | FaultKind::Rot
             | FaultKind::ClockJump
-            | FaultKind::Moves => unreachable!("not an order"),
+            | FaultKind::Moves
+            | FaultKind::Recover => unreachable!("not an order"),
         };
         self.trace.note(self.now_us, format_args!("broker {leader} is told {command:?}"));
         self.command(leader, partition, command);

@@ -89,6 +89,7 @@ impl Cluster {
             voters: self.voters_at_start(number),
             learners: Vec::new(),
             identity: Identity::Same,
+            recovery: None,
             options,
         }
     }
@@ -217,7 +218,7 @@ impl Cluster {
         })
     }
 
-    fn is_short(&self, node: &SimNode, partition: TopicPartition) -> bool {
+    pub(super) fn is_short(&self, node: &SimNode, partition: TopicPartition) -> bool {
         if node.short.contains(&partition) {
             return true;
         }

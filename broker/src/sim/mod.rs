@@ -6,7 +6,8 @@
 //! every pass (`checker`, `model`), and once everything is mended, that the cluster comes to one mind (`finale`).
 //! The same seed gives the same run, to the last step; `trace` proves it.
 //!
-//! The controller has a simulation of its own, at scale: `fleet`; its moves are driven here as well, in `moves`.
+//! The controller has a simulation of its own, at scale: `fleet`; its moves are driven here as well, in `moves`,
+//! and partitions that are begun anew, in `recovery`.
 //!
 //! Not simulated: threads, QUIC. Read `cluster` first.
 
@@ -26,6 +27,7 @@ mod newcomers;
 pub mod node;
 pub mod promises;
 mod reading;
+mod recovery;
 mod requests;
 pub mod rng;
 mod rot;

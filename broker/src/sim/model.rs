@@ -115,17 +115,19 @@ pub struct CommittedLog {
     frames: Vec<(Frame, Term)>,
     offsets: BTreeMap<u64, u64>,
     values: BTreeMap<u64, u64>,
+    /// It goes on here after a part that nobody watched.
+    resumed: (LogIndex, Offset),
 }
 
 impl CommittedLog {
     /// Where it ends.
     pub fn end(&self) -> LogIndex {
-        self.frames.last().map_or(LogIndex::ZERO, |(frame, _)| frame.end)
+        self.frames.last().map_or(LogIndex::ZERO, |(frame, _)| frame.end).max(self.resumed.0)
     }
 
     /// Where its records end.
     pub fn end_offset(&self) -> Offset {
-        self.frames.last().map_or(Offset::ZERO, |(frame, _)| frame.base_end)
+        self.frames.last().map_or(Offset::ZERO, |(frame, _)| frame.base_end).max(self.resumed.1)
     }
 
     /// Its frames, oldest first, each with the term in which its commit was first seen.
@@ -157,6 +159,21 @@ impl CommittedLog {
     /// Whether nothing is committed.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// Forgets what lies behind `to`: a recovery has given it up.
+    pub fn truncate(&mut self, to: LogIndex) {
+        while let Some((frame, _)) = self.frames.pop_if(|(frame, _)| frame.end > to) {
+            for (at, value) in frame.values().into_iter().enumerate() {
+                self.values.remove(&value);
+                self.offsets.remove(&(frame.base.0 + at as u64));
+            }
+        }
+    }
+
+    /// A log begins at `start`, and what was committed before that was not watched to its end.
+    pub fn resume_at(&mut self, start: (LogIndex, Offset)) {
+        self.resumed = start;
     }
 
     /// Takes in the next frame, seen committed in `term`. An error names a value committed twice.

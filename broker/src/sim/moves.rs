@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use highwater_protocol::ids::{
-    DirectoryId, Incarnation, NodeId, PartitionId, Term, TopicPartition,
+    DirectoryId, Incarnation, NodeId, PartitionId, RecoveryEpoch, Term, TopicPartition,
 };
 use highwater_protocol::native::admin::DryRun;
 use highwater_protocol::native::moves::{CancelMovesRequest, MoveWish, ReassignRequest};
@@ -207,7 +207,7 @@ impl Cluster {
         (0..size).map(drawn).collect()
     }
 
-    fn decide(&mut self, command: MoveCommand, asker: Option<Asker>) -> Checked {
+    pub(super) fn decide(&mut self, command: MoveCommand, asker: Option<Asker>) -> Checked {
         let mover = self.mover.as_mut().expect("asked for where replicas move");
         let now = crate::raft::Millis(self.now_us / 1_000);
         let decided = mover.controller.decide(&mover.image, Command::Moves(command), now);
@@ -219,9 +219,13 @@ impl Cluster {
             let mover = self.mover.as_mut().expect("it was there just now");
             match &record {
                 MetadataRecord::Move(MoveRecord::End { .. }) => mover.ended += 1,
+                MetadataRecord::Recover(_) => {}
                 _ => mover.begun += 1,
             }
-            mover.take(record);
+            mover.take(record.clone());
+            if let MetadataRecord::Recover(recovery) = &record {
+                self.note_recovery(recovery);
+            }
             (0..self.nodes.len()).for_each(|node| self.learn_later(node));
         }
         if let Some(asker) = asker {
@@ -233,6 +237,27 @@ impl Cluster {
             self.schedule(self.now_us + after_us, Happening::Moves(then));
         }
         Ok(())
+    }
+
+    /// An id that no move has had.
+    pub(super) fn draw_move_id(&mut self) -> u64 {
+        let mover = self.mover.as_mut().expect("asked for where replicas move");
+        mover.next_id += 1;
+        mover.next_id - 1
+    }
+
+    /// The brokers on which the controller has a replica of a partition, or brings one.
+    pub(super) fn hosts_of(&self, partition: TopicPartition) -> Vec<usize> {
+        let mover = self.mover.as_ref().expect("asked for where replicas move");
+        let topic = mover.image.topic(partition.topic).expect("nobody deletes it");
+        topic.hosts(partition.partition).map(|replica| node_number(replica.node)).collect()
+    }
+
+    /// The newest recovery of a partition that a broker's image has.
+    pub(super) fn epoch_known(&self, node: usize, partition: TopicPartition) -> RecoveryEpoch {
+        let topic = self.mover.as_ref().and_then(|it| it.views[node].image.topic(partition.topic));
+        let recovered = topic.and_then(|topic| topic.recovered(partition.partition));
+        recovered.map_or(RecoveryEpoch::default(), |recovered| recovered.epoch)
     }
 
     /// M1: a move ends at the voters in force.

@@ -16,7 +16,10 @@ impl Checker {
         known: usize,
     ) -> Checked {
         let shadow = &self.shadows[&(node, partition)];
-        let mut before = shadow.frames[..known].iter().rev().find_map(Frame::voters);
+        let mut before = {
+            let frames = shadow.frames[..known].iter().rev();
+            frames.filter_map(|frame| self.voters_named(partition, frame)).next()
+        };
         let own = shadow.frames[known..].iter().filter(|frame| frame.term == view.term);
         for next in own.filter_map(Frame::voters) {
             let last = before.unwrap_or_else(|| self.voters(partition).to_vec());

@@ -88,6 +88,9 @@ impl Cluster {
             return Ok(());
         }
         let Some(reader) = self.nodes[node].readers.get(&partition) else { return Ok(()) };
+        if self.is_of_the_old(node, partition) {
+            return Ok(());
+        }
         let end = reader.high_watermark().0;
         let from = match self.rng.below(8) {
             0 => reader.log_start().0,

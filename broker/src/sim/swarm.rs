@@ -95,6 +95,8 @@ pub struct FaultRates {
     pub clock_jump: u64,
     /// Replicas are moved as the controller does it, or a move is cancelled.
     pub moves: u64,
+    /// A partition begins anew from one replica.
+    pub recover: u64,
 }
 
 impl FaultRates {
@@ -116,6 +118,7 @@ impl FaultRates {
         rot: 0,
         clock_jump: 0,
         moves: 0,
+        recover: 0,
     };
 
     /// Where entries count before they are flushed, a fuse lit while one of three may lose its pages must
@@ -157,6 +160,7 @@ impl FaultRates {
             rot: rate(6_000),
             clock_jump: rate(20_000),
             moves: 0,
+            recover: 0,
         }
     }
 }
@@ -185,6 +189,9 @@ impl Swarm {
         if seed % 7 == 1 || seed % 7 == 4 {
             swarm.moving(&mut Rng::new(seed, "moves"));
         }
+        if seed % 7 == 2 {
+            swarm.recovering(&mut Rng::new(seed, "recoveries"));
+        }
         swarm
     }
 
@@ -197,6 +204,15 @@ impl Swarm {
         self.faults.voters = 0;
         self.learner_bytes_per_s = *rng.pick(&[None, Some(10_000), Some(200_000)]);
         self.faults = self.faults.without_traps(&self.partitions);
+    }
+
+    /// Replicas move about, and at times a majority is given up.
+    fn recovering(&mut self, rng: &mut Rng) {
+        self.moving(rng);
+        self.faults.recover = match self.faults.moves {
+            0 => 0,
+            _ => *rng.pick(&[1_500, 4_000]),
+        };
     }
 
     /// Short lives over a slow network: leaders die in the midst of what they do.

@@ -33,6 +33,7 @@ use highwater_protocol::native::moves::{
     ReassignResponse,
 };
 use highwater_protocol::native::produce::{ProduceRequest, Receipt};
+use highwater_protocol::native::recover::{RecoverPartitionRequest, RecoverPartitionResponse};
 use highwater_protocol::native::settings::{
     AlterSettingsRequest, AlterSettingsResponse, DescribeSettingsRequest, DescribeSettingsResponse,
 };
@@ -192,6 +193,8 @@ calls! {
     ListEventsRequest, ListEvents, ListEventsResponse, |_| "list events".into();
     DescribeSettingsRequest, DescribeSettings, DescribeSettingsResponse, |_| "show settings".into();
     AlterSettingsRequest, AlterSettings, AlterSettingsResponse, |_| "change settings".into();
+    RecoverPartitionRequest, RecoverPartition, RecoverPartitionResponse,
+        |request| format!("recover partition {}", request.partition.partition);
     InspectReplicaRequest, InspectReplica, InspectReplicaResponse,
         |request| format!("inspect a replica of partition {}", request.partition.partition);
 }
@@ -215,7 +218,7 @@ responses! {
     ListMovesResponse AlterTopicResponse CreatePartitionsResponse ListBrokersResponse
     SetDutyResponse RemoveBrokerResponse ChangeControllerResponse ListReplicasResponse
     PlanBalanceResponse ThrottleMovesResponse InspectReplicaResponse
-    DescribeSettingsResponse AlterSettingsResponse ListEventsResponse
+    DescribeSettingsResponse AlterSettingsResponse ListEventsResponse RecoverPartitionResponse
 }
 
 impl Response for FetchResponse {

@@ -139,6 +139,7 @@ impl Session {
             | ApiKey::ListReplicas
             | ApiKey::PlanBalance
             | ApiKey::InspectReplica
+            | ApiKey::RecoverPartition
             | ApiKey::ListEvents
             | ApiKey::DescribeSettings
             | ApiKey::AlterSettings

@@ -71,6 +71,8 @@ pub enum ApiKey {
     ListReplicas = 40,
     /// What would even the cluster out.
     PlanBalance = 41,
+    /// Go on with what one replica of a partition has.
+    RecoverPartition = 50,
 }
 
 impl ApiKey {
@@ -102,6 +104,7 @@ impl ApiKey {
         ApiKey::AlterSettings,
         ApiKey::ListReplicas,
         ApiKey::PlanBalance,
+        ApiKey::RecoverPartition,
     ];
 
     /// The number on the wire.

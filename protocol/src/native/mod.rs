@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod metadata;
 pub mod moves;
 pub mod produce;
+pub mod recover;
 pub mod settings;
 pub mod throttle;
 

@@ -3,12 +3,12 @@
 
 use bytes::Bytes;
 
-use crate::ids::{Incarnation, Position, Term, TopicPartition};
+use crate::ids::{Incarnation, Position, RecoveryEpoch, Term, TopicPartition};
 use crate::native::coding;
 use crate::peer::heartbeats::{self, Beats};
 use crate::peer::{
-    AppendAnswer, AppendOutcome, AppendRequest, Ballot, GroupMessage, LeaderNews, PeerBody,
-    PeerFrame, RaftMessage, VoteAnswer, VoteRequest,
+    AppendAnswer, AppendOutcome, AppendRequest, Ballot, GroupMessage, Heartbeat, HeartbeatAnswer,
+    LeaderNews, PeerBody, PeerFrame, RaftMessage, VoteAnswer, VoteRequest,
 };
 use crate::wire::{DecodeError, Reader, Writer};
 
@@ -23,6 +23,10 @@ const APPEND: u8 = 2;
 const APPEND_ACCEPTED: u8 = 3;
 const APPEND_REJECTED: u8 = 4;
 const TIMEOUT_NOW: u8 = 5;
+/// Before the kind, where the group is not the first of its partition.
+const OF_EPOCH: u8 = 50;
+const HEARTBEAT: u8 = 51;
+const HEARTBEAT_ANSWER: u8 = 52;
 
 /// The fewest bytes of a message: a group, a kind and a term.
 const MESSAGE_BYTES_MIN: usize = 25;
@@ -106,6 +110,11 @@ fn encode_messages(writer: &mut Writer, messages: &[GroupMessage], entries: &mut
     let mut beats = Beats::default();
     let mut others = Vec::new();
     for one in messages {
+        if one.epoch > RecoveryEpoch::default() {
+            // Few groups were ever begun anew, and the heartbeats of all others should not pay for it.
+            others.push(one);
+            continue;
+        }
         match &one.message {
             RaftMessage::Heartbeat(beat) => beats.add(one.group, *beat),
             RaftMessage::HeartbeatAnswer(answer) => beats.add_answer(one.group, *answer),
@@ -122,6 +131,10 @@ fn encode_messages(writer: &mut Writer, messages: &[GroupMessage], entries: &mut
 
 fn encode_message(writer: &mut Writer, one: &GroupMessage, entries: &mut Vec<Bytes>) {
     coding::put_partition(writer, one.group);
+    if one.epoch > RecoveryEpoch::default() {
+        writer.u8(OF_EPOCH);
+        writer.u32(one.epoch.0);
+    }
     match &one.message {
         RaftMessage::Vote(vote) => {
             writer.u8(VOTE);
@@ -162,8 +175,15 @@ fn encode_message(writer: &mut Writer, one: &GroupMessage, entries: &mut Vec<Byt
             writer.u8(TIMEOUT_NOW);
             writer.u32(term.0);
         }
-        RaftMessage::Heartbeat(_) | RaftMessage::HeartbeatAnswer(_) => {
-            unreachable!("heartbeats and their answers are coalesced before this")
+        RaftMessage::Heartbeat(Heartbeat { term, commit }) => {
+            writer.u8(HEARTBEAT);
+            writer.u32(term.0);
+            writer.uvarint(commit.0);
+        }
+        RaftMessage::HeartbeatAnswer(HeartbeatAnswer { term, log_end }) => {
+            writer.u8(HEARTBEAT_ANSWER);
+            writer.u32(term.0);
+            writer.uvarint(log_end.0);
         }
     }
 }
@@ -186,7 +206,10 @@ fn decode_message(
     group: TopicPartition,
     entry_bytes: &mut Vec<Vec<usize>>,
 ) -> Result<GroupMessage, DecodeError> {
-    let kind = reader.u8()?;
+    let (epoch, kind) = match reader.u8()? {
+        OF_EPOCH => (RecoveryEpoch(reader.u32()?), reader.u8()?),
+        kind => (RecoveryEpoch::default(), kind),
+    };
     let term = Term(reader.u32()?);
     let message = match kind {
         VOTE => RaftMessage::Vote(VoteRequest {
@@ -227,11 +250,18 @@ fn decode_message(
             },
         }),
         TIMEOUT_NOW => RaftMessage::TimeoutNow { term },
+        HEARTBEAT => {
+            RaftMessage::Heartbeat(Heartbeat { term, commit: coding::short_log_index(reader)? })
+        }
+        HEARTBEAT_ANSWER => RaftMessage::HeartbeatAnswer(HeartbeatAnswer {
+            term,
+            log_end: coding::short_log_index(reader)?,
+        }),
         found => {
             return Err(DecodeError::Invalid { what: "a message's kind", found: found.into() });
         }
     };
-    Ok(GroupMessage { group, message })
+    Ok(GroupMessage { group, epoch, message })
 }
 
 /// Gives each append its entries, which follow the head in the order of the appends.

@@ -3,7 +3,7 @@
 //! Groups are sorted by topic, a topic's id stands once before its groups, and numbers are
 //! variable-length: what a thousand idle groups cost is this file.
 
-use crate::ids::{LogIndex, PartitionId, Term, TopicId, TopicPartition};
+use crate::ids::{LogIndex, PartitionId, RecoveryEpoch, Term, TopicId, TopicPartition};
 use crate::native::coding;
 use crate::peer::{GroupMessage, Heartbeat, HeartbeatAnswer, RaftMessage};
 use crate::wire::{DecodeError, Reader, Writer};
@@ -75,7 +75,11 @@ fn decode_kind(
         let topic = coding::topic_id(reader)?;
         for _ in 0..reader.count("groups with heartbeats", GROUP_BYTES_MIN)? {
             let beat = decode_beat(reader, topic)?;
-            messages.push(GroupMessage { group: beat.group, message: message(beat) });
+            messages.push(GroupMessage {
+                group: beat.group,
+                epoch: RecoveryEpoch::default(),
+                message: message(beat),
+            });
         }
     }
     Ok(())
@@ -120,11 +124,15 @@ mod tests {
         beats.add_answer(group(3, 0), HeartbeatAnswer { term: Term(2), log_end: LogIndex(5) });
         let beat = |topic, commit| GroupMessage {
             group: group(topic, 0),
+            epoch: RecoveryEpoch::default(),
             message: RaftMessage::Heartbeat(Heartbeat { term: Term(1), commit: LogIndex(commit) }),
         };
         let answer = HeartbeatAnswer { term: Term(2), log_end: LogIndex(5) };
-        let answer =
-            GroupMessage { group: group(3, 0), message: RaftMessage::HeartbeatAnswer(answer) };
+        let answer = GroupMessage {
+            group: group(3, 0),
+            epoch: RecoveryEpoch::default(),
+            message: RaftMessage::HeartbeatAnswer(answer),
+        };
         let messages = decode(&mut Reader::new(&coalesced(beats)));
         assert_eq!(messages, Ok(vec![beat(3, 3), beat(9, 9), answer]));
     }

@@ -11,7 +11,7 @@ mod heartbeats;
 use bytes::Bytes;
 
 use crate::error::WireError;
-use crate::ids::{Incarnation, LogIndex, NodeId, Position, Term, TopicPartition};
+use crate::ids::{Incarnation, LogIndex, NodeId, Position, RecoveryEpoch, Term, TopicPartition};
 
 /// The ALPN name of the protocol between brokers.
 pub const ALPN: &[u8] = b"highwater-peer/1";
@@ -55,6 +55,8 @@ pub enum PeerBody {
 pub struct GroupMessage {
     /// The group: one per partition.
     pub group: TopicPartition,
+    /// Which group of that partition: a recovery begins another.
+    pub epoch: RecoveryEpoch,
     /// The message.
     pub message: RaftMessage,
 }

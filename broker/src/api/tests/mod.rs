@@ -6,6 +6,7 @@ mod inspect;
 mod leaders;
 mod moves;
 mod policy;
+mod recover;
 mod rig;
 mod settings;
 

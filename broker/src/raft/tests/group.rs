@@ -122,6 +122,7 @@ impl Group {
         let start = Start {
             me,
             hard: saved,
+            term_min: Term(0),
             terms: shape_of(&log),
             flushed: end_of(&log),
             made_with: self.made_with.clone(),

@@ -33,6 +33,7 @@ fn replica(terms: &[u32], hard: (u32, Option<NodeId>), suspicion: Suspicion) -> 
     let start = Start {
         me: ME,
         hard: HardState { term: Term(hard.0), vote: hard.1 },
+        term_min: Term(0),
         terms: TermStarts::new(Position::default(), starts, end),
         flushed: end,
         made_with: set(&[1, 2, 3], &[]),

@@ -22,6 +22,7 @@ fn replica(suspicion: Suspicion) -> Raft {
     let start = Start {
         me: NodeId(1),
         hard: HardState { term: Term(3), vote: None },
+        term_min: Term(0),
         terms: TermStarts::new(Position::default(), starts, LogIndex(7)),
         flushed: LogIndex(7),
         made_with: set(&[1, 2, 3], &[]),

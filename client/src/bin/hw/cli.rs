@@ -205,6 +205,9 @@ pub enum PartitionVerb {
     /// Move replicas to other brokers, off a broker, or change how many there are
     #[command(after_help = crate::reassign::REASSIGN_EXAMPLES)]
     Reassign(crate::reassign::ReassignArgs),
+    /// Go on with what one replica has, where a majority is lost for good: records are lost
+    #[command(after_help = crate::unsafe_recover::EXAMPLES)]
+    UnsafeRecover(crate::unsafe_recover::UnsafeRecoverArgs),
     /// Show what is moving
     #[command(after_help = crate::moving::MOVES_EXAMPLES)]
     Moves(crate::moving::MovesArgs),

@@ -173,8 +173,15 @@ fn topic_troubles(topic: &TopicInfo, known: &Known) -> Vec<Trouble> {
         if partition.leader.is_none() {
             let serve = known.serving(detail.id, partition);
             let (term, needed) = (partition.term, of / 2 + 1);
+            // Whoever reads this first thinks of starting brokers; this is for when that is no use.
+            let last = match serve < needed {
+                true => {
+                    format!("; if they never come back: `hw partition unsafe-recover {subject}`")
+                }
+                false => String::new(),
+            };
             let detail = format!(
-                "no leader in term {term}: {serve} of {of} replicas serve, {needed} are needed; {why}"
+                "no leader in term {term}: {serve} of {of} replicas serve, {needed} are needed; {why}{last}"
             );
             troubles.push(Trouble { kind: "partition-leaderless", subject, detail, missing });
         } else if is_under_replicated(partition) {

@@ -19,6 +19,18 @@ pub fn deletion(topic: &str, what: &str) -> Result<(), Failure> {
     }
 }
 
+/// Wants a name typed in after a warning; otherwise `undone` says what did not happen.
+pub fn typed(name: &str, warning: &str, undone: &str) -> Result<(), Failure> {
+    eprintln!("{warning} It cannot be undone.");
+    match answer(&format!("Type {name} to go on: "))? == name {
+        true => Ok(()),
+        false => {
+            let what = format!("what was typed is not {name}; {undone}");
+            Err(Failure::new(Exit::Failed, what))
+        }
+    }
+}
+
 /// Wants a yes to `question`; otherwise `undone` says what did not happen.
 pub fn yes(question: &str, undone: &str) -> Result<(), Failure> {
     match answer(&format!("{question} [y/N] "))?.as_str() {

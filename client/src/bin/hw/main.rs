@@ -31,6 +31,7 @@ mod target;
 mod top;
 mod topic;
 mod trim;
+mod unsafe_recover;
 mod watch;
 mod why;
 mod yaml;

@@ -34,6 +34,7 @@ pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failu
         PartitionVerb::Transfer(args) => transfer(args, settings).await,
         PartitionVerb::Top(args) => crate::top::run(args, settings).await,
         PartitionVerb::Reassign(args) => crate::reassign::reassign(args, settings).await,
+        PartitionVerb::UnsafeRecover(args) => crate::unsafe_recover::run(args, settings).await,
         PartitionVerb::Moves(args) => crate::moving::moves(args, settings).await,
         PartitionVerb::Throttle(args) => crate::moving::throttle(args, settings).await,
         PartitionVerb::Cancel(args) => crate::reassign::cancel(args, settings).await,

@@ -114,7 +114,8 @@ pub const REASONS: &[Reason] = &[
         "leaderless",
         "No replica leads: too few of those with a vote can be reached, or an election is under way.",
         "If it lasts longer than a second, start the brokers that have its replicas: a majority of \
-         them must be up.",
+         them must be up. If a majority is lost for good, `hw partition unsafe-recover` goes on with \
+         what one replica has, and says what is lost.",
         "hw partition list --problem leaderless",
     ),
     reason(
@@ -150,7 +151,8 @@ pub const REASONS: &[Reason] = &[
     reason(
         "partition-leaderless",
         "A partition can be neither written nor read: see `leaderless`.",
-        "Start the brokers that have its replicas.",
+        "Start the brokers that have its replicas; if they are lost for good, `hw partition \
+         unsafe-recover orders/3 --dry-run` shows what would be lost without them.",
         "hw cluster health",
     ),
     reason(

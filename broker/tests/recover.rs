@@ -1,0 +1,144 @@
+//! Real brokers: a partition loses its majority for good, goes on with what one replica has, and the
+//! old ones come back with their old disks and disturb nobody.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use common::{Cluster, read_all};
+use highwater_client::{
+    AckMode, Client, DryRun, MoveWish, NewTopic, NodeId, PartitionId, ProducerConfig, Record,
+    TopicPartition,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_goes_on_with_what_the_survivor_has_and_old_disks_disturb_nobody() {
+    let mut cluster = Cluster::started(4);
+    let client = cluster.client().await;
+    client.admin().create_topic(NewTopic::new("orders", 1).replication(3)).await.expect("created");
+    move_to(&cluster, &client, &[1, 3, 4]).await;
+    produce(&client, 0..50).await;
+
+    // Broker 1 misses what the other two acknowledge; then their machines are gone.
+    cluster.kill(1);
+    produce(&client, 50..60).await;
+    cluster.kill(3);
+    cluster.kill(4);
+    cluster.start(1);
+    let refused = hw(&cluster, &["partition", "unsafe-recover", "orders/0"]);
+    assert!(!refused.status.success(), "it asks for the name, and there is no terminal");
+    fenced(&cluster, &client, &[3, 4]).await;
+
+    let dry = hw(&cluster, &["partition", "unsafe-recover", "orders/0", "--dry-run"]);
+    let said = String::from_utf8_lossy(&dry.stderr).into_owned();
+    assert!(dry.status.success(), "{said}");
+    for part in [
+        "orders/0 has lost its majority: 1 of 3 replicas can vote, 2 are needed",
+        "broker 3: its broker is down, fenced since",
+        "kept: offsets 0 up to 50 (exclusive)",
+        "lost: every record from offset 50 on",
+    ] {
+        assert!(said.contains(part), "{part}\nis not in\n{said}");
+    }
+    let done =
+        hw(&cluster, &["partition", "unsafe-recover", "orders/0", "--yes-i-lose", "orders/0"]);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{said}\n{}", cluster.logs());
+    assert!(said.contains("broker 1 leads, and takes writes again"), "{said}");
+    // Brokers 1 and 2 are alive, so two replicas are what it gets for now.
+    assert!(said.contains("gets 2 replicas"), "{said}");
+    produce(&client, 100..130).await;
+    assert_eq!(values(&client).await, numbers(0..50).chain(numbers(100..130)).collect::<Vec<_>>());
+
+    // The old majority comes back with what it had acknowledged.
+    cluster.start(3);
+    cluster.start(4);
+    let client = cluster.client().await;
+    produce(&client, 130..160).await;
+    for broker in [3, 4] {
+        cluster
+            .eventually("what the old majority has is discarded", async || {
+                replica_dirs(&cluster, broker).is_empty().then_some(())
+            })
+            .await;
+    }
+    move_to(&cluster, &client, &[1, 3, 4]).await;
+    produce(&client, 160..170).await;
+    let all = numbers(0..50).chain(numbers(100..170)).collect::<Vec<_>>();
+    assert_eq!(values(&client).await, all);
+    // Copied anew, they are replicas like any others: one of them leads what is there.
+    cluster.kill(1);
+    produce(&client, 170..180).await;
+    assert_eq!(values(&client).await.len(), all.len() + 10);
+    let healthy =
+        hw(&cluster, &["partition", "unsafe-recover", "orders/0", "--yes-i-lose", "orders/0"]);
+    let said = String::from_utf8_lossy(&healthy.stderr).into_owned();
+    assert_eq!(healthy.status.code(), Some(4), "{said}");
+    assert!(said.contains("has not lost its majority"), "{said}");
+}
+
+fn numbers(range: std::ops::Range<u32>) -> impl Iterator<Item = String> {
+    range.map(|number| format!("v{number}"))
+}
+
+async fn produce(client: &Client, range: std::ops::Range<u32>) {
+    let producer = client.producer(ProducerConfig::default().acks(AckMode::Sync));
+    for value in numbers(range) {
+        let sent = producer.send(Record::to("orders").value(value)).await.expect("taken");
+        sent.await.expect("acknowledged");
+    }
+}
+
+async fn values(client: &Client) -> Vec<String> {
+    read_all(client, "orders").await.into_values().collect()
+}
+
+async fn move_to(cluster: &Cluster, client: &Client, brokers: &[u32]) {
+    let admin = client.admin();
+    let wanted: Vec<NodeId> = brokers.iter().copied().map(NodeId).collect();
+    let id = admin.describe_topic("orders").await.expect("it exists").id;
+    let at = vec![TopicPartition::new(id, PartitionId(0))];
+    cluster
+        .eventually("the move is begun", async || {
+            admin.reassign(at.clone(), MoveWish::To(wanted.clone()), DryRun::No).await.ok()
+        })
+        .await;
+    cluster
+        .eventually("the replicas are there", async || {
+            let detail = admin.describe_topic("orders").await.ok()?;
+            let found = &detail.partitions[0];
+            let mut in_sync = found.in_sync.clone();
+            in_sync.sort_unstable();
+            (found.replicas == wanted && in_sync == wanted).then_some(())
+        })
+        .await;
+}
+
+async fn fenced(cluster: &Cluster, client: &Client, brokers: &[u32]) {
+    cluster
+        .eventually("the controller has lost touch with them", async || {
+            let seen = client.admin().cluster().await.ok()?;
+            let is_fenced =
+                |node: u32| seen.brokers.iter().any(|it| it.node.0 == node && it.fenced);
+            let alive = seen.brokers.iter().any(|it| it.node.0 == 1 && !it.fenced);
+            (alive && brokers.iter().all(|node| is_fenced(*node))).then_some(())
+        })
+        .await;
+}
+
+fn replica_dirs(cluster: &Cluster, broker: usize) -> Vec<PathBuf> {
+    let dir = cluster.data_dir(broker).join("topics");
+    let Ok(names) = std::fs::read_dir(dir) else { return Vec::new() };
+    let orders = |path: &Path| path.to_string_lossy().contains("orders-");
+    names.flatten().map(|entry| entry.path()).filter(|path| orders(path)).collect()
+}
+
+/// Runs the command line as an operator's script would: without a terminal.
+fn hw(cluster: &Cluster, arguments: &[&str]) -> Output {
+    let hw = Path::new(env!("CARGO_BIN_EXE_highwater")).with_file_name("hw");
+    let mut command = Command::new(hw);
+    command.args(arguments).env("HIGHWATER_PROFILE", &cluster.created.profile);
+    command.stdin(Stdio::null());
+    command.output().expect("hw is built beside the broker")
+}
