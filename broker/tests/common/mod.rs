@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod chaos;
 pub mod links;
 pub mod load;
+pub mod weather;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -77,7 +79,7 @@ impl Cluster {
     pub fn join(&mut self) -> usize {
         let (node, address) = (self.addresses.len() + 1, free_port());
         let invitation = self.dir.path().join(format!("node-{node}.invitation"));
-        let mut invite = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        let mut invite = Command::new(program());
         invite.arg("invite").arg("--dir").arg(self.dir.path());
         let invited = invite.args(["--address", &address.to_string()]).output();
         let invited = invited.expect("the broker's program is there");
@@ -86,7 +88,7 @@ impl Cluster {
         self.addresses.push(address);
         self.created.configs.push(dir.join("config.toml"));
         self.children.push(None);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        let mut command = Command::new(program());
         command.arg("start").arg("--join").arg(invitation).arg("--dir").arg(dir);
         self.spawn(node, command);
         node
@@ -241,9 +243,22 @@ pub fn can_mount_in_private() -> bool {
     tried.is_ok_and(|output| output.status.success())
 }
 
+/// The broker's program. Cargo builds it for tests and says where it is; an example looks beside
+/// itself.
+pub fn program() -> PathBuf {
+    let told = option_env!("CARGO_BIN_EXE_highwater").map(PathBuf::from);
+    told.unwrap_or_else(|| {
+        let example = std::env::current_exe().expect("this program is a file");
+        let dir = example.parent().and_then(Path::parent).expect("it lies in target/*/examples");
+        let program = dir.join("highwater");
+        assert!(program.is_file(), "{} is missing: build the broker first", program.display());
+        program
+    })
+}
+
 /// The command that starts a broker.
 pub fn broker(config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    let mut command = Command::new(program());
     command.arg("start").arg("--config").arg(config);
     command
 }

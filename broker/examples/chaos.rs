@@ -1,0 +1,122 @@
+//! Many runs of chaos over real processes, each from a seed of its own, with a report of each.
+//!
+//! `cargo build --release -p highwater-broker --bin highwater && cargo run --release -p highwater-broker --features sim --example chaos -- --seed 1 --seconds 60 --runs 100`
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::chaos::plan::{Fault, Script};
+use common::chaos::run::{Options, Outcome, run};
+
+/// Chaos over real processes.
+#[derive(Parser)]
+struct Args {
+    /// The seed of the first run; the next ones count on.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// For how long each run is tormented.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// How many runs.
+    #[arg(long, default_value_t = 1)]
+    runs: u64,
+    /// Brokers, three to five.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=5))]
+    nodes: u8,
+    /// What to play.
+    #[arg(long, default_value = "random")]
+    script: Script,
+    /// The menu, several with commas; `all` for everything, `harmless` for what must do no harm today.
+    #[arg(long, value_delimiter = ',', default_value = "harmless")]
+    faults: Vec<String>,
+    /// One line of JSON for each run is added to this file.
+    #[arg(long, default_value = "chaos.jsonl")]
+    report: PathBuf,
+    /// Histories of runs that failed are kept here.
+    #[arg(long, default_value = ".")]
+    keep: PathBuf,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let menu = menu(&args.faults);
+    let mut fired: BTreeMap<&str, u64> = BTreeMap::new();
+    let (mut failing, mut elections) = (Vec::new(), 0);
+    for seed in args.seed..args.seed + args.runs {
+        let history = args.keep.join(format!("chaos-{seed}.history"));
+        let options = Options {
+            seed,
+            script: args.script,
+            nodes: usize::from(args.nodes),
+            seconds: args.seconds,
+            menu: menu.clone(),
+            history: Some(history.clone()),
+        };
+        println!("seed {seed} begins");
+        let mut outcome = run(&options).await;
+        outcome.check_not_vacuous();
+        tell(&outcome, &args.report);
+        elections += outcome.elections;
+        outcome.fired.iter().for_each(|(name, times)| *fired.entry(name).or_default() += times);
+        if outcome.failures.is_empty() {
+            std::fs::remove_file(&history).expect("the run wrote it");
+        } else {
+            failing.push(seed);
+        }
+    }
+    println!("{} runs, {elections} elections, fired: {fired:?}", args.runs);
+    let fired_all =
+        args.script != Script::Random || menu.iter().all(|fault| fired.contains_key(fault.name()));
+    // A single run may be too short for the whole menu; a campaign is not.
+    if args.runs >= 5 && !(fired_all && (elections > 0 || args.script == Script::Quiet)) {
+        println!("vacuous: not every fault was fired, or nobody was ever elected");
+        return ExitCode::FAILURE;
+    }
+    if failing.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("failing seeds: {failing:?}");
+    ExitCode::FAILURE
+}
+
+fn menu(names: &[String]) -> Vec<Fault> {
+    let mut menu = Vec::new();
+    for name in names {
+        match name.as_str() {
+            "all" => menu.extend(Fault::all()),
+            "harmless" => menu.extend(Fault::harmless()),
+            name => menu.push(Fault::named(name).unwrap_or_else(|| {
+                let known: Vec<&str> = Fault::all().into_iter().map(Fault::name).collect();
+                panic!("{name:?} is no fault; there are {known:?}, all and harmless")
+            })),
+        }
+    }
+    menu
+}
+
+fn tell(outcome: &Outcome, report: &PathBuf) {
+    let Outcome { seed, acked, elections, accepts_after_ms, converged_after_ms, .. } = outcome;
+    println!(
+        "seed {seed}: {acked} acked, {elections} elections, accepts after {accepts_after_ms:?} ms, alike after \
+         {converged_after_ms:?} ms, {} async lost, fired {:?}",
+        outcome.history.async_lost, outcome.fired
+    );
+    for failure in &outcome.failures {
+        println!("seed {seed} FAILED: {failure}");
+    }
+    if !outcome.history.is_clean() {
+        println!("{}", outcome.history.page());
+    }
+    let line = serde_json::to_string(outcome).expect("plain data");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(report);
+    let mut file =
+        file.unwrap_or_else(|error| panic!("cannot write {}: {error}", report.display()));
+    writeln!(file, "{line}").expect("the report can be written");
+}

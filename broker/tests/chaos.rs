@@ -1,0 +1,51 @@
+//! Real brokers under chaos, for about a minute: the short form of `examples/chaos.rs`.
+//!
+//! The seed is the same each time unless `HIGHWATER_CHAOS_SEED` says another; how the processes and the network
+//! take their turns is not, so that a seed gives the same plan and not the same run.
+
+mod common;
+
+use common::chaos::plan::{self, Fault, Script, Step, Victim};
+use common::chaos::run::{Options, run};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_while_a_minority_is_tormented() {
+    let seed = std::env::var("HIGHWATER_CHAOS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or(1);
+    let menu = Fault::harmless();
+    let options =
+        Options { seed, script: Script::Random, nodes: 3, seconds: 50, menu, history: None };
+    eprintln!("seed {seed}");
+    let mut outcome = run(&options).await;
+    outcome.check_not_vacuous();
+    let told = serde_json::to_string_pretty(&outcome).expect("plain data");
+    assert!(outcome.failures.is_empty(), "seed {seed}\n{told}\n{}", outcome.history.page());
+    assert!(outcome.elections > 0, "leaders were killed\n{told}");
+    assert!(outcome.datagrams_touched > 0, "{told}");
+    assert!(outcome.fired.len() >= options.menu.len() - 2, "too little was fired\n{told}");
+}
+
+#[test]
+fn a_seed_gives_the_same_plan_and_another_seed_another_one() {
+    let plan = |seed| plan::steps(Script::Random, seed, 3, 60, &Fault::all());
+    assert_eq!(plan(7), plan(7));
+    assert_ne!(plan(7), plan(8));
+}
+
+#[test]
+fn only_a_minority_is_ever_hit_at_once_by_the_random_plan() {
+    for seed in 0..200 {
+        let steps = plan::steps(Script::Random, seed, 3, 120, &Fault::all());
+        assert!(steps.windows(2).all(|two| two[0].at_ms + two[0].for_ms < two[1].at_ms));
+        let damaged = |step: &&Step| matches!(step.fault, Fault::File(_));
+        let victims: Vec<Victim> = steps.iter().filter(damaged).map(|step| step.victim).collect();
+        assert!(victims.windows(2).all(|two| two[0] == two[1]), "seed {seed} damages two brokers");
+    }
+}
+
+#[test]
+fn every_fault_has_a_name_of_its_own() {
+    for fault in Fault::all() {
+        assert_eq!(Fault::named(fault.name()), Some(fault));
+    }
+}

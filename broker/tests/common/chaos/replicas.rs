@@ -1,0 +1,89 @@
+//! Every replica's log read by itself, from the files of brokers that were stopped, for a client is only ever
+//! given what the leader has.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use highwater_bench::history::{Drained, Op, Poll, PollKind, Process, Seen};
+use highwater_bench::recorded::Recording;
+use highwater_bench::workload::Stamp;
+use highwater_broker::disk::Disk;
+use highwater_broker::disk::mmap::MmapDisk;
+use highwater_broker::log::{Log, Options};
+use highwater_client::{NodeId, PartitionId, TopicId, TopicPartition};
+use highwater_protocol::batch::{BatchView, FrameKind, frames};
+
+/// Adds to a history what a stopped broker has of a topic; how many records that is.
+pub fn read(
+    recording: &Recording,
+    data: &Path,
+    node: usize,
+    topic: (&str, TopicId),
+    run: u16,
+) -> u64 {
+    let mut records = 0;
+    let dirs = std::fs::read_dir(data.join("topics")).into_iter().flatten().flatten();
+    for dir in dirs {
+        let name = dir.file_name().to_string_lossy().into_owned();
+        let number = name
+            .split('.')
+            .next()
+            .and_then(|name| name.strip_prefix(topic.0)?.strip_prefix('-')?.parse().ok());
+        let Some(number) = number else { continue };
+        let partition = TopicPartition::new(topic.1, PartitionId(number));
+        records += read_log(recording, &dir.path(), node, partition, run);
+    }
+    records
+}
+
+fn read_log(
+    recording: &Recording,
+    dir: &Path,
+    node: usize,
+    partition: TopicPartition,
+    run: u16,
+) -> u64 {
+    let disk: Arc<dyn Disk> = Arc::new(MmapDisk::default());
+    let options = Options { segment_bytes_max: 1 << 30, keep_free_bytes: 0 };
+    let (log, _) =
+        Log::open(disk, dir, partition, options).expect("a stopped broker's log can be opened");
+    log.publish(log.end_offset());
+    let reader = log.reader();
+    let process = Process(u32::MAX - node as u32);
+    let kind = PollKind::Replica(NodeId(node as u32));
+    let (mut next, mut count) = (reader.log_start(), 0);
+    while next < log.end_offset() {
+        let slices = reader.read(next, 1 << 20).expect("what was opened can be read");
+        let records =
+            slices.iter().flat_map(|slice| seen(slice, run)).filter(|seen| seen.offset >= next);
+        let records: Vec<Seen> = records.collect();
+        let Some(last) = records.last() else { break };
+        next = last.offset.advance(1);
+        count += records.len() as u64;
+        let (invoke, complete) = (recording.now(), recording.now());
+        let partition = partition.partition;
+        recording.add(&Op::Poll(Poll { process, partition, kind, invoke, complete, records }));
+    }
+    let (at, end) = (recording.now(), log.end_offset());
+    let partition = partition.partition;
+    recording.add(&Op::Drained(Drained { process, partition, kind, end, at }));
+    count
+}
+
+fn seen(slice: &[u8], run: u16) -> Vec<Seen> {
+    let mut found = Vec::new();
+    for frame in frames(slice) {
+        let (header, bytes) = frame.expect("a log gives whole frames");
+        if header.kind() != FrameKind::Data {
+            continue;
+        }
+        let batch = BatchView::parse(bytes).expect("the log has checked it");
+        for record in batch.records().expect("a batch of our clients") {
+            let record = record.expect("a record of our clients");
+            let stamp = record.value.and_then(Stamp::parse);
+            let ours = stamp.filter(|stamp| stamp.id.producer() >> 8 == u32::from(run));
+            found.push(Seen { offset: record.offset, id: ours.map(|stamp| stamp.id) });
+        }
+    }
+    found
+}
