@@ -84,7 +84,7 @@ impl Admin {
     /// preferred replica may get it back by itself.
     ///
     /// # Errors
-    /// `Refused` with `InvalidRequest` where `to` has no replica in sync; `UnknownTopic`;
+    /// `Refused` with `UnknownBroker`, or `Conflict` where `to` has no replica in sync; `UnknownTopic`;
     /// `TimedOut`, and then it may still happen.
     pub async fn transfer_leader(
         &self,

@@ -23,8 +23,8 @@ impl Admin {
     /// move by themselves afterwards.
     ///
     /// # Errors
-    /// `Refused` with `InvalidRequest` where there is no such broker, it votes on the metadata and
-    /// cannot leave, or a replica is moving to it; with `BrokerNotAvailable` where a replica finds no
+    /// `Refused` with `UnknownBroker`; with `Conflict` where it votes on the metadata and cannot
+    /// leave, or a replica is moving to it; with `BrokerNotAvailable` where a replica finds no
     /// other place; otherwise with outcome unknown where the answer was lost.
     pub async fn set_duty(
         &self,
@@ -38,7 +38,7 @@ impl Admin {
     /// Takes a broker that hosts nothing out of the cluster; its process ends if it runs.
     ///
     /// # Errors
-    /// `Refused` with `InvalidRequest` where it hosts something, votes on the metadata, or nobody
+    /// `Refused` with `UnknownBroker`; with `Conflict` where it hosts something, votes on the metadata, or nobody
     /// retired it; otherwise with outcome unknown where the answer was lost.
     pub async fn remove_broker(
         &self,
@@ -53,7 +53,7 @@ impl Admin {
     /// Gives a broker a vote on the cluster's metadata or takes it away; returns who votes then.
     ///
     /// # Errors
-    /// `Refused` with `InvalidRequest`, `BrokerNotAvailable` or `NotEnoughReplicas` where the voters
+    /// `Refused` with `UnknownBroker`, `Conflict`, `BrokerNotAvailable` or `NotEnoughReplicas` where the voters
     /// could not decide; otherwise with outcome unknown where the answer was lost.
     pub async fn change_controller(
         &self,

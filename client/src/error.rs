@@ -187,6 +187,8 @@ pub(crate) fn outcome_of(code: ErrorCode) -> Outcome {
         | ErrorCode::InvalidConfig
         | ErrorCode::NotController
         | ErrorCode::InvalidRequest
+        | ErrorCode::UnknownBroker
+        | ErrorCode::Conflict
         | ErrorCode::OutOfOrderSequence
         | ErrorCode::ProducerFenced
         | ErrorCode::UnknownProducer

@@ -17,8 +17,8 @@ impl Admin {
     /// partitions all of the cluster are meant; those that are as wished already are not named.
     ///
     /// # Errors
-    /// `Refused` with `InvalidRequest` where one is moving already, `InvalidReplicationFactor`,
-    /// `BrokerNotAvailable` or `UnknownTopicOrPartition`; otherwise with outcome unknown where the
+    /// `Refused` with `Conflict` where one is moving already, `InvalidReplicationFactor`,
+    /// `UnknownBroker`, `BrokerNotAvailable` or `UnknownTopicOrPartition`; otherwise with outcome unknown where the
     /// answer was lost.
     pub async fn reassign(
         &self,
@@ -32,7 +32,7 @@ impl Admin {
     /// Has moves go back to where they began; without partitions all of them.
     ///
     /// # Errors
-    /// `Refused` with `InvalidRequest` where one that is named is not moving; otherwise with outcome
+    /// `Refused` with `Conflict` where one that is named is not moving; otherwise with outcome
     /// unknown where the answer was lost.
     pub async fn cancel_moves(
         &self,
@@ -45,7 +45,7 @@ impl Admin {
     /// `None` lifts the limit. Replicas in sync are never held back.
     ///
     /// # Errors
-    /// `Refused` with `InvalidRequest` for an unknown broker or a rate below 1 KiB/s; otherwise with
+    /// `Refused` with `UnknownBroker`, or `InvalidRequest` for a rate below 1 KiB/s; otherwise with
     /// outcome unknown where the answer was lost.
     pub async fn throttle_moves(
         &self,

@@ -27,8 +27,7 @@ impl Admin {
     /// be changed; says what differs afterwards.
     ///
     /// # Errors
-    /// `Refused` with `InvalidConfig` and all mistakes, or with `InvalidRequest` for a broker that is
-    /// not registered; otherwise with outcome unknown where the answer was lost.
+    /// `Refused` with `InvalidConfig` and all mistakes, or with `UnknownBroker`; otherwise with outcome unknown where the answer was lost.
     pub async fn alter_settings(
         &self,
         change: SettingsChange,

@@ -154,6 +154,9 @@ error_codes! {
     /// The batch or one of its records breaks the format.
     InvalidRecord = 87, fatal, "INVALID_RECORD",
         "The program builds batches wrongly; the detail says where.";
+    /// No broker of that id is part of the cluster.
+    UnknownBroker = 102, fatal, "BROKER_ID_NOT_REGISTERED",
+        "Compare the id with `hw cluster brokers`, which shows those that are part of it.";
     /// The broker's queue for this partition is full; nothing was written.
     Overloaded = 1001, retriable, "OVERLOADED",
         "Slow down or spread the load over more partitions; clients wait and send again by themselves.";
@@ -172,6 +175,9 @@ error_codes! {
     /// The topic's `delete.protection` is on; nothing was deleted.
     TopicProtected = 1025, fatal, "TOPIC_PROTECTED",
         "If it is to go all the same: `hw topic alter NAME delete.protection=off`, then delete it.";
+    /// The change contradicts what the cluster is like at the moment; nothing was changed.
+    Conflict = 1065, fatal, "CONFLICT",
+        "The detail says what stands in the way: wait until that is over, or end it, and ask again.";
 }
 
 impl fmt::Display for ErrorCode {

@@ -75,13 +75,19 @@ impl Api {
     pub async fn transfer_leader(&self, request: TransferLeaderRequest) -> Result<(), WireError> {
         let TransferLeaderRequest { partition, to } = request;
         let Led { route, view, reader: _ } = self.led_here(partition, None)?;
+        if let Some(to) = to.filter(|to| self.node.image().broker(*to).is_none()) {
+            let why = format!(
+                "broker {to} is not part of the cluster; `hw cluster brokers` shows those that are"
+            );
+            return Err(WireError::new(ErrorCode::UnknownBroker, why));
+        }
         if let Some(to) = to.filter(|to| !view.in_sync.contains(to)) {
             let why = format!(
                 "broker {to} cannot lead {}: it is not one of its in-sync replicas, which are on {:?}",
                 route.title(),
                 view.in_sync.iter().map(|node| node.0).collect::<Vec<_>>()
             );
-            return Err(WireError::new(ErrorCode::InvalidRequest, why));
+            return Err(WireError::new(ErrorCode::Conflict, why));
         }
         match self.ask_replica(partition, ReplicaCommand::TransferLeader(to)).await? {
             AdminReply::Done(_) => Ok(()),

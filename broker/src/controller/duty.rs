@@ -132,14 +132,14 @@ fn remove(
             let why = format!(
                 "broker {node} is alive and nobody retired it; `hw cluster decommission {node}` does that first"
             );
-            return Err(WireError::new(ErrorCode::InvalidRequest, why));
+            return Err(WireError::new(ErrorCode::Conflict, why));
         }
         (BrokerDuty::Active | BrokerDuty::Draining, Unretired::Refuse, _) => {
             let why = format!(
                 "broker {node} hosts nothing, but nobody retired it; `hw cluster decommission {node}` first, or \
                  `hw cluster remove {node} --force` if it is dead for good"
             );
-            return Err(WireError::new(ErrorCode::InvalidRequest, why));
+            return Err(WireError::new(ErrorCode::Conflict, why));
         }
     }
     let directory = broker.registration.directory;
@@ -160,7 +160,7 @@ fn refilled(
     if registered(image, node)?.registration.directory != directory {
         let why =
             format!("broker {node} is registered with another data directory than {directory}");
-        return Err(WireError::new(ErrorCode::InvalidRequest, why));
+        return Err(WireError::new(ErrorCode::Conflict, why));
     }
     let was_elsewhere = |partition: &&TopicPartition| {
         let topic = image.topic(partition.topic);
@@ -181,7 +181,7 @@ fn registered(image: &ClusterImage, node: NodeId) -> Result<&Broker, WireError> 
         let why = format!(
             "broker {node} is not part of the cluster; `hw cluster brokers` shows those that are"
         );
-        WireError::new(ErrorCode::InvalidRequest, why)
+        WireError::new(ErrorCode::UnknownBroker, why)
     })
 }
 
@@ -194,7 +194,7 @@ fn refuse_voter(voters: &[NodeId], node: NodeId, act: &str) -> Result<(), WireEr
         "broker {node} votes on the cluster's metadata, as {voters:?} do, so it cannot {act}: give another broker the \
          vote (`hw cluster controller add N`), then take it from this one (`hw cluster controller remove {node}`)"
     );
-    Err(WireError::new(ErrorCode::InvalidRequest, why))
+    Err(WireError::new(ErrorCode::Conflict, why))
 }
 
 fn refuse_host(image: &ClusterImage, node: NodeId) -> Result<(), WireError> {
@@ -219,7 +219,7 @@ fn refuse_host(image: &ClusterImage, node: NodeId) -> Result<(), WireError> {
         "broker {node} has, or is about to get, a replica of {first}{more}; `hw cluster decommission {node}` moves \
          them off, `hw partition moves` shows how far that is"
     );
-    Err(WireError::new(ErrorCode::InvalidRequest, why))
+    Err(WireError::new(ErrorCode::Conflict, why))
 }
 
 fn moves_to(topic: &Topic, number: PartitionId, node: NodeId) -> WireError {
@@ -228,7 +228,7 @@ fn moves_to(topic: &Topic, number: PartitionId, node: NodeId) -> WireError {
         "{name}/{number} is being moved to broker {node} or back to it; wait for it (`hw partition moves -w`) or \
          cancel it first (`hw partition cancel {name}/{number}`)"
     );
-    WireError::new(ErrorCode::InvalidRequest, why)
+    WireError::new(ErrorCode::Conflict, why)
 }
 
 #[cfg(test)]

@@ -287,6 +287,17 @@ mod tests {
         })
     }
 
+    #[test]
+    fn every_kind_stands_in_the_list_that_programs_go_by() {
+        let source = include_str!("events.rs");
+        let (source, _) = source.split_once("mod tests").expect("there are tests");
+        let told = source.split("story(").skip(1).filter_map(|rest| rest.trim().strip_prefix('"'));
+        let mut told: Vec<&str> = told.filter_map(|rest| Some(rest.split_once('"')?.0)).collect();
+        told.sort_unstable();
+        told.dedup();
+        assert_eq!(told, highwater_protocol::native::events::KINDS);
+    }
+
     /// The stories of records that follow each other.
     fn told(records: &[MetadataRecord]) -> Vec<Story> {
         let mut image = ClusterImage::default();

@@ -149,7 +149,7 @@ fn cancel(
                  what is under way",
                 topic.name
             );
-            return Err(WireError::new(ErrorCode::InvalidRequest, why));
+            return Err(WireError::new(ErrorCode::Conflict, why));
         };
         let replicas = &topic.partitions[partition.0 as usize];
         let of = TopicPartition::new(topic.id, partition);
@@ -319,7 +319,7 @@ fn drained(node: NodeId) -> WireError {
         "broker {node} is drained, so no replica can be moved to it; name another, or take it back \
          (`hw cluster undrain {node}`)"
     );
-    WireError::new(ErrorCode::InvalidRequest, why)
+    WireError::new(ErrorCode::Conflict, why)
 }
 
 fn registered(image: &ClusterImage, node: NodeId) -> Result<&Broker, WireError> {
@@ -327,7 +327,7 @@ fn registered(image: &ClusterImage, node: NodeId) -> Result<&Broker, WireError> 
         let why = format!(
             "broker {node} is not part of the cluster; `hw cluster brokers` shows those that are"
         );
-        WireError::new(ErrorCode::InvalidRequest, why)
+        WireError::new(ErrorCode::UnknownBroker, why)
     })
 }
 
@@ -350,7 +350,7 @@ fn moving_already(topic: &Topic, partition: PartitionId) -> WireError {
          (`hw partition cancel {}/{partition}`)",
         topic.name, topic.name
     );
-    WireError::new(ErrorCode::InvalidRequest, why)
+    WireError::new(ErrorCode::Conflict, why)
 }
 
 fn set(partition: TopicPartition, change: Move) -> MetadataRecord {

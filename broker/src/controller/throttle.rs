@@ -96,7 +96,7 @@ pub(super) fn decide(image: &ClusterImage, wish: ThrottleRecord) -> Result<Decis
         let why = format!(
             "broker {node} is not part of the cluster; `hw cluster brokers` shows those that are"
         );
-        return Err(WireError::new(ErrorCode::InvalidRequest, why));
+        return Err(WireError::new(ErrorCode::UnknownBroker, why));
     }
     if let Some(rate) = wish.bytes_per_s
         && rate < RATE_MIN

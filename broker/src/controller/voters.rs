@@ -39,11 +39,12 @@ pub(super) fn change(
 }
 
 fn refuse_unfit(image: &ClusterImage, voters: &[NodeId], node: NodeId) -> Result<(), WireError> {
-    let refused = |why: String| Err(WireError::new(ErrorCode::InvalidRequest, why));
+    let refused = |why: String| Err(WireError::new(ErrorCode::Conflict, why));
     let Some(broker) = image.broker(node) else {
-        return refused(format!(
+        let why = format!(
             "broker {node} is not part of the cluster; `hw cluster brokers` shows those that are"
-        ));
+        );
+        return Err(WireError::new(ErrorCode::UnknownBroker, why));
     };
     if voters.len() >= VOTERS_MAX {
         return refused(format!(
@@ -70,7 +71,7 @@ fn refuse_minority(image: &ClusterImage, target: &[NodeId], node: NodeId) -> Res
         let why = format!(
             "broker {node} is the only one that votes on the metadata; `hw cluster controller add` another first"
         );
-        return Err(WireError::new(ErrorCode::InvalidRequest, why));
+        return Err(WireError::new(ErrorCode::Conflict, why));
     }
     let lives = |voter: &&NodeId| image.broker(**voter).is_some_and(|broker| !broker.fenced);
     let alive = target.iter().filter(lives).count();

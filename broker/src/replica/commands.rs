@@ -131,14 +131,14 @@ impl Replica {
                 return;
             }
             Err(TransferRefused::NotAnHeir(node)) => {
-                (ErrorCode::InvalidRequest, format!("broker {node} is no voter of {partition}"))
+                (ErrorCode::Conflict, format!("broker {node} is no voter of {partition}"))
             }
             Err(TransferRefused::NobodyElse) => (
                 ErrorCode::NotEnoughReplicas,
                 format!("no other voter of {partition} was heard of lately"),
             ),
             Err(TransferRefused::UnderWay) => (
-                ErrorCode::InvalidRequest,
+                ErrorCode::Conflict,
                 format!("leadership of {partition} is being handed over already"),
             ),
         };

@@ -87,5 +87,28 @@ impl ListEventsResponse {
     }
 }
 
+/// Every kind of decision that this build tells of, sorted; a newer broker may know others.
+pub const KINDS: [&str; 19] = [
+    "broker-fenced",
+    "broker-registered",
+    "broker-removed",
+    "broker-unfenced",
+    "controller-voters",
+    "duty-changed",
+    "log-begun-anew",
+    "move-asked",
+    "move-begun",
+    "move-cancelled",
+    "move-ended",
+    "move-remembered",
+    "moves-throttled",
+    "partitions-placed",
+    "replica-refilled",
+    "settings-altered",
+    "topic-altered",
+    "topic-created",
+    "topic-deleted",
+];
+
 /// The most events that are sent at once.
 pub const EVENTS_MAX: u32 = 10_000;

@@ -32,9 +32,10 @@ pub const KEYS: &[ConfigKey] = &[
         takes: Takes::Text("a list of 1, 3 or 5 node ids, such as [1, 2, 3]"),
         unit: None,
         effect: Effect::AtStart,
-        description: "The brokers that vote on metadata.",
-        advice: "The same list belongs into every broker's file; three outlive the \
-                 loss of one, five of two.",
+        description: "The brokers that voted on metadata when the cluster began.",
+        advice: "Leave it as `highwater init` or the invitation wrote it: who votes now stands in the \
+                 cluster's own log, and `hw cluster controller` changes it. Three outlive the loss of \
+                 one, five of two.",
         example: "[cluster] controllers = [1, 2, 3]",
     },
     ConfigKey {
@@ -177,8 +178,9 @@ pub const KEYS: &[ConfigKey] = &[
         takes: Takes::Text(HOST_PORT),
         unit: None,
         effect: Effect::AtStart,
-        description: "Where another broker listens.",
-        advice: "One [[peers]] entry for every broker; the own one may be among them.",
+        description: "Where a broker listened when the file was written.",
+        advice: "For finding the cluster at the start: a few brokers that are up will do. Those that \
+                 joined later are known from the cluster itself and need no entry.",
         example: "[[peers]] address = \"broker-2.example:9400\"",
     },
     ConfigKey {
@@ -187,8 +189,9 @@ pub const KEYS: &[ConfigKey] = &[
         takes: Takes::Text("a number from 1 to 2147483647"),
         unit: None,
         effect: Effect::AtStart,
-        description: "The id of another broker.",
-        advice: "One [[peers]] entry for every broker; the own one may be among them.",
+        description: "The id of the broker under that address.",
+        advice: "One [[peers]] entry for each broker of `cluster.controllers` at least; those that \
+                 joined later need none.",
         example: "[[peers]] id = 2",
     },
     ConfigKey {

@@ -52,8 +52,7 @@ pub const KEYS: [ConfigKey; 13] = [
         effect: Effect::AtOnce,
         description: "When a replica counts a batch as held: `ack` after it is on disk; a number \
                       once it is in the page cache, to be on disk within that many milliseconds.",
-        advice: "With a number a power cut of a majority may cost that much; it cannot change \
-                 between `ack` and a number while the topic is in use.",
+        advice: FLUSH_ADVICE,
         example: "hw topic create logs --config flush=100",
     },
     ConfigKey {
@@ -170,6 +169,11 @@ pub const KEYS: [ConfigKey; 13] = [
         example: "hw topic alter orders segment.ms=3600000",
     },
 ];
+
+/// Whom a value of `flush` serves, and when it may change: said here and nowhere else.
+pub const FLUSH_ADVICE: &str = "With a number a power cut of a majority may cost that much. It cannot change between `ack` and a \
+     number while a topic is in use, so a value of the cluster holds for topics that are made from \
+     then on only.";
 
 const HOUR_MS: u64 = 3_600_000;
 const SEGMENT_BYTES_MIN: u64 = 1024 * 1024;

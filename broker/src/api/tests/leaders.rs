@@ -49,7 +49,7 @@ async fn leadership_goes_to_nobody_who_has_no_replica() {
     let request =
         TransferLeaderRequest { partition: partition(id, 0), to: Some(NodeId(leader % 3 + 1)) };
     let error = within(rig.api(leader).transfer_leader(request)).await.expect_err("no replica");
-    assert_eq!(error.code, ErrorCode::InvalidRequest);
+    assert_eq!(error.code, ErrorCode::Conflict);
     assert!(error.detail.contains("not one of its in-sync replicas"), "{error}");
     rig.stop().await;
 }

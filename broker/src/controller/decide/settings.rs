@@ -29,7 +29,7 @@ pub(super) fn alter(
     {
         let why =
             format!("broker {node} is not registered; `hw cluster brokers` shows those that are");
-        return Err(WireError::new(ErrorCode::InvalidRequest, why));
+        return Err(WireError::new(ErrorCode::UnknownBroker, why));
     }
     let wishes = Wishes { set, unset };
     let mut wrong = wishes.at_odds(|name| known(*scope, name).map(|_| ()));
