@@ -7,7 +7,7 @@
 mod common;
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -243,6 +243,241 @@ async fn hw_walks_from_three_brokers_to_four_and_back() {
     let mut lines = succeed(&cluster, &hw, &["consume", "orders", "--until-end"], b"");
     lines.sort_unstable();
     assert_eq!(lines.len(), b"one\ntwo\nthree\n".len());
+}
+
+/// The same mistake ends with the same code, whichever verb it is made with.
+#[tokio::test(flavor = "multi_thread")]
+async fn hw_ends_with_the_documented_code_whichever_verb_is_asked() {
+    let cluster = Cluster::started(1);
+    cluster.client().await.close().await;
+    let hw = built("hw");
+    succeed(
+        &cluster,
+        &hw,
+        &["topic", "create", "there", "-r", "1", "-c", "delete.protection=on"],
+        b"",
+    );
+    let cases: [(i32, &[&str]); 5] = [
+        (
+            2,
+            &[
+                "cluster drain one",
+                "cluster decommission 1",
+                "cluster remove 1",
+                "cluster balance",
+                "cluster config set retention.ms=5000",
+                "cluster events --kind broker-fencd",
+                "partition reassign there --to 1",
+                "partition cancel --all",
+                "partition throttle fast",
+                "topic delete there",
+                "topic trim there --before end",
+                "topic alter there --partitions 2",
+            ],
+        ),
+        (
+            3,
+            &[
+                "topic describe nowhere",
+                "topic alter nowhere",
+                "topic alter nowhere retention.ms=5000",
+                "topic delete nowhere -y",
+                "topic trim nowhere --before end -y",
+                "topic trim there/0 --before 99 -y",
+                "partition list nowhere",
+                "partition describe nowhere/0",
+                "partition describe there/9",
+                "partition explain nowhere/0",
+                "partition explain there/9",
+                "partition explain there/0@99",
+                "partition reassign nowhere --to 1 -y",
+                "partition reassign there/9 --to 1 -y",
+                "partition reassign nowhere-* --to 1 -y",
+                "partition reassign there --to 9 -y",
+                "partition reassign --drain 9 -y",
+                "partition cancel nowhere",
+                "partition top nowhere",
+                "partition transfer there/0 --to 9",
+                "partition throttle 1MiB --broker 9",
+                "partition throttle 1MiB --broker 9 --dry-run",
+                "cluster drain 9",
+                "cluster undrain 9",
+                "cluster undrain 9 --dry-run",
+                "cluster decommission 9 -y",
+                "cluster remove 9 -y",
+                "cluster controller add 9",
+                "cluster config list --broker 9",
+                "cluster config get leader.balance --broker 9",
+                "cluster config get leader.balanc",
+                "cluster config set limits.connections=9 --broker 9",
+                "explain nothing-of-the-kind",
+                "profile show nothing",
+                "profile use nothing",
+                "profile remove nothing",
+                "consume nowhere --until-end",
+            ],
+        ),
+        (
+            4,
+            &[
+                "topic create there -r 1",
+                "topic delete there -y",
+                "partition cancel there/0",
+                "cluster decommission 1 -y",
+                "cluster remove 1 -y",
+                "cluster controller remove 1",
+            ],
+        ),
+        (10, &["cluster health --brokers-min 2"]),
+        (
+            0,
+            &[
+                "cluster health",
+                "cluster undrain 1",
+                "partition cancel --all -y",
+                "partition cancel there",
+                "cluster config set retention.ms=5000 -y --dry-run",
+                "cluster config set retention.ms=-1",
+            ],
+        ),
+    ];
+    for (code, lines) in cases {
+        for line in lines {
+            let arguments: Vec<&str> = line.split(' ').collect();
+            let output = run(&cluster, &hw, &arguments, b"");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "hw {line}: {errors}");
+        }
+    }
+}
+
+/// What a pipe reads of a watch is a line for each thing, and closing it ends the watch well.
+#[tokio::test(flavor = "multi_thread")]
+async fn hw_watches_into_a_pipe_in_json_and_ends_quietly_when_nobody_reads() {
+    let cluster = Cluster::started(1);
+    cluster.client().await.close().await;
+    let hw = built("hw");
+    succeed(&cluster, &hw, &["topic", "create", "seen", "-r", "1"], b"");
+    for watch in [
+        ["cluster", "events", "-w=50ms", "-n", "1"],
+        ["partition", "list", "seen", "-w=50ms", "--color=never"],
+    ] {
+        let mut child = Command::new(&hw)
+            .args(watch)
+            .env("HIGHWATER_PROFILE", &cluster.created.profile)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it is built");
+        let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("it prints");
+        let value: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert!(value.is_object(), "{line}");
+        drop(out);
+        // Whoever watches events writes nothing until something is decided.
+        let topic = format!("after-{}", watch[1]);
+        succeed(&cluster, &hw, &["topic", "create", &topic, "-r", "1"], b"");
+        let ended = child.wait().expect("it was started");
+        assert_eq!(ended.code(), Some(0), "{watch:?}");
+    }
+}
+
+/// Plans are data, and a rollback is written for what is really done.
+#[tokio::test(flavor = "multi_thread")]
+async fn hw_prints_plans_as_json_and_writes_the_way_back_only_when_it_goes() {
+    let cluster = Cluster::started(2);
+    cluster.client().await.close().await;
+    let hw = built("hw");
+    succeed(&cluster, &hw, &["topic", "create", "plans", "-p", "2", "-r", "1"], b"");
+    let json = |line: &str| -> serde_json::Value {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let out = succeed(&cluster, &hw, &arguments, b"");
+        serde_json::from_slice(&out).unwrap_or_else(|error| panic!("hw {line}: {error}"))
+    };
+    let planned = json("partition reassign plans --to 1 --dry-run -o json");
+    assert_eq!(planned["changed"], false);
+    assert_eq!(planned["moves"].as_array().map(Vec::len), Some(1), "{planned}");
+    assert_eq!(planned["moves"][0]["to"], serde_json::json!([1]));
+    let back = cluster.dir.path().join("back.json");
+    let back = back.to_str().expect("a path of ours is text");
+    let line = ["partition", "reassign", "plans", "--to", "1", "--rollback", back];
+    assert!(!run(&cluster, &hw, &line, b"").status.success(), "nobody is there to confirm it");
+    assert!(!Path::new(back).exists());
+    let moved = json(&format!("partition reassign plans --to 1 --rollback {back} -y -o json"));
+    assert_eq!(
+        (&moved["changed"], &moved["moves"][0]["to"]),
+        (&true.into(), &planned["moves"][0]["to"])
+    );
+    let moved = json(&format!("partition reassign --plan {back} -y -o json"));
+    assert_eq!(moved["moves"][0]["from"], serde_json::json!([1]));
+    for line in [
+        "cluster balance --dry-run -o json",
+        "cluster drain 2 --dry-run -o json",
+        "cluster undrain 2 --dry-run -o json",
+        "partition cancel --all --dry-run -o json",
+        "partition throttle 5MiB --dry-run -o json",
+        "topic delete plans --dry-run -o json",
+        "topic trim plans --before end --dry-run -o json",
+    ] {
+        let planned = json(line);
+        assert_eq!(planned["changed"], false, "hw {line}: {planned}");
+        assert!(planned["schema"].is_string(), "hw {line}: {planned}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hw_shows_what_a_setting_that_is_taken_back_goes_back_to() {
+    let cluster = Cluster::started(1);
+    cluster.client().await.close().await;
+    let hw = built("hw");
+    let said = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        String::from_utf8(succeed(&cluster, &hw, &arguments, b"")).expect("text")
+    };
+    said("topic create kept -r 1 -c retention.ms=5000");
+    said("cluster config set retention.ms=90000000 -y");
+    let shown = said("topic alter kept retention.ms-");
+    assert!(shown.contains("retention.ms  5000    90000000 (cluster)"), "{shown}");
+}
+
+/// Ctrl-C stops the looking, not the moves, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn hw_says_on_ctrl_c_that_the_moves_go_on_and_how_to_turn_them_back() {
+    let cluster = Cluster::started(2);
+    cluster.client().await.close().await;
+    let hw = built("hw");
+    succeed(&cluster, &hw, &["topic", "create", "bulk", "-r", "1"], b"");
+    let line = [b"x".repeat(8000), b"\n".to_vec()].concat();
+    succeed(&cluster, &hw, &["produce", "bulk", "--acks", "sync"], &line.repeat(200));
+    let listed = succeed(&cluster, &hw, &["partition", "list", "bulk", "-o", "json"], b"");
+    let listed: serde_json::Value = serde_json::from_slice(&listed).expect("JSON");
+    let home = listed["partitions"][0]["leader"].as_u64().expect("it is led");
+    let other = (3 - home).to_string();
+    let mut child = Command::new(&hw)
+        .args(["partition", "reassign", "bulk", "--to", &other, "--throttle", "20KiB", "-y"])
+        .env("HIGHWATER_PROFILE", &cluster.created.profile)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it is built");
+    let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    while !line.contains("0 of 1 moved") {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).expect("text"), 0, "it ended by itself");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is ours");
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).expect("text");
+    assert_eq!(child.wait().expect("it was started").code(), Some(130), "{rest}");
+    for words in ["the moves go on", "hw partition moves -w", "hw partition cancel --all"] {
+        assert!(rest.contains(words), "{rest}");
+    }
+    let moving = succeed(&cluster, &hw, &["partition", "moves", "-o", "name"], b"");
+    assert_eq!(moving, b"bulk/0\n");
+    succeed(&cluster, &hw, &["partition", "cancel", "--all", "-y"], b"");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,7 +91,7 @@ fn no_profile_is_an_error_with_a_way_out() {
 }
 
 #[test]
-fn profiles_are_added_listed_used_and_removed() {
+fn profiles_are_added_listed_used_renamed_and_removed() {
     let home = home();
     assert_eq!(add_profile(home.path(), "dev").status.code(), Some(0));
     assert_eq!(add_profile(home.path(), "prod").status.code(), Some(0));
@@ -101,7 +101,11 @@ fn profiles_are_added_listed_used_and_removed() {
     assert_eq!(run(home.path(), &["profile", "use", "prod"]).status.code(), Some(0));
     let list = text(&run(home.path(), &["profile", "list"]).stdout);
     assert!(list.contains("*        prod"), "{list}");
-    assert_eq!(run(home.path(), &["profile", "remove", "prod"]).status.code(), Some(0));
+    let rename = |to| run(home.path(), &["profile", "rename", "prod", to]).status.code();
+    assert_eq!((rename("dev"), rename("live")), (Some(4), Some(0)));
+    assert_eq!(text(&run(home.path(), &["profile", "current"]).stdout), "live\n");
+    assert_eq!(run(home.path(), &["profile", "remove", "live"]).status.code(), Some(0));
+    assert_eq!(run(home.path(), &["profile", "current"]).status.code(), Some(0), "the only one");
     let names = run(home.path(), &["profile", "list", "-o", "name"]);
     assert_eq!(text(&names.stdout), "dev\n");
 }

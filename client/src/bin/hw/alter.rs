@@ -23,13 +23,13 @@ use crate::output::{Column, Page, ReadOutput, Row, Rows, ids, or_dash};
 pub struct AlterArgs {
     /// The topic's name
     pub name: String,
-    /// KEY=VALUE to set, KEY- to go back to the default; without any, the settings are shown
+    /// KEY=VALUE to set, KEY- to go back to what the cluster says, or the default; without any, the settings are shown
     #[arg(value_name = "SETTING", value_parser = parse_wish)]
     pub settings: Vec<Wish>,
     /// A setting to set, such as retention.ms=86400000; may be repeated
     #[arg(long = "config", short = 'c', value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub configs: Vec<(String, String)>,
-    /// A setting that goes back to its default; may be repeated
+    /// A setting that goes back to what the cluster says, or the default; may be repeated
     #[arg(long, value_name = "KEY")]
     pub unset: Vec<String>,
     /// How many partitions the topic is to have in all; they can be added, never removed
@@ -76,8 +76,11 @@ pub async fn run(args: AlterArgs, settings: &Settings) -> Result<Exit, Failure> 
         settings_page(&args.name, &detail, &cluster).print(args.output.format)?;
         return Ok(Exit::Fine);
     }
+    let replicas = replicas_of(&admin.describe_topic(&args.name).await?);
+    let cluster = cluster_settings(&admin).await?;
     let altered = admin.alter_topic(change).await?;
-    alteration(&args.name, &altered, dry_run).print(args.output.format)?;
+    let otherwise = |key: &'static ConfigKey| otherwise(key, &cluster, replicas);
+    alteration(&args.name, &altered, dry_run, otherwise).print(args.output.format)?;
     Ok(Exit::Fine)
 }
 
@@ -92,7 +95,8 @@ async fn add_partitions(
         return Ok(plan);
     }
     let (first, more) = (plan.first.0, plan.replicas.len());
-    eprintln!("Adds {more} partitions to topic {name}, which has {first}. They cannot be removed.");
+    let more = crate::human::counted(more, "partition");
+    eprintln!("Adds {more} to topic {name}, which has {first}. They cannot be removed.");
     eprintln!(
         "Most keys go to another partition from then on: the order of a key's records is kept \
          before and after the change, but not across it."
@@ -114,8 +118,8 @@ fn addition(name: &str, added: &CreatePartitionsResponse, dry_run: DryRun) -> Pa
         (DryRun::No, false) => "Added to",
     };
     page.fact(title, name);
-    page.field("name", name);
-    page.field("id", added.id.to_string());
+    page.field("topic", name);
+    page.field("topic_id", added.id.to_string());
     page.field("changed", dry_run == DryRun::No && !added.replicas.is_empty());
     let row = |(number, replicas): (u32, &Vec<NodeId>)| Row {
         name: format!("{name}/{number}"),
@@ -143,7 +147,12 @@ fn change(args: &AlterArgs) -> TopicChange {
 const CHANGE_COLUMNS: &[Column] =
     &[Column::words("SETTING"), Column::words("BEFORE"), Column::words("AFTER")];
 
-fn alteration(name: &str, altered: &AlterTopicResponse, dry_run: DryRun) -> Page {
+fn alteration(
+    name: &str,
+    altered: &AlterTopicResponse,
+    dry_run: DryRun,
+    otherwise: impl Fn(&'static ConfigKey) -> (String, &'static str),
+) -> Page {
     let mut page = Page::describe("hw.topic.alter/1", name);
     let title = match (dry_run, altered.changes.is_empty()) {
         (_, true) => "Nothing to change in",
@@ -151,19 +160,26 @@ fn alteration(name: &str, altered: &AlterTopicResponse, dry_run: DryRun) -> Page
         (DryRun::No, false) => "Changed",
     };
     page.fact(title, name);
-    page.field("name", name);
-    page.field("id", altered.id.to_string());
+    page.field("topic", name);
+    page.field("topic_id", altered.id.to_string());
     page.field("changed", dry_run == DryRun::No && !altered.changes.is_empty());
     let row = |SettingChange { name, before, after }: &SettingChange| {
         let shown = |value: &Option<String>| match (value, ConfigKey::named(name)) {
             (Some(value), _) => value.clone(),
-            (None, Some(key)) => format!("{} (default)", key.default),
-            (None, None) => "(default)".to_owned(),
+            (None, Some(key)) => {
+                let (value, source) = otherwise(key);
+                format!("{value} ({source})")
+            }
+            (None, None) => "(not set)".to_owned(),
+        };
+        let holds = |value: &Option<String>| {
+            let key = ConfigKey::named(name);
+            value.clone().or_else(|| key.map(|key| otherwise(key).0))
         };
         Row {
             name: name.clone(),
             cells: vec![name.clone(), shown(before), shown(after)],
-            value: json!({"name": name, "before": before, "after": after}),
+            value: json!({"name": name, "before": before, "after": after, "value": holds(after)}),
         }
     };
     let rows = altered.changes.iter().map(row).collect();
@@ -187,24 +203,36 @@ pub async fn cluster_settings(admin: &Admin) -> Result<Vec<SettingValue>, Failur
 
 /// All settings of a topic, sorted by name.
 fn sourced(detail: &TopicDetail, cluster: &[SettingValue]) -> Vec<Sourced> {
-    let replicas = detail.partitions.iter().map(|p| p.replicas.len()).max().unwrap_or(0);
+    let replicas = replicas_of(detail);
     let one = |key: &'static ConfigKey| {
         let given = detail.configs.iter().find(|(name, _)| name == key.name);
         match given {
             Some((_, value)) => Sourced { key, value: value.clone(), source: "topic" },
-            None => match of_cluster(key, cluster, replicas) {
-                Some(value) => Sourced { key, value, source: "cluster" },
-                None => Sourced { key, value: key.default_for(replicas).into(), source: "default" },
-            },
+            None => {
+                let (value, source) = otherwise(key, cluster, replicas);
+                Sourced { key, value, source }
+            }
         }
     };
     TOPIC_SETTINGS.iter().map(one).collect()
 }
 
+fn replicas_of(detail: &TopicDetail) -> usize {
+    detail.partitions.iter().map(|p| p.replicas.len()).max().unwrap_or(0)
+}
+
+/// The value that holds where the topic does not say, and where it comes from.
+fn otherwise(key: &ConfigKey, cluster: &[SettingValue], replicas: usize) -> (String, &'static str) {
+    match of_cluster(key, cluster, replicas) {
+        Some(value) => (value, "cluster"),
+        None => (key.default_for(replicas).to_owned(), "default"),
+    }
+}
+
 fn of_cluster(key: &ConfigKey, cluster: &[SettingValue], replicas: usize) -> Option<String> {
     let set = cluster.iter().find(|setting| setting.name == key.name)?.value.clone()?;
     match (key.name, set.parse::<usize>()) {
-        // Settled when a topic is made.
+        // Settled when a topic is made, as `FLUSH_ADVICE` says.
         ("flush", _) => None,
         ("min.insync.replicas", Ok(wanted)) => Some(wanted.min(replicas.max(1)).to_string()),
         _ => Some(set),
@@ -240,7 +268,7 @@ const SETTING_COLUMNS: &[Column] = &[
 
 fn settings_page(name: &str, detail: &TopicDetail, cluster: &[SettingValue]) -> Page {
     let mut page = Page::describe("hw.topic.settings/1", name);
-    page.field("name", name);
+    page.field("topic", name);
     let row = |sourced: Sourced| {
         let value = value(&sourced);
         let Sourced { key, value: text, source } = sourced;
@@ -266,7 +294,7 @@ fn parse_wish(text: &str) -> Result<Wish, String> {
 pub const EXAMPLES: &str = "\
 Examples:
   hw topic alter orders                                     all settings and their sources
-  hw topic alter orders retention.ms=86400000 segment.ms-   set one, and take one back to its default
+  hw topic alter orders retention.ms=86400000 segment.ms-   set one, and have one as if nobody had set it
   hw topic alter orders --config min.insync.replicas=2 --unset segment.bytes --dry-run
   hw topic alter orders --partitions 24                     add partitions until there are 24
 
@@ -320,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_shows_defaults_as_such() {
+    fn a_difference_shows_what_holds_where_the_topic_does_not_say() {
         let change = |name: &str, before: Option<&str>, after: Option<&str>| SettingChange {
             name: name.to_owned(),
             before: before.map(str::to_owned),
@@ -328,8 +356,17 @@ mod tests {
         };
         let changes = vec![change("retention.ms", None, Some("5000"))];
         let altered = AlterTopicResponse { id: TopicId::CLUSTER, changes };
-        let shown = text(&alteration("orders", &altered, DryRun::Yes));
-        assert!(shown.contains("Would change"), "{shown}");
-        assert!(shown.contains("retention.ms  604800000 (default)  5000"), "{shown}");
+        let shown = |cluster: &[SettingValue]| {
+            text(&alteration("orders", &altered, DryRun::Yes, |key| otherwise(key, cluster, 3)))
+        };
+        assert!(shown(&[]).contains("Would change"), "{}", shown(&[]));
+        assert!(shown(&[]).contains("retention.ms  604800000 (default)  5000"), "{}", shown(&[]));
+        let (name, value) = ("retention.ms".to_owned(), Some("9000".to_owned()));
+        let cluster = [SettingValue { name, value, source: SettingSource::Cluster }];
+        assert!(
+            shown(&cluster).contains("retention.ms  9000 (cluster)  5000"),
+            "{}",
+            shown(&cluster)
+        );
     }
 }

@@ -21,7 +21,7 @@ use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Page, ReadOutput, Row, Rows, ids};
 use crate::reassign::{self, Names};
-use crate::{human, moving};
+use crate::{follow, human};
 
 #[derive(Debug, Args)]
 pub struct BalanceArgs {
@@ -55,11 +55,20 @@ pub async fn run(args: BalanceArgs, settings: &Settings) -> Result<Exit, Failure
     let sizes = sizes(&admin).await?;
     let plan = admin.plan_balance(sizes.clone().into_iter().collect()).await?;
     let cost = Cost::of(&plan, &sizes);
-    let auto = auto(&admin).await?;
+    if args.output.format.is_for_people() {
+        tell(&plan, &sizes, &names);
+    }
     let mut page = page(&plan, &cost, &sizes, &names);
+    let auto = auto(&admin).await?;
     page.field("auto", auto.as_str());
-    page.print(args.output.format)?;
-    eprintln!("{}", unasked(&auto));
+    page.field("changed", !args.dry_run && !plan.moves.is_empty());
+    // To programs is said what was done, to people before they are asked.
+    if plan.moves.is_empty() || args.dry_run || args.output.format.is_for_people() {
+        page.print(args.output.format)?;
+    }
+    if args.output.format.is_for_people() {
+        eprintln!("{}", unasked(&auto));
+    }
     if plan.moves.is_empty() {
         eprintln!("nothing to do: the cluster is even");
         return Ok(Exit::Fine);
@@ -72,11 +81,12 @@ pub async fn run(args: BalanceArgs, settings: &Settings) -> Result<Exit, Failure
         confirm::yes(&format!("Change {cost}?"), "nothing was moved")?;
     }
     begin(&admin, &plan.moves, &names).await?;
+    page.print_for_programs(args.output.format)?;
     if args.detach {
         eprintln!("begun; `hw partition moves -w` shows how far it is");
         return Ok(Exit::Fine);
     }
-    moving::follow(&admin, &plan.moves, &names).await
+    follow::follow(&admin, &plan.moves, &names).await
 }
 
 /// The bytes of one replica of each partition; the largest, where replicas differ.
@@ -132,7 +142,8 @@ impl std::fmt::Display for Cost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Cost { partitions, leaders_only, bytes } = self;
         let bytes = human::bytes(*bytes);
-        write!(f, "{partitions} partitions, {bytes} to copy ({leaders_only} change only who leads)")
+        let partitions = human::counted(*partitions, "partition");
+        write!(f, "{partitions}, {bytes} to copy ({leaders_only} of them only in who leads)")
     }
 }
 
@@ -188,7 +199,8 @@ fn page(
     let mut page = Page::list("hw.cluster.balance/1", rows);
     let moves = plan.moves.iter().map(|planned| {
         json!({
-            "partition": reassign::title(planned.partition, names),
+            "topic": names.get(&planned.partition.topic),
+            "partition": planned.partition.partition.0,
             "from": planned.from.iter().map(|node| node.0).collect::<Vec<_>>(),
             "to": planned.to.iter().map(|node| node.0).collect::<Vec<_>>(),
             "bytes": bytes(planned, sizes),
@@ -196,6 +208,11 @@ fn page(
     });
     page.field("moves", moves.collect::<Vec<_>>());
     page.field("bytes", cost.bytes);
+    page
+}
+
+/// What goes where, a line for each partition.
+fn tell(plan: &PlanBalanceResponse, sizes: &BTreeMap<TopicPartition, u64>, names: &Names) {
     for planned in plan.moves.iter().take(MOVES_SHOWN_MAX) {
         let (title, to) = (reassign::title(planned.partition, names), ids(&planned.to));
         let what = match copies(planned) {
@@ -207,11 +224,9 @@ fn page(
     if plan.moves.len() > MOVES_SHOWN_MAX {
         eprintln!("and {} more (-o json has all)", plan.moves.len() - MOVES_SHOWN_MAX);
     }
-    page
 }
 
 fn row(before: &BrokerShare, after: &BrokerShare) -> Row {
-    let share = |share: &BrokerShare| json!({"replicas": share.replicas, "leaders": share.leaders, "bytes": share.bytes});
     Row {
         name: before.node.to_string(),
         cells: vec![
@@ -225,8 +240,12 @@ fn row(before: &BrokerShare, after: &BrokerShare) -> Row {
         ],
         value: json!({
             "broker": before.node.0,
-            "before": share(before),
-            "after": share(after),
+            "replicas_total": before.replicas,
+            "replicas_total_after": after.replicas,
+            "leaders_total": before.leaders,
+            "leaders_total_after": after.leaders,
+            "bytes": before.bytes,
+            "bytes_after": after.bytes,
         }),
     }
 }
@@ -267,6 +286,6 @@ mod tests {
         let plan = PlanBalanceResponse { moves, before: Vec::new(), after: Vec::new() };
         let cost = Cost::of(&plan, &sizes);
         assert_eq!(cost, Cost { partitions: 2, leaders_only: 1, bytes: 2048 });
-        assert_eq!(cost.to_string(), "2 partitions, 2.0 KiB to copy (1 change only who leads)");
+        assert_eq!(cost.to_string(), "2 partitions, 2.0 KiB to copy (1 of them only in who leads)");
     }
 }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::output::ReadOutput;
-use crate::profile::ProfileAddArgs;
 use crate::record::args::{ConsumeArgs, ProduceArgs};
+use crate::target::PartitionName;
 use crate::watch::Watch;
 
 /// Work with a Highwater cluster: topics, records, partitions, health.
@@ -86,7 +86,7 @@ pub enum Noun {
     Cluster(ClusterVerb),
     /// Keep the addresses and certificates of several clusters
     #[command(subcommand, visible_alias = "ctx")]
-    Profile(ProfileVerb),
+    Profile(crate::profile::ProfileVerb),
     /// Say what an error, a setting or a word of hw means, and what to do about it
     #[command(after_help = crate::explain::EXAMPLES)]
     Explain(crate::explain::ExplainArgs),
@@ -113,6 +113,8 @@ pub enum TopicVerb {
     /// List all topics
     #[command(visible_alias = "ls", after_help = TOPIC_LIST_EXAMPLES)]
     List {
+        #[command(flatten)]
+        watch: Watch,
         /// How to print it.
         #[command(flatten)]
         output: ReadOutput,
@@ -171,6 +173,9 @@ pub struct TopicDeleteArgs {
     /// Show what would be deleted, delete nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
 }
 
 #[derive(Debug, Subcommand)]
@@ -195,6 +200,8 @@ pub enum PartitionVerb {
         /// TOPIC/NUMBER, such as orders/3
         #[arg(value_name = "TOPIC/P")]
         partition: PartitionName,
+        #[command(flatten)]
+        watch: Watch,
         /// How to print it.
         #[command(flatten)]
         output: ReadOutput,
@@ -212,27 +219,17 @@ pub enum PartitionVerb {
     #[command(after_help = crate::moving::MOVES_EXAMPLES)]
     Moves(crate::moving::MovesArgs),
     /// Limit how fast moves may copy, also while they run
-    #[command(after_help = crate::moving::THROTTLE_EXAMPLES)]
-    Throttle(crate::moving::ThrottleArgs),
+    #[command(after_help = crate::throttle::EXAMPLES)]
+    Throttle(crate::throttle::ThrottleArgs),
     /// Have moves go back to where they began
-    #[command(after_help = crate::reassign::CANCEL_EXAMPLES)]
-    Cancel(crate::reassign::CancelArgs),
+    #[command(after_help = crate::cancel::EXAMPLES)]
+    Cancel(crate::cancel::CancelArgs),
     /// Show which partitions, or brokers, are written to and read from the most
     #[command(after_help = crate::top::EXAMPLES)]
     Top(crate::top::TopArgs),
     /// Hand the leadership of a partition to another of its replicas
-    #[command(visible_alias = "transfer-leader", after_help = PARTITION_TRANSFER_EXAMPLES)]
-    Transfer(TransferArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct TransferArgs {
-    /// TOPIC/NUMBER, such as orders/3
-    #[arg(value_name = "TOPIC/P")]
-    pub partition: PartitionName,
-    /// The broker that is to lead [default: the replica that is furthest on]
-    #[arg(long, value_name = "BROKER")]
-    pub to: Option<u32>,
+    #[command(visible_alias = "transfer-leader", after_help = crate::partition::TRANSFER_EXAMPLES)]
+    Transfer(crate::partition::TransferArgs),
 }
 
 /// What can be wrong with a partition.
@@ -244,20 +241,11 @@ pub enum Problem {
     UnderReplicated,
 }
 
-/// A partition as people write it: `topic/3`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionName {
-    /// The topic's name.
-    pub topic: String,
-    /// The partition's number.
-    pub partition: u32,
-}
-
 #[derive(Debug, Subcommand)]
 pub enum ClusterVerb {
     /// Say whether every broker is up and every partition led and fully replicated
-    #[command(after_help = CLUSTER_HEALTH_EXAMPLES)]
-    Health(HealthArgs),
+    #[command(after_help = crate::cluster::HEALTH_EXAMPLES)]
+    Health(crate::cluster::HealthArgs),
     /// Spread replicas and leaders over racks and brokers
     #[command(after_help = crate::balance::EXAMPLES)]
     Balance(crate::balance::BalanceArgs),
@@ -271,100 +259,20 @@ pub enum ClusterVerb {
     #[command(visible_alias = "nodes", after_help = crate::brokers::BROKERS_EXAMPLES)]
     Brokers(crate::brokers::BrokersArgs),
     /// Take the leaders off a broker and give it no new work; its replicas stay
-    #[command(after_help = crate::brokers::DRAIN_EXAMPLES)]
-    Drain(crate::brokers::DrainArgs),
+    #[command(after_help = crate::duty::DRAIN_EXAMPLES)]
+    Drain(crate::duty::DrainArgs),
     /// Give a broker work again
-    #[command(after_help = crate::brokers::UNDRAIN_EXAMPLES)]
-    Undrain(crate::brokers::UndrainArgs),
+    #[command(after_help = crate::duty::UNDRAIN_EXAMPLES)]
+    Undrain(crate::duty::UndrainArgs),
     /// Move everything off a broker that is to be taken out
-    #[command(after_help = crate::brokers::DECOMMISSION_EXAMPLES)]
-    Decommission(crate::brokers::DecommissionArgs),
+    #[command(after_help = crate::retire::DECOMMISSION_EXAMPLES)]
+    Decommission(crate::retire::DecommissionArgs),
     /// Take a broker that hosts nothing out of the cluster
-    #[command(after_help = crate::brokers::REMOVE_EXAMPLES)]
-    Remove(crate::brokers::RemoveArgs),
-    /// Change which brokers vote on the cluster's metadata
+    #[command(after_help = crate::retire::REMOVE_EXAMPLES)]
+    Remove(crate::retire::RemoveArgs),
+    /// Show and change which brokers vote on the cluster's metadata
     #[command(subcommand)]
-    Controller(crate::brokers::ControllerVerb),
-}
-
-#[derive(Debug, Args)]
-pub struct HealthArgs {
-    /// Wait until the cluster is healthy
-    #[arg(long, conflicts_with = "every")]
-    pub wait: bool,
-    /// How long to wait
-    #[arg(long, value_name = "TIME", default_value = "60s", requires = "wait")]
-    #[arg(value_parser = crate::human::parse_duration)]
-    pub timeout: std::time::Duration,
-    /// Healthy means at least this many brokers are up
-    #[arg(long, value_name = "N")]
-    pub brokers_min: Option<usize>,
-    #[command(flatten)]
-    pub watch: Watch,
-    /// How to print it.
-    #[command(flatten)]
-    pub output: ReadOutput,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ProfileVerb {
-    /// List the profiles
-    #[command(visible_alias = "ls", after_help = PROFILE_LIST_EXAMPLES)]
-    List {
-        /// How to print it.
-        #[command(flatten)]
-        output: ReadOutput,
-    },
-    /// Show the profile in use, or the one named
-    #[command(after_help = PROFILE_SHOW_EXAMPLES)]
-    Show {
-        /// Its name
-        name: Option<String>,
-        /// Say of every value where it comes from
-        #[arg(long)]
-        sources: bool,
-        /// How to print it.
-        #[command(flatten)]
-        output: ReadOutput,
-    },
-    /// Make a profile the current one
-    #[command(after_help = PROFILE_USE_EXAMPLES)]
-    Use {
-        /// Its name
-        name: String,
-    },
-    /// Add a profile from --bootstrap, --ca, --cert and --key
-    #[command(visible_alias = "create", after_help = PROFILE_ADD_EXAMPLES)]
-    Add(ProfileAddArgs),
-    /// Remove a profile; certificates stay where they are
-    #[command(visible_alias = "rm", after_help = PROFILE_REMOVE_EXAMPLES)]
-    Remove {
-        /// Its name
-        name: String,
-    },
-    /// Print the path of the file with the profiles
-    #[command(after_help = PROFILE_PATH_EXAMPLES)]
-    Path,
-}
-
-impl std::str::FromStr for PartitionName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<PartitionName, String> {
-        let shape = || format!("`{text}` is not TOPIC/NUMBER, such as orders/3");
-        let (topic, partition) = text.rsplit_once('/').ok_or_else(shape)?;
-        let partition = partition.parse().map_err(|_| shape())?;
-        if topic.is_empty() {
-            return Err(shape());
-        }
-        Ok(PartitionName { topic: topic.to_owned(), partition })
-    }
-}
-
-impl std::fmt::Display for PartitionName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.topic, self.partition)
-    }
+    Controller(crate::controller::ControllerVerb),
 }
 
 pub(crate) fn parse_setting(text: &str) -> Result<(String, String), String> {
@@ -392,6 +300,7 @@ Examples:
 const TOPIC_LIST_EXAMPLES: &str = "\
 Examples:
   hw topic list
+  hw topic list -w=500ms
   hw topic list -o name | grep '^tmp-' | xargs hw topic delete -y";
 const TOPIC_DESCRIBE_EXAMPLES: &str = "\
 Examples:
@@ -438,47 +347,8 @@ Examples:
 const PARTITION_DESCRIBE_EXAMPLES: &str = "\
 Examples:
   hw partition describe orders/3
+  hw partition describe orders/3 -w
   hw partition describe orders/3 -o yaml";
-const PARTITION_TRANSFER_EXAMPLES: &str = "\
-Examples:
-  hw partition transfer orders/3 --to 2
-  hw partition transfer orders/3
-
-Producers and readers follow by themselves. Ten seconds after the preferred replica (the first of the
-list) is in sync it gets the leadership back.";
-const CLUSTER_HEALTH_EXAMPLES: &str = "\
-Examples:
-  hw cluster health
-  hw cluster health --wait --timeout 30s --brokers-min 3 && ./deploy
-  hw cluster health -o json
-  hw cluster health --watch
-
-Exits with 0 when healthy, 10 when not, and 6 when waiting took too long.";
-const PROFILE_LIST_EXAMPLES: &str = "\
-Examples:
-  hw profile list
-  hw profile list -o name";
-const PROFILE_SHOW_EXAMPLES: &str = "\
-Examples:
-  hw profile show
-  hw profile show staging -o yaml
-  hw profile show --sources";
-const PROFILE_USE_EXAMPLES: &str = "\
-Examples:
-  hw profile use staging
-  hw profile use dev && hw cluster health";
-const PROFILE_ADD_EXAMPLES: &str = "\
-Examples:
-  hw profile add dev --bootstrap localhost:9092 --ca ca.pem --cert me.pem --key me.key --use
-  hw profile add prod --bootstrap a:9092,b:9092,c:9092 --ca ca.pem --cert me.pem --key me.key";
-const PROFILE_REMOVE_EXAMPLES: &str = "\
-Examples:
-  hw profile remove staging
-  hw profile list -o name | grep '^tmp-' | xargs -n1 hw profile remove";
-const PROFILE_PATH_EXAMPLES: &str = "\
-Examples:
-  hw profile path
-  $EDITOR \"$(hw profile path)\"";
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   hw completions bash > ~/.local/share/bash-completion/completions/hw
@@ -513,13 +383,29 @@ mod tests {
         check(&Cli::command(), "");
     }
 
+    /// Every command of the pages for people is one that `hw` understands, so that they cannot rot.
     #[test]
-    fn a_partition_is_written_as_topic_slash_number() {
-        let name: PartitionName = "a/b/3".parse().expect("a topic's name ends at the last slash");
-        assert_eq!(name, PartitionName { topic: "a/b".to_owned(), partition: 3 });
-        for wrong in ["orders", "orders/", "/3", "orders/-1", "orders/x"] {
-            assert!(wrong.parse::<PartitionName>().is_err(), "{wrong}");
+    fn every_command_of_the_pages_for_operators_parses() {
+        let pages = [
+            include_str!("../../../../README.md"),
+            include_str!("../../../../broker/OPERATIONS.md"),
+        ];
+        let mut parsed = 0;
+        for page in pages {
+            let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```"));
+            let lines = blocks.flat_map(|(block, _)| block.lines());
+            let lines = lines.map(|line| line.split_once('#').map_or(line, |(line, _)| line));
+            for command in lines.flat_map(|line| line.split(['|', '&'])) {
+                if !command.trim().starts_with("hw ") {
+                    continue;
+                }
+                if let Err(error) = Cli::try_parse_from(command.split_whitespace()) {
+                    panic!("`{}`: {error}", command.trim());
+                }
+                parsed += 1;
+            }
         }
+        assert!(parsed > 60, "{parsed} commands were found");
     }
 
     #[test]

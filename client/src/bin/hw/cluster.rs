@@ -6,16 +6,38 @@
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
+use clap::Args;
 use highwater_client::{Admin, BrokerStatus, Client, ClusterInfo, TopicInfo};
 use serde_json::json;
 
 use crate::brokers;
-use crate::cli::{ClusterVerb, HealthArgs};
+use crate::cli::ClusterVerb;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
-use crate::output::{Column, Page, Row, Rows, or_dash};
+use crate::human;
+use crate::output::{Column, Page, ReadOutput, Row, Rows, or_dash};
 use crate::topic::is_under_replicated;
+use crate::watch::Watch;
 use crate::why::{self, Known, Missing};
+
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Wait until the cluster is healthy
+    #[arg(long, conflicts_with = "every")]
+    pub wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "TIME", default_value = "60s", requires = "wait")]
+    #[arg(value_parser = crate::human::parse_duration)]
+    pub timeout: std::time::Duration,
+    /// Healthy means at least this many brokers are up
+    #[arg(long, value_name = "N")]
+    pub brokers_min: Option<usize>,
+    #[command(flatten)]
+    pub watch: Watch,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
 
 /// Carries out a verb.
 pub async fn run(verb: ClusterVerb, settings: &Settings) -> Result<Exit, Failure> {
@@ -24,11 +46,11 @@ pub async fn run(verb: ClusterVerb, settings: &Settings) -> Result<Exit, Failure
         ClusterVerb::Health(args) => health(args, settings).await,
         ClusterVerb::Balance(args) => crate::balance::run(args, settings).await,
         ClusterVerb::Brokers(args) => brokers::list(args, settings).await,
-        ClusterVerb::Drain(args) => brokers::drain(args, settings).await,
-        ClusterVerb::Undrain(args) => brokers::undrain(args, settings).await,
-        ClusterVerb::Decommission(args) => brokers::decommission(args, settings).await,
-        ClusterVerb::Remove(args) => brokers::remove(args, settings).await,
-        ClusterVerb::Controller(verb) => brokers::controller(verb, settings).await,
+        ClusterVerb::Drain(args) => crate::duty::drain(args, settings).await,
+        ClusterVerb::Undrain(args) => crate::duty::undrain(args, settings).await,
+        ClusterVerb::Decommission(args) => crate::retire::decommission(args, settings).await,
+        ClusterVerb::Remove(args) => crate::retire::remove(args, settings).await,
+        ClusterVerb::Controller(verb) => crate::controller::run(verb, settings).await,
         ClusterVerb::Events(args) => crate::events::run(args, settings).await,
         ClusterVerb::Config(verb) => crate::config::run(verb, settings).await,
     }
@@ -104,8 +126,13 @@ async fn look(
     };
     let mut troubles = cluster_troubles(&info, args.brokers_min.unwrap_or(1));
     troubles.extend(silent_brokers(&admin, &info).await);
-    // A broker of an older build does not say; the rest is of use without it.
-    troubles.extend(refilling(&admin.brokers().await.unwrap_or_default()));
+    match admin.brokers().await {
+        Ok(brokers) => troubles.extend(refilling(&brokers)),
+        // The rest is of use without it, as while brokers of two builds are mixed.
+        Err(error) => {
+            eprintln!("whether a broker's disk is being filled again is not known: {error}")
+        }
+    }
     let known = Known::of(&admin, &info, &topics).await;
     troubles.extend(topics.iter().flat_map(|topic| topic_troubles(topic, &known)));
     let partitions =
@@ -124,7 +151,7 @@ fn cluster_troubles(info: &ClusterInfo, brokers_min: usize) -> Vec<Trouble> {
     }
     let up = info.brokers.iter().filter(|broker| !broker.fenced).count();
     if up < brokers_min {
-        let detail = format!("{up} brokers are up, {brokers_min} are wanted");
+        let detail = format!("{} up, {brokers_min} wanted", human::counted(up, "broker"));
         trouble("too-few-brokers", "brokers".to_owned(), detail);
     }
     for broker in info.brokers.iter().filter(|broker| broker.fenced) {
@@ -193,12 +220,15 @@ fn topic_troubles(topic: &TopicInfo, known: &Known) -> Vec<Trouble> {
     troubles
 }
 
+/// The words for the whole, the good one first.
+pub const VERDICTS: [&str; 2] = ["healthy", "unhealthy"];
+
 const TROUBLE_COLUMNS: &[Column] =
     &[Column::words("PROBLEM"), Column::words("OF"), Column::words("DETAIL")];
 
 fn page(seen: &Health) -> Page {
     let healthy = seen.troubles.is_empty();
-    let verdict = if healthy { "healthy" } else { "unhealthy" };
+    let verdict = VERDICTS[usize::from(!healthy)];
     let up = seen.info.brokers.iter().filter(|broker| !broker.fenced).count();
     let of_kind = |kind| seen.troubles.iter().filter(|trouble| trouble.kind == kind).count();
     let leaderless = of_kind("partition-leaderless");
@@ -213,17 +243,17 @@ fn page(seen: &Health) -> Page {
     page.field("healthy", healthy);
     page.field("cluster_id", seen.info.cluster_id.as_str());
     page.field("controller", seen.info.controller.map(|node| node.0));
-    page.field("brokers", json!({"total": seen.info.brokers.len(), "up": up}));
-    page.field(
-        "partitions",
-        json!({"total": seen.partitions, "leaderless": leaderless, "under_replicated": under}),
-    );
+    page.field("brokers_total", seen.info.brokers.len());
+    page.field("brokers_up", up);
+    page.field("partitions_total", seen.partitions);
+    page.field("partitions_leaderless", leaderless);
+    page.field("partitions_under_replicated", under);
     let rows = seen.troubles.iter().map(|trouble| Row {
         name: trouble.subject.clone(),
         cells: vec![trouble.kind.to_owned(), trouble.subject.clone(), trouble.detail.clone()],
         value: json!({
             "kind": trouble.kind,
-            "of": trouble.subject,
+            "subject": trouble.subject,
             "detail": trouble.detail,
             "missing": why::values(&trouble.missing),
         }),
@@ -237,6 +267,15 @@ fn page(seen: &Health) -> Page {
 const TROUBLES_SHOWN_MAX: usize = 20;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+pub const HEALTH_EXAMPLES: &str = "\
+Examples:
+  hw cluster health
+  hw cluster health --wait --timeout 30s --brokers-min 3 && ./deploy
+  hw cluster health -o json
+  hw cluster health --watch
+
+Exits with 0 when healthy, 10 when not, and 6 when waiting took too long.";
 
 #[cfg(test)]
 mod tests {

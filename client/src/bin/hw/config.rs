@@ -3,6 +3,9 @@
 //!
 //! The controller checks everything and says what differs; all changes take effect, or none.
 
+use std::io::{self, IsTerminal};
+
+use anstream::eprintln;
 use clap::{Args, Subcommand};
 use highwater_client::{
     DryRun, NodeId, SettingChange, SettingScope, SettingSource, SettingValue, SettingsChange,
@@ -12,9 +15,11 @@ use highwater_protocol::settings::{self, ConfigKey, cluster};
 use serde_json::json;
 
 use crate::cli::parse_setting;
+use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Page, ReadOutput, Row, Rows, or_dash};
+use crate::target::parse_broker;
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
@@ -35,7 +40,7 @@ pub enum ConfigVerb {
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// The settings that this broker goes by, its file included, instead of the cluster's
-    #[arg(long, value_name = "BROKER")]
+    #[arg(long, value_name = "BROKER", value_parser = parse_broker)]
     pub broker: Option<u32>,
     /// Only those that somebody has set
     #[arg(long)]
@@ -51,7 +56,7 @@ pub struct GetArgs {
     #[arg(required = true, value_name = "KEY")]
     pub names: Vec<String>,
     /// As this broker goes by them
-    #[arg(long, value_name = "BROKER")]
+    #[arg(long, value_name = "BROKER", value_parser = parse_broker)]
     pub broker: Option<u32>,
     /// How to print it.
     #[command(flatten)]
@@ -64,8 +69,11 @@ pub struct SetArgs {
     #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub settings: Vec<(String, String)>,
     /// For this broker only
-    #[arg(long, value_name = "BROKER")]
+    #[arg(long, value_name = "BROKER", value_parser = parse_broker)]
     pub broker: Option<u32>,
+    /// Do not ask before retention is shortened
+    #[arg(long, short = 'y')]
+    pub yes: bool,
     /// Check everything, show what would change, change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -80,8 +88,11 @@ pub struct ResetArgs {
     #[arg(required = true, value_name = "KEY")]
     pub names: Vec<String>,
     /// What was set for this broker only
-    #[arg(long, value_name = "BROKER")]
+    #[arg(long, value_name = "BROKER", value_parser = parse_broker)]
     pub broker: Option<u32>,
+    /// Do not ask before retention is shortened
+    #[arg(long, short = 'y')]
+    pub yes: bool,
     /// Check everything, show what would change, change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -94,28 +105,36 @@ pub struct ResetArgs {
 pub async fn run(verb: ConfigVerb, settings: &Settings) -> Result<Exit, Failure> {
     match verb {
         ConfigVerb::List(args) => {
-            let admin = settings.connect().await?.admin();
-            let mut found = admin.describe_settings(scope(args.broker)).await?;
+            let mut found = describe(args.broker, settings).await?;
             found.retain(|setting| !args.set || setting.source != SettingSource::Default);
             list(found).print(args.output.format)?;
         }
         ConfigVerb::Get(args) => {
-            let admin = settings.connect().await?.admin();
-            let found = admin.describe_settings(scope(args.broker)).await?;
+            let found = describe(args.broker, settings).await?;
             list(named(found, &args.names)?).print(args.output.format)?;
         }
         ConfigVerb::Set(args) => {
-            let SetArgs { settings: set, broker, dry_run, output } = args;
+            let SetArgs { settings: set, broker, yes, dry_run, output } = args;
             let change = change(broker, set, Vec::new(), dry_run);
-            alter(change, settings, output).await?;
+            let asks = if yes { Asks::Never } else { Asks::BeforeLoss };
+            alter(change, asks, settings, output).await?;
         }
         ConfigVerb::Reset(args) => {
-            let ResetArgs { names, broker, dry_run, output } = args;
+            let ResetArgs { names, broker, yes, dry_run, output } = args;
             let change = change(broker, Vec::new(), names, dry_run);
-            alter(change, settings, output).await?;
+            let asks = if yes { Asks::Never } else { Asks::BeforeLoss };
+            alter(change, asks, settings, output).await?;
         }
     }
     Ok(Exit::Fine)
+}
+
+async fn describe(broker: Option<u32>, settings: &Settings) -> Result<Vec<SettingValue>, Failure> {
+    let admin = settings.connect().await?.admin();
+    if let Some(node) = broker {
+        crate::brokers::known(&admin, NodeId(node)).await?;
+    }
+    Ok(admin.describe_settings(scope(broker)).await?)
 }
 
 fn scope(broker: Option<u32>) -> SettingScope {
@@ -134,12 +153,62 @@ fn change(
 
 async fn alter(
     change: SettingsChange,
+    asks: Asks,
     settings: &Settings,
     output: ReadOutput,
 ) -> Result<(), Failure> {
     let (scope, dry_run) = (change.scope, change.dry_run);
-    let changes = settings.connect().await?.admin().alter_settings(change).await?;
+    let admin = settings.connect().await?.admin();
+    if let SettingScope::Broker(node) = scope {
+        crate::brokers::known(&admin, node).await?;
+    }
+    if dry_run == DryRun::No && asks == Asks::BeforeLoss {
+        let first = SettingsChange { dry_run: DryRun::Yes, ..change.clone() };
+        let planned = admin.alter_settings(first).await?;
+        let shortened: Vec<_> = planned.iter().filter(|change| is_shortened(change)).collect();
+        if !shortened.is_empty() {
+            ask_for_loss(&shortened)?;
+        }
+    }
+    let changes = admin.alter_settings(change).await?;
+    if scope == SettingScope::Cluster && changes.iter().any(|change| change.name == "flush") {
+        eprintln!("flush: {}", settings::topic::FLUSH_ADVICE);
+    }
     Ok(alteration(scope, &changes, dry_run).print(output.format)?)
+}
+
+/// Whether somebody is asked before records are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Never,
+    BeforeLoss,
+}
+
+/// Whether records that were kept are kept no longer.
+fn is_shortened(change: &SettingChange) -> bool {
+    if !matches!(change.name.as_str(), "retention.ms" | "retention.bytes") {
+        return false;
+    }
+    let default = ConfigKey::named(&change.name).map(|key| key.default);
+    // -1 is no limit, and so larger than every other.
+    let limit = |value: &Option<String>| {
+        let value = value.as_deref().or(default).unwrap_or_default();
+        value.parse().unwrap_or(u64::MAX)
+    };
+    limit(&change.after) < limit(&change.before)
+}
+
+fn ask_for_loss(shortened: &[&SettingChange]) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage("a shorter retention deletes records, which is asked about first, but there is no terminal")
+            .way_out("-y to change it without asking, --dry-run to see what would change"));
+    }
+    for SettingChange { name, before, after } in shortened {
+        let (before, after) = (or_dash(before.as_ref()), or_dash(after.as_ref()));
+        eprintln!("{name}: {before} -> {after}, for every topic that does not say otherwise");
+    }
+    eprintln!("Older records are deleted within a minute or two, and that cannot be undone.");
+    confirm::yes("Shorten it?", "nothing was changed")
 }
 
 fn named(found: Vec<SettingValue>, names: &[String]) -> Result<Vec<SettingValue>, Failure> {
@@ -261,7 +330,8 @@ Examples:
 const SET_EXAMPLES: &str = "\
 Examples:
   hw cluster config set leader.balance=off
-  hw cluster config set retention.ms=86400000       for all topics that do not say otherwise
+  hw cluster config set retention.ms=86400000       for all topics that do not say otherwise; asks
+                                                    where records go, -y does not
   hw cluster config set log.filter=info,highwater_broker::raft=debug --broker 2
   hw cluster config set segment.bytes=67108864 --dry-run";
 const RESET_EXAMPLES: &str = "\
@@ -304,6 +374,20 @@ mod tests {
         let failure = named(found, &["leader.balanc".to_owned()]).expect_err("a letter is missing");
         assert_eq!(failure.exit, Exit::NotFound);
         assert!(failure.to_string().contains("leader.balance"), "{failure}");
+    }
+
+    #[test]
+    fn only_a_shorter_retention_is_a_loss() {
+        let shortened = |name: &str, before: Option<&str>, after: Option<&str>| {
+            let (before, after) = (before.map(str::to_owned), after.map(str::to_owned));
+            is_shortened(&SettingChange { name: name.to_owned(), before, after })
+        };
+        assert!(shortened("retention.ms", None, Some("5000")));
+        assert!(shortened("retention.ms", Some("-1"), None));
+        assert!(shortened("retention.bytes", None, Some("2000000")));
+        assert!(!shortened("retention.ms", Some("5000"), None));
+        assert!(!shortened("retention.bytes", Some("5000000"), Some("-1")));
+        assert!(!shortened("segment.ms", Some("9000"), Some("5000")));
     }
 
     #[test]

@@ -100,8 +100,10 @@ pub fn exit_for(kind: ErrorKind) -> Exit {
         ErrorKind::TimedOut => Exit::TimedOut,
         ErrorKind::Identity => Exit::Unauthorised,
         ErrorKind::Refused(code) => match code {
-            ErrorCode::UnknownTopicOrPartition => Exit::NotFound,
-            ErrorCode::TopicExists | ErrorCode::TopicProtected => Exit::Conflict,
+            ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownBroker => Exit::NotFound,
+            ErrorCode::TopicExists | ErrorCode::TopicProtected | ErrorCode::Conflict => {
+                Exit::Conflict
+            }
             ErrorCode::Unauthorized => Exit::Unauthorised,
             ErrorCode::RequestTimedOut => Exit::TimedOut,
             // What scripts cannot act on differently has no number of its own.
@@ -133,6 +135,8 @@ mod tests {
     fn scripts_can_tell_missing_from_existing_from_forbidden() {
         let check = |kind, exit| assert_eq!(exit_for(kind), exit, "{kind:?}");
         check(ErrorKind::UnknownTopic, Exit::NotFound);
+        check(ErrorKind::Refused(ErrorCode::UnknownBroker), Exit::NotFound);
+        check(ErrorKind::Refused(ErrorCode::Conflict), Exit::Conflict);
         check(ErrorKind::Refused(ErrorCode::TopicExists), Exit::Conflict);
         check(ErrorKind::Refused(ErrorCode::TopicProtected), Exit::Conflict);
         check(ErrorKind::Refused(ErrorCode::Unauthorized), Exit::Unauthorised);

@@ -1,14 +1,17 @@
 //! `hw cluster events`: what the controller decided, when, and why.
 
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
 use highwater_client::{Admin, ClusterEvent, Offset, Timestamp};
+use highwater_protocol::native::events;
 use serde_json::json;
 
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
-use crate::output::{Column, Format, Page, ReadOutput, Row, Rows};
+use crate::output::{Column, Format, Page, ReadOutput, Reader, Row, Rows, quiet_if_closed};
+use crate::watch::Watch;
 
 #[derive(Debug, Args)]
 pub struct EventsArgs {
@@ -19,12 +22,12 @@ pub struct EventsArgs {
     #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub last: u32,
-    /// Only this kind, such as broker-fenced
-    #[arg(long, value_name = "KIND")]
+    /// Only this kind, such as broker-fenced; `hw explain KIND` says what it is
+    #[arg(long, value_name = "KIND", hide_possible_values = true)]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(events::KINDS))]
     pub kind: Option<String>,
-    /// Go on with what is decided from now on, until Ctrl-C
-    #[arg(long, short = 'w')]
-    pub watch: bool,
+    #[command(flatten)]
+    pub watch: Watch,
     /// How to print it.
     #[command(flatten)]
     pub output: ReadOutput,
@@ -35,27 +38,45 @@ pub async fn run(args: EventsArgs, settings: &Settings) -> Result<Exit, Failure>
     let admin = settings.connect().await?.admin();
     let ago = |time: Duration| Timestamp(now_ms().saturating_sub(time.as_millis() as i64));
     let since = args.since.map(ago);
-    let (mut from, format) = (Offset(0), args.output.format);
+    let mut from = Offset(0);
     let found = fetch(&admin, &args, from, since, &mut from).await?;
-    page(&found).print(format)?;
-    if !args.watch {
+    let Some(every) = args.watch.every else {
+        page(&found).print(args.output.format)?;
         return Ok(Exit::Fine);
-    }
-    // One document cannot go on; whoever watches as JSON wants a line an event.
-    let format = match format {
-        Format::Json | Format::Yaml => Format::Jsonl,
-        other => other,
     };
+    let format = watched(args.output.format, io::stdout().is_terminal());
+    let mut text = Vec::new();
+    page(&found).write(format, &mut text)?;
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        if write(&text)? == Reader::Gone {
+            return Ok(Exit::Fine);
+        }
+        tokio::time::sleep(every).await;
         let begin = from;
-        match fetch(&admin, &args, begin, since, &mut from).await {
-            Ok(found) if found.is_empty() => {}
+        text = match fetch(&admin, &args, begin, since, &mut from).await {
+            Ok(found) if found.is_empty() => Vec::new(),
             Ok(found) => without_heading(&found, format)?,
             // That is when people watch.
-            Err(failure) => failure.report(),
-        }
+            Err(failure) => {
+                failure.report();
+                Vec::new()
+            }
+        };
     }
+}
+
+/// The format of a watch: one document cannot go on, and nobody can take a stream of tables apart.
+fn watched(format: Format, terminal: bool) -> Format {
+    match format {
+        Format::Table | Format::Wide if !terminal => Format::Jsonl,
+        Format::Json => Format::Jsonl,
+        Format::Table | Format::Wide | Format::Jsonl | Format::Yaml | Format::Name => format,
+    }
+}
+
+fn write(text: &[u8]) -> io::Result<Reader> {
+    let mut out = io::stdout().lock();
+    quiet_if_closed(out.write_all(text).and_then(|()| out.flush()))
 }
 
 async fn fetch(
@@ -94,23 +115,23 @@ fn row(event: &ClusterEvent) -> Row {
     Row {
         name: offset.to_string(),
         value: json!({
-            "offset": offset.0, "time": time, "kind": kind, "about": subject, "detail": detail,
+            "offset": offset.0, "time": time, "kind": kind, "subject": subject, "detail": detail,
         }),
         cells: vec![time, kind.clone(), subject.clone(), detail.clone(), offset.to_string()],
     }
 }
 
 /// Later looks go on below the first one, so the columns are not headed again.
-fn without_heading(events: &[ClusterEvent], format: Format) -> Result<(), Failure> {
+fn without_heading(events: &[ClusterEvent], format: Format) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     page(events).write(format, &mut text)?;
-    let text = String::from_utf8_lossy(&text);
-    let lines = match format {
-        Format::Table | Format::Wide => text.split_once('\n').map_or("", |(_, rest)| rest),
-        Format::Json | Format::Jsonl | Format::Yaml | Format::Name => &text,
-    };
-    anstream::print!("{lines}");
-    Ok(())
+    match format {
+        Format::Table | Format::Wide => {
+            let heading = text.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            Ok(text.split_off(heading))
+        }
+        Format::Json | Format::Jsonl | Format::Yaml | Format::Name => Ok(text),
+    }
 }
 
 fn now_ms() -> i64 {
@@ -121,18 +142,37 @@ pub const EXAMPLES: &str = "\
 Examples:
   hw cluster events
   hw cluster events --since 1h --kind broker-fenced
-  hw cluster events -w -o jsonl
+  hw cluster events -w                             and go on with what is decided from now on
+  hw cluster events -w -o jsonl | grep move-ended
   hw cluster events -n 1000 -o wide
 
 Told from the committed log of the controller, back to where it was begun anew last. Leadership that
 goes back to preferred replicas is no decision of the controller: `hw partition list -w` shows it.";
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 const EVENTS_ASKED_MAX: u32 = 10_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watch_goes_on_in_lines_without_a_second_heading() {
+        let event = ClusterEvent {
+            offset: Offset(7),
+            timestamp: Timestamp(0),
+            kind: "broker-fenced".to_owned(),
+            subject: "broker 3".to_owned(),
+            detail: "not heard of".to_owned(),
+        };
+        assert_eq!(watched(Format::Table, true), Format::Table);
+        for format in [Format::Table, Format::Wide, Format::Json, Format::Jsonl] {
+            assert_eq!(watched(format, false), Format::Jsonl);
+        }
+        let lines =
+            |format| without_heading(std::slice::from_ref(&event), format).expect("a vector");
+        assert!(lines(Format::Table).starts_with(b"1970-01-01"));
+        assert!(lines(Format::Jsonl).starts_with(b"{\"offset\":7"));
+    }
 
     #[test]
     fn an_event_is_a_line_for_people_and_a_value_for_programs() {

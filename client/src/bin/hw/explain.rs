@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Page, ReadOutput, Row, Rows};
-use crate::reasons::{REASONS, Reason};
+use crate::reasons::{self, Reason};
 
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
@@ -76,7 +76,7 @@ fn everything() -> Vec<Thing> {
         .chain(cluster)
         .chain(broker)
         .chain(profile)
-        .chain(REASONS.iter().map(Thing::Word))
+        .chain(reasons::all().map(Thing::Word))
         .collect()
 }
 

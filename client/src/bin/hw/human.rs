@@ -2,11 +2,20 @@
 
 use std::time::Duration;
 
-/// A duration such as `500ms`, `10s`, `1m30s`; never negative.
+/// A duration such as `500ms`, `10s`, `1m30s`, `7d`, `1d12h`; never negative.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a time such as 500ms, 10s, 2m");
-    let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(span).map_err(|_| wrong())
+    let wrong = || format!("`{text}` is not a time such as 500ms, 10s, 2m, 7d");
+    let (days, rest) = match text.split_once('d') {
+        Some((days, rest)) => (days.parse::<u32>().map_err(|_| wrong())?, rest),
+        None => (0, text),
+    };
+    // A day is 24 hours here, whatever clocks do on it.
+    let days = Duration::from_secs(u64::from(days) * 86_400);
+    if rest.is_empty() && rest != text {
+        return Ok(days);
+    }
+    let span: jiff::SignedDuration = rest.parse().map_err(|_| wrong())?;
+    Ok(days + Duration::try_from(span).map_err(|_| wrong())?)
 }
 
 /// A number of bytes such as `50MiB`, `50MB`, `1.5GiB` or `4096`, with or without `/s`.
@@ -53,6 +62,12 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// `0 partitions`, `1 partition`, `2 partitions`.
+pub fn counted(number: usize, thing: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{s}", count(number as u64))
+}
+
 /// `1234567` as `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -74,7 +89,9 @@ mod tests {
     fn durations_are_read_as_people_write_them() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
-        for wrong in ["", "10", "-1s", "soon"] {
+        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(parse_duration("1d12h"), Ok(Duration::from_secs(36 * 3_600)));
+        for wrong in ["", "10", "-1s", "soon", "d", "-1d", "1dd", "5d3"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }
@@ -100,6 +117,10 @@ mod tests {
     fn sizes_and_counts_are_printed_for_people() {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1_234_567), "1.2 MiB");
+        assert_eq!(
+            [0, 1, 2000].map(|number| counted(number, "move")),
+            ["0 moves", "1 move", "2,000 moves"]
+        );
         assert_eq!(count(7), "7");
         assert_eq!(count(123), "123");
         assert_eq!(count(1_234_567), "1,234,567");

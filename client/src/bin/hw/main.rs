@@ -6,28 +6,37 @@
 //! Read `cli` (what can be typed), `output` (what is printed), then the module of a noun.
 
 mod alter;
-mod brokers;
 mod balance;
+mod brokers;
+mod cancel;
 mod cli;
 mod cluster;
 mod completions;
 mod config;
 mod confirm;
 mod connect;
+mod controller;
+mod duty;
 mod events;
 mod exit;
 mod explain;
+mod follow;
 mod human;
 mod moving;
+#[cfg(test)]
+mod names;
 mod output;
 mod partition;
-mod profile;
+mod plan;
 mod plan_file;
+mod profile;
 mod reassign;
 mod reasons;
 mod record;
+mod retire;
 mod standing;
 mod target;
+mod throttle;
 mod top;
 mod topic;
 mod trim;
@@ -94,6 +103,8 @@ fn online(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Fai
 
 async fn until_ctrl_c(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     tokio::select! {
+        // A verb that has something to say on Ctrl-C listens for it, too, and has the first word.
+        biased;
         result = verb => result,
         Ok(()) = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
     }

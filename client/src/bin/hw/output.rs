@@ -3,6 +3,20 @@
 //! A verb builds a [`Page`]: rows for people and values for programs. The names of the fields of
 //! the values and the `schema` are a promise; the table may change at any time. Data goes to the
 //! standard output and nothing else does.
+//!
+//! The same thing has the same name and the same type in every document (`names` holds them to it):
+//! * who or what: `topic` (its name), `topic_id`, `partition` (a number, never `orders/3`), `broker`,
+//!   `leader`, `controller` (numbers, null for nobody), `offset`; `name` for settings, profiles and
+//!   words; `subject` where it may be anything;
+//! * true or false: `changed`, `fenced`, `healthy`, `is_in_sync`;
+//! * sets of brokers are lists of numbers: `replicas`, `in_sync`, `from`, `to`, `voters`;
+//! * how many: `THINGS_total`, and `THINGS_leaderless` and so on for those of them in a state;
+//! * how much: the unit comes last: `bytes`, `left_bytes`, `bytes_per_s`, `heard_ms`, `eta_s`; an index
+//!   of a log, which counts marks as well, is an `_index`, everything else in a log is an offset;
+//! * when: `time` in RFC 3339, `timestamp` in milliseconds since 1970;
+//! * words: `kind`, `role`, `stage`, `duty`, `source` have an explanation (`hw explain`); `detail`, `why`
+//!   and `error` are for people;
+//! * what a verb did: `changed`, or false in a dry run.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -104,6 +118,16 @@ pub struct Page {
     pub table_rows_max: usize,
 }
 
+impl Format {
+    /// Whether people read it.
+    pub fn is_for_people(self) -> bool {
+        match self {
+            Format::Table | Format::Wide => true,
+            Format::Json | Format::Jsonl | Format::Yaml | Format::Name => false,
+        }
+    }
+}
+
 impl Column {
     /// A column of words in every table.
     pub const fn words(title: &'static str) -> Column {
@@ -160,6 +184,11 @@ impl Page {
         quiet_if_closed(self.write(format, &mut out).and_then(|()| out.flush())).map(|_| ())
     }
 
+    /// Prints the page only in a format for programs: people have been told on the standard error.
+    pub fn print_for_programs(&self, format: Format) -> io::Result<()> {
+        if format.is_for_people() { Ok(()) } else { self.print(format) }
+    }
+
     /// Writes the page in `format`.
     pub fn write(&self, format: Format, out: &mut impl Write) -> io::Result<()> {
         match format {
@@ -184,7 +213,10 @@ impl Page {
             let values = rows.rows.iter().map(|row| row.value.clone()).collect();
             document.insert(rows.field.to_owned(), Value::Array(values));
         }
-        Value::Object(document)
+        let document = Value::Object(document);
+        #[cfg(test)]
+        crate::names::check(&document);
+        document
     }
 
     fn write_lines(&self, out: &mut impl Write) -> io::Result<()> {
@@ -301,7 +333,7 @@ mod tests {
         let row = |name: &str, partitions: u32, id: &str| Row {
             name: name.to_owned(),
             cells: vec![name.to_owned(), partitions.to_string(), id.to_owned()],
-            value: json!({"name": name, "partitions": partitions, "id": id}),
+            value: json!({"topic": name, "partitions_total": partitions, "topic_id": id}),
         };
         let rows = vec![row("orders", 12, "a"), row("b", 3, "c")];
         Page::list("hw.topic.list/1", Rows { field: "topics", columns: COLUMNS, rows })
@@ -335,8 +367,8 @@ mod tests {
         assert_eq!(printed(&list(), Format::Name), "orders\nb\n");
         assert_eq!(
             printed(&list(), Format::Jsonl),
-            "{\"name\":\"orders\",\"partitions\":12,\"id\":\"a\"}\n\
-             {\"name\":\"b\",\"partitions\":3,\"id\":\"c\"}\n"
+            "{\"topic\":\"orders\",\"partitions_total\":12,\"topic_id\":\"a\"}\n\
+             {\"topic\":\"b\",\"partitions_total\":3,\"topic_id\":\"c\"}\n"
         );
     }
 

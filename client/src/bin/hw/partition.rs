@@ -3,18 +3,33 @@
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
+use clap::Args;
 use highwater_client::{
     Admin, DescribePartitionResponse, NodeId, PartitionId, PartitionInfo, ReplicaRole,
     ReplicaStatus,
 };
 use serde_json::json;
 
-use crate::cli::{PartitionName, PartitionVerb, Problem, TransferArgs};
+use crate::cli::{PartitionVerb, Problem};
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::human;
-use crate::output::{Column, Page, Row, Rows, ids, or_dash};
+use crate::output::{Column, Page, ReadOutput, Row, Rows, ids, or_dash};
+use crate::target::{PartitionName, parse_broker};
 use crate::topic::{is_under_replicated, partition_value};
+
+#[derive(Debug, Args)]
+pub struct TransferArgs {
+    /// TOPIC/NUMBER, such as orders/3
+    #[arg(value_name = "TOPIC/P")]
+    pub partition: PartitionName,
+    /// The broker that is to lead [default: the replica that is furthest on]
+    #[arg(long, value_name = "BROKER", value_parser = parse_broker)]
+    pub to: Option<u32>,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
 
 /// Carries out a verb.
 pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failure> {
@@ -23,12 +38,14 @@ pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failu
             let admin = settings.connect().await?.admin();
             watch.show(output.format, async || list(&admin, topic.as_deref(), problem).await).await
         }
-        PartitionVerb::Describe { partition, output } => {
+        PartitionVerb::Describe { partition, watch, output } => {
             let admin = settings.connect().await?.admin();
             let id = PartitionId(partition.partition);
-            let seen = admin.describe_partition(&partition.topic, id).await?;
-            description(&partition, &seen).print(output.format)?;
-            Ok(Exit::Fine)
+            let look = async || {
+                let seen = admin.describe_partition(&partition.topic, id).await?;
+                Ok((description(&partition, &seen), Exit::Fine))
+            };
+            watch.show(output.format, look).await
         }
         PartitionVerb::Explain(args) => crate::standing::run(args, settings).await,
         PartitionVerb::Transfer(args) => transfer(args, settings).await,
@@ -36,8 +53,8 @@ pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failu
         PartitionVerb::Reassign(args) => crate::reassign::reassign(args, settings).await,
         PartitionVerb::UnsafeRecover(args) => crate::unsafe_recover::run(args, settings).await,
         PartitionVerb::Moves(args) => crate::moving::moves(args, settings).await,
-        PartitionVerb::Throttle(args) => crate::moving::throttle(args, settings).await,
-        PartitionVerb::Cancel(args) => crate::reassign::cancel(args, settings).await,
+        PartitionVerb::Throttle(args) => crate::throttle::run(args, settings).await,
+        PartitionVerb::Cancel(args) => crate::cancel::run(args, settings).await,
     }
 }
 
@@ -59,7 +76,7 @@ async fn leader_after(
 
 async fn transfer(args: TransferArgs, settings: &Settings) -> Result<Exit, Failure> {
     let admin = settings.connect().await?.admin();
-    let TransferArgs { partition, to } = args;
+    let TransferArgs { partition, to, output } = args;
     let id = PartitionId(partition.partition);
     let before = admin.describe_partition(&partition.topic, id).await?.leader;
     admin.transfer_leader(&partition.topic, id, to.map(NodeId)).await?;
@@ -69,6 +86,13 @@ async fn transfer(args: TransferArgs, settings: &Settings) -> Result<Exit, Failu
         true => eprintln!("{partition} is led by broker {is}, as before"),
         false => eprintln!("{partition} is led by broker {is} now, before by broker {was}"),
     }
+    let mut page = Page::describe("hw.partition.transfer/1", partition.to_string());
+    page.field("topic", partition.topic.as_str());
+    page.field("partition", partition.partition);
+    page.field("leader", after.map(|node| node.0));
+    page.field("leader_before", before.map(|node| node.0));
+    page.field("changed", before != after);
+    page.print_for_programs(output.format)?;
     Ok(Exit::Fine)
 }
 
@@ -185,16 +209,21 @@ fn description(name: &PartitionName, seen: &DescribePartitionResponse) -> Page {
     page.field("bytes", seen.bytes);
     let end = seen.replicas.iter().map(|replica| replica.appended.0).max().unwrap_or(0);
     let rows = seen.replicas.iter().map(|replica| replica_row(replica, end)).collect();
-    page.rows = Some(Rows { field: "replicas", columns: REPLICA_COLUMNS, rows });
+    page.rows = Some(Rows { field: "replica_states", columns: REPLICA_COLUMNS, rows });
     page
 }
 
-fn replica_row(replica: &ReplicaStatus, end: u64) -> Row {
-    let role = match replica.role {
+/// The word for what a replica is.
+pub fn role_word(role: ReplicaRole) -> &'static str {
+    match role {
         ReplicaRole::Leader => "leader",
         ReplicaRole::Follower => "follower",
         ReplicaRole::Learner => "learner",
-    };
+    }
+}
+
+fn replica_row(replica: &ReplicaStatus, end: u64) -> Row {
+    let role = role_word(replica.role);
     let behind = end.saturating_sub(replica.appended.0);
     Row {
         name: replica.node.to_string(),
@@ -210,17 +239,25 @@ fn replica_row(replica: &ReplicaStatus, end: u64) -> Row {
         value: json!({
             "broker": replica.node.0,
             "role": role,
-            "appended": replica.appended.0,
-            "flushed": replica.flushed.0,
-            "behind": behind,
+            "appended_index": replica.appended.0,
+            "flushed_index": replica.flushed.0,
+            "behind_index": behind,
             "heard_ms": replica.heard_ms,
-            "in_sync": replica.in_sync,
+            "is_in_sync": replica.in_sync,
         }),
     }
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const ELECTION_MAX: Duration = Duration::from_secs(2);
+
+pub const TRANSFER_EXAMPLES: &str = "\
+Examples:
+  hw partition transfer orders/3 --to 2
+  hw partition transfer orders/3
+
+Producers and readers follow by themselves. Ten seconds after the preferred replica (the first of the
+list) is in sync it gets the leadership back.";
 
 #[cfg(test)]
 mod tests {
@@ -250,8 +287,8 @@ mod tests {
         };
         let name = PartitionName { topic: "orders".to_owned(), partition: 3 };
         let document = description(&name, &seen).document();
-        assert_eq!(document["replicas"][1]["behind"], 20);
-        assert_eq!(document["replicas"][1]["in_sync"], false);
+        assert_eq!(document["replica_states"][1]["behind_index"], 20);
+        assert_eq!(document["replica_states"][1]["is_in_sync"], false);
         assert_eq!(document["high_watermark"], 98);
     }
 }

@@ -6,15 +6,66 @@
 use std::path::{Path, PathBuf};
 
 use anstream::eprintln;
-use clap::Args;
+use clap::{Args, Subcommand};
 use highwater_client::{Profile, Profiles};
 use serde_json::{Value, json};
 
-use crate::cli::ProfileVerb;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
-use crate::output::{Column, Format, Page, Row, Rows};
+use crate::output::{Column, Format, Page, ReadOutput, Row, Rows};
 use crate::record::args::Codec;
+
+#[derive(Debug, Subcommand)]
+pub enum ProfileVerb {
+    /// List the profiles
+    #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
+    List {
+        /// How to print it.
+        #[command(flatten)]
+        output: ReadOutput,
+    },
+    /// Show the profile in use, or the one named
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show {
+        /// Its name
+        name: Option<String>,
+        /// Say of every value where it comes from
+        #[arg(long)]
+        sources: bool,
+        /// How to print it.
+        #[command(flatten)]
+        output: ReadOutput,
+    },
+    /// Make a profile the current one
+    #[command(after_help = USE_EXAMPLES)]
+    Use {
+        /// Its name
+        name: String,
+    },
+    /// Add a profile from --bootstrap, --ca, --cert and --key
+    #[command(visible_alias = "create", after_help = ADD_EXAMPLES)]
+    Add(ProfileAddArgs),
+    /// Print the name of the profile in use
+    #[command(after_help = CURRENT_EXAMPLES)]
+    Current,
+    /// Give a profile another name
+    #[command(visible_alias = "mv", after_help = RENAME_EXAMPLES)]
+    Rename {
+        /// Its name
+        from: String,
+        /// Its new name
+        to: String,
+    },
+    /// Remove a profile; certificates stay where they are
+    #[command(visible_alias = "rm", after_help = REMOVE_EXAMPLES)]
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Print the path of the file with the profiles
+    #[command(after_help = PATH_EXAMPLES)]
+    Path,
+}
 
 #[derive(Debug, Args)]
 pub struct ProfileAddArgs {
@@ -54,6 +105,8 @@ pub fn run(verb: ProfileVerb, settings: &Settings) -> Result<Exit, Failure> {
             Ok(Exit::Fine)
         }
         ProfileVerb::Add(args) => add(args, settings),
+        ProfileVerb::Current => current(settings),
+        ProfileVerb::Rename { from, to } => rename(&from, to),
         ProfileVerb::Remove { name } => remove(&name),
         ProfileVerb::Path => {
             anstream::println!("{}", Profiles::path()?.display());
@@ -184,6 +237,35 @@ fn add(args: ProfileAddArgs, settings: &Settings) -> Result<Exit, Failure> {
     Ok(Exit::Fine)
 }
 
+fn current(settings: &Settings) -> Result<Exit, Failure> {
+    let profiles = Profiles::load()?;
+    let name = current_name(settings, &profiles).ok_or_else(|| {
+        Failure::new(Exit::NotFound, "no profile is in use")
+            .way_out("`hw profile use NAME`; `hw profile list` shows what there is")
+    })?;
+    named(&profiles, &name)?;
+    anstream::println!("{name}");
+    Ok(Exit::Fine)
+}
+
+fn rename(from: &str, to: String) -> Result<Exit, Failure> {
+    let mut profiles = Profiles::load()?;
+    named(&profiles, from)?;
+    if profiles.profiles.contains_key(&to) {
+        let what = format!("there is a profile called {to} already");
+        return Err(Failure::new(Exit::Conflict, what)
+            .way_out(format!("another name, or `hw profile remove {to}` first")));
+    }
+    let profile = profiles.profiles.remove(from).expect("it was found above");
+    profiles.profiles.insert(to.clone(), profile);
+    if profiles.current.as_deref() == Some(from) {
+        profiles.current = Some(to.clone());
+    }
+    profiles.save()?;
+    eprintln!("profile {from} is called {to} now");
+    Ok(Exit::Fine)
+}
+
 fn remove(name: &str) -> Result<Exit, Failure> {
     let mut profiles = Profiles::load()?;
     named(&profiles, name)?;
@@ -222,3 +304,37 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     let attempt = || format!("cannot use {}", path.display());
     path.canonicalize().map_err(|error| Failure::from(error).during(&attempt()))
 }
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  hw profile list
+  hw profile list -o name";
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  hw profile show
+  hw profile show staging -o yaml
+  hw profile show --sources";
+const USE_EXAMPLES: &str = "\
+Examples:
+  hw profile use staging
+  hw profile use dev && hw cluster health";
+const ADD_EXAMPLES: &str = "\
+Examples:
+  hw profile add dev --bootstrap localhost:9092 --ca ca.pem --cert me.pem --key me.key --use
+  hw profile add prod --bootstrap a:9092,b:9092,c:9092 --ca ca.pem --cert me.pem --key me.key";
+const CURRENT_EXAMPLES: &str = "\
+Examples:
+  hw profile current
+  PS1='$(hw profile current) $ '";
+const RENAME_EXAMPLES: &str = "\
+Examples:
+  hw profile rename dev old-dev
+  hw profile rename staging prod && hw profile use prod";
+const REMOVE_EXAMPLES: &str = "\
+Examples:
+  hw profile remove staging
+  hw profile list -o name | grep '^tmp-' | xargs -n1 hw profile remove";
+const PATH_EXAMPLES: &str = "\
+Examples:
+  hw profile path
+  $EDITOR \"$(hw profile path)\"";

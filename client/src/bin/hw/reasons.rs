@@ -2,6 +2,8 @@
 //!
 //! The verbs that print such a word have it from here or are held to this table by tests.
 
+mod events;
+
 /// A word for a state, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reason {
@@ -24,7 +26,12 @@ const fn reason(
     Reason { name, meaning, advice, example }
 }
 
-/// Every word, sorted by name.
+/// Every word, states first.
+pub fn all() -> impl Iterator<Item = &'static Reason> {
+    REASONS.iter().chain(events::EVENTS)
+}
+
+/// Every word for a state, sorted by name.
 pub const REASONS: &[Reason] = &[
     reason(
         "abandoned",
@@ -35,10 +42,23 @@ pub const REASONS: &[Reason] = &[
         "hw partition explain orders/3@1200",
     ),
     reason(
+        "active",
+        "The broker takes its share of leaders and replicas.",
+        "Nothing is to be done.",
+        "hw cluster brokers",
+    ),
+    reason(
         "appended",
         "The replica has the record in its log, and not on its disk yet.",
         "Nothing; with `flush=ack` it does not count the record before the flush.",
         "hw partition explain orders/3@1200",
+    ),
+    reason(
+        "broker",
+        "The value was set for this broker while it ran, and wins over its file and the cluster.",
+        "`hw cluster config set --broker` changes it, `hw cluster config reset --broker` takes it \
+         back.",
+        "hw cluster config list --broker 2",
     ),
     reason(
         "broker-fenced",
@@ -60,11 +80,42 @@ pub const REASONS: &[Reason] = &[
         "hw cluster health",
     ),
     reason(
+        "cluster",
+        "The value was set for the whole cluster, and wins over defaults and files.",
+        "`hw cluster config set` changes it, `hw cluster config reset` takes it back.",
+        "hw cluster config list",
+    ),
+    reason(
+        "coming",
+        "So many replicas move to the broker.",
+        "`hw partition moves -w` shows how far they are.",
+        "hw cluster brokers -w",
+    ),
+    reason(
         "committed",
         "A majority of the voters counts the record: consumers see it, and no later leader \
          takes it back.",
         "Nothing is to be done.",
         "hw partition explain orders/3@1200",
+    ),
+    reason(
+        "decommissioned",
+        "The broker hosts nothing any more, and gets nothing.",
+        "Stop it, then `hw cluster remove`; or take it back with `hw cluster undrain`.",
+        "hw cluster brokers",
+    ),
+    reason(
+        "decommissioning",
+        "Somebody decommissioned the broker, and it still has replicas: they move to others.",
+        "`hw partition moves -w` shows how far it is; if nothing moves, ask for it again. \
+         `hw cluster undrain` takes the broker back.",
+        "hw cluster brokers -w",
+    ),
+    reason(
+        "default",
+        "Nobody has set the value: it is the one that the program brings.",
+        "Nothing is to be done; `hw explain KEY` says when to set it.",
+        "hw cluster config list",
     ),
     reason(
         "diverged",
@@ -74,10 +125,30 @@ pub const REASONS: &[Reason] = &[
         "hw partition explain orders/3@1200",
     ),
     reason(
+        "drained",
+        "The broker leads nothing and gets nothing new, because somebody drained it; its replicas \
+         stay and keep up.",
+        "Work on its machine, then `hw cluster undrain`.",
+        "hw cluster brokers",
+    ),
+    reason(
+        "draining",
+        "Somebody drained the broker, and it still leads partitions.",
+        "Wait; a partition that it goes on leading has no other replica in sync.",
+        "hw cluster brokers -w",
+    ),
+    reason(
         "fenced",
         "The controller has lost touch with the broker: see `broker-fenced`.",
         "Start the broker, or mend its network.",
         "hw partition explain orders/3",
+    ),
+    reason(
+        "file",
+        "The value stands in the broker's configuration file.",
+        "Change the file and restart the broker; what may change while it runs can also be set for \
+         the cluster or the broker, and then wins over the file.",
+        "hw cluster config list --broker 2",
     ),
     reason(
         "flushed",
@@ -105,6 +176,12 @@ pub const REASONS: &[Reason] = &[
         "hw partition moves",
     ),
     reason(
+        "healthy",
+        "Every broker is up, and every partition is led and has all of its replicas in sync.",
+        "Nothing is to be done.",
+        "hw cluster health",
+    ),
+    reason(
         "leader",
         "The replica takes the writes and tells the others.",
         "Nothing is to be done; `hw partition transfer` hands the leadership over.",
@@ -119,10 +196,22 @@ pub const REASONS: &[Reason] = &[
         "hw partition list --problem leaderless",
     ),
     reason(
+        "leads",
+        "The broker leads the controller: it decides about topics, moves and brokers.",
+        "Nothing is to be done; another voter takes over when it stops.",
+        "hw cluster brokers",
+    ),
+    reason(
         "learner",
         "The replica gets the records and has no vote: it is coming to the broker and not there yet.",
         "Wait; `hw partition moves` shows what it belongs to.",
         "hw partition describe orders/3",
+    ),
+    reason(
+        "leaving",
+        "So many replicas move off the broker.",
+        "`hw partition moves -w` shows how far they are.",
+        "hw cluster brokers -w",
     ),
     reason(
         "lost",
@@ -139,7 +228,8 @@ pub const REASONS: &[Reason] = &[
     reason(
         "no-controller",
         "No broker leads the controller: topics can be written and read, but nothing can be changed.",
-        "Start the brokers of `cluster.controllers`: a majority of them must be up.",
+        "Start the brokers that vote on the metadata (`hw cluster brokers`, column CONTROLLER, of a \
+         broker that still answers): a majority of them must be up.",
         "hw cluster health",
     ),
     reason(
@@ -160,6 +250,13 @@ pub const REASONS: &[Reason] = &[
         "Fewer replicas keep up than the partition has: see `under-replicated`.",
         "Look at the brokers that are missing from IN-SYNC.",
         "hw cluster health",
+    ),
+    reason(
+        "refilling",
+        "So many replicas of the broker are filled anew, because its disk came back empty: see \
+         `broker-refilling`.",
+        "Wait; take no other broker down meanwhile.",
+        "hw cluster brokers -w",
     ),
     reason(
         "running",
@@ -186,6 +283,12 @@ pub const REASONS: &[Reason] = &[
         "Fewer brokers are up than `--brokers-min` asks for.",
         "Start the missing ones; `hw cluster brokers` shows which.",
         "hw cluster health --brokers-min 3",
+    ),
+    reason(
+        "topic",
+        "The value was set for this topic, and wins over the cluster.",
+        "`hw topic alter TOPIC KEY=VALUE` changes it, `KEY-` takes it back.",
+        "hw topic alter orders",
     ),
     reason(
         "topic-broken",
@@ -215,10 +318,28 @@ pub const REASONS: &[Reason] = &[
         "hw partition list --problem under-replicated",
     ),
     reason(
+        "unhealthy",
+        "Something below is not as it should be; each line has a word that is explained here.",
+        "Look at the lines, from the top: what is wrong with a broker comes before its partitions.",
+        "hw cluster health",
+    ),
+    reason(
         "unknown",
         "The broker did not answer, so that nobody knows whether it has the record.",
         "Start the broker, or look at the network between you and it.",
         "hw partition explain orders/3@1200",
+    ),
+    reason(
+        "up",
+        "The controller hears the broker, so that it may lead and get replicas.",
+        "Nothing is to be done.",
+        "hw cluster brokers",
+    ),
+    reason(
+        "votes",
+        "The broker votes on the cluster's metadata and may lead the controller.",
+        "Nothing is to be done; `hw cluster controller` changes who votes.",
+        "hw cluster brokers",
     ),
     reason(
         "waiting",
@@ -233,16 +354,33 @@ mod tests {
     use super::*;
 
     fn is_known(word: &str) -> bool {
-        REASONS.iter().any(|reason| reason.name == word)
+        all().any(|reason| reason.name == word)
     }
 
     #[test]
     fn every_reason_is_sorted_and_explained() {
-        assert!(REASONS.is_sorted_by(|a, b| a.name < b.name), "sorted, each name once");
-        for Reason { name, meaning, advice, example } in REASONS {
+        for table in [REASONS, events::EVENTS] {
+            assert!(table.is_sorted_by(|a, b| a.name < b.name), "sorted, each name once");
+        }
+        for Reason { name, meaning, advice, example } in all() {
             assert!(meaning.ends_with('.') && advice.ends_with('.'), "{name}");
             assert!(example.starts_with("hw "), "{name}: {example}");
         }
+    }
+
+    #[test]
+    fn every_state_that_a_table_shows_is_explained() {
+        use SettingSource::{Broker, Cluster, Default, File};
+        use highwater_client::{MoveStage, ReplicaRole, SettingSource};
+        let stages = [MoveStage::Waiting, MoveStage::Running, MoveStage::GoingBack];
+        let roles = [ReplicaRole::Leader, ReplicaRole::Follower, ReplicaRole::Learner];
+        let sources = [Default, File, Cluster, Broker].map(crate::config::source_word);
+        let words = stages.map(crate::moving::stage_word).into_iter().chain(sources);
+        let words = words.chain(roles.map(crate::partition::role_word)).chain(["topic"]);
+        let words = words.chain(crate::cluster::VERDICTS).chain(crate::brokers::WORDS);
+        words.chain(highwater_protocol::native::events::KINDS).for_each(|word| {
+            assert!(is_known(word), "{word}");
+        });
     }
 
     #[test]

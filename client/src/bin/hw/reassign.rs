@@ -1,5 +1,5 @@
-//! `hw partition reassign`, `cancel`: replicas move to other brokers, with a plan that is confirmed
-//! first and progress until they are there (`moving`).
+//! `hw partition reassign`: replicas move to other brokers, with a plan that is confirmed
+//! first and progress until they are there (`follow`).
 //!
 //! Whoever stops looking stops nothing: moves are the cluster's, and `moves` shows them again.
 
@@ -15,9 +15,10 @@ use highwater_client::{
 
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
-use crate::output::ids;
-use crate::target::Target;
-use crate::{confirm, human, moving, plan_file};
+use crate::output::Format;
+use crate::plan::{Begun, Plan};
+use crate::target::{Target, parse_broker};
+use crate::{confirm, follow, human, plan_file, throttle};
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("wish").required(true).args(["to", "drain", "replicas", "plan"])))]
@@ -29,10 +30,10 @@ pub struct ReassignArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "targets")]
     pub plan: Option<PathBuf>,
     /// Move them to exactly these brokers
-    #[arg(long, value_name = "BROKERS", value_delimiter = ',')]
+    #[arg(long, value_name = "BROKERS", value_delimiter = ',', value_parser = parse_broker)]
     pub to: Vec<u32>,
     /// Move them off this broker
-    #[arg(long, value_name = "BROKER")]
+    #[arg(long, value_name = "BROKER", value_parser = parse_broker)]
     pub drain: Option<u32>,
     /// Give them this many replicas
     #[arg(long, value_name = "N")]
@@ -49,14 +50,8 @@ pub struct ReassignArgs {
     /// Show what would move, move nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// How --dry-run prints the plan
-    #[arg(
-        short = 'o',
-        long = "output",
-        value_name = "FORMAT",
-        default_value = "text",
-        requires = "dry_run"
-    )]
+    /// How to print the plan
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "table")]
     pub output: PlanFormat,
     /// Begin the moves and do not wait for their end
     #[arg(long)]
@@ -67,19 +62,44 @@ pub struct ReassignArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PlanFormat {
     /// A line for each partition
-    Text,
+    #[value(alias = "text", alias = "wide")]
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON value a line
+    Jsonl,
+    /// One YAML document
+    Yaml,
+    /// Only the partitions, one a line
+    Name,
     /// Kafka's reassignment JSON, as --plan reads it
     Kafka,
 }
 
-#[derive(Debug, Args)]
-pub struct CancelArgs {
-    /// Topics, or single partitions such as orders/3
-    #[arg(value_name = "TOPIC[/P]", required_unless_present = "all")]
-    pub targets: Vec<Target>,
-    /// Everything that is moving
-    #[arg(long, conflicts_with = "targets")]
-    pub all: bool,
+impl PlanFormat {
+    fn print(
+        self,
+        plan: &Plan<'_>,
+        begun: Begun,
+        kafka: impl FnOnce() -> String,
+    ) -> io::Result<()> {
+        let format = match self {
+            PlanFormat::Table => Format::Table,
+            PlanFormat::Json => Format::Json,
+            PlanFormat::Jsonl => Format::Jsonl,
+            PlanFormat::Yaml => Format::Yaml,
+            PlanFormat::Name => Format::Name,
+            PlanFormat::Kafka => {
+                println!("{}", kafka());
+                return Ok(());
+            }
+        };
+        let page = plan.page("hw.partition.reassign/1", begun);
+        match begun {
+            Begun::No => page.print(format),
+            Begun::Yes => page.print_for_programs(format),
+        }
+    }
 }
 
 /// Names of the topics that were looked at.
@@ -99,63 +119,90 @@ pub async fn reassign(args: ReassignArgs, settings: &Settings) -> Result<Exit, F
     let admin = settings.connect().await?.admin();
     let (partitions, names, wish) = match file {
         Some(lines) => wish_of(&admin, lines).await?,
-        None => {
-            let (partitions, names) = resolve(&admin, &args.targets).await?;
-            let wish = match (args.drain, args.replicas) {
-                (Some(broker), _) => MoveWish::Drain(NodeId(broker)),
-                (None, Some(replicas)) => MoveWish::Replicas(replicas),
-                (None, None) => MoveWish::To(args.to.iter().copied().map(NodeId).collect()),
-            };
-            (partitions, names, wish)
-        }
+        None => meant(&admin, &args).await?,
     };
-    let plan = admin.reassign(partitions.clone(), wish.clone(), DryRun::Yes).await?;
-    if args.dry_run && args.output == PlanFormat::Kafka {
-        println!("{}", plan_file::text(&plan, &names, plan_file::Side::After));
-        return Ok(Exit::Fine);
+    let moves = admin.reassign(partitions.clone(), wish.clone(), DryRun::Yes).await?;
+    let plan = Plan::of(&admin, &moves, &names).await;
+    if args.dry_run || moves.is_empty() {
+        let begun = if args.dry_run { Begun::No } else { Begun::Yes };
+        let kafka = || plan_file::text(&moves, &names, plan_file::Side::After);
+        args.output.print(&plan, begun, kafka)?;
     }
-    if plan.is_empty() {
+    if moves.is_empty() {
         eprintln!("nothing to move: everything is as wished already");
         return Ok(Exit::Fine);
     }
-    let bytes = show_plan(&admin, &plan, &names).await;
     let holds = admin.move_throttle().await?.cluster;
-    let what = summary(&plan, bytes, args.throttle.or(holds));
-    if let Some(file) = &args.rollback {
-        plan_file::write(file, &plan_file::text(&plan, &names, plan_file::Side::Before))?;
-        eprintln!("`hw partition reassign --plan {}` moves them back", file.display());
-    }
+    let what = with_time(&plan, args.throttle.or(holds));
     if args.dry_run {
         eprintln!("would move {what}");
+        if let Some(file) = &args.rollback {
+            eprintln!("would write the way back to {}", file.display());
+        }
         return Ok(Exit::Fine);
     }
+    plan.tell();
     if !args.yes {
         confirm::yes(&format!("Move {what}?"), "nothing was moved")?;
+    }
+    if let Some(file) = &args.rollback {
+        plan_file::write(file, &plan_file::text(&moves, &names, plan_file::Side::Before))?;
+        eprintln!("`hw partition reassign --plan {}` moves them back", file.display());
     }
     if let Some(rate) = args.throttle {
         admin.throttle_moves(None, Some(rate)).await?;
     }
     let begun = admin.reassign(partitions, wish, DryRun::No).await?;
-    if begun != plan {
-        eprintln!("the cluster changed meanwhile, so this is moved instead:");
-        show_plan(&admin, &begun, &names).await;
+    let ended = see_through(&admin, &args, &moves, &begun, &names).await;
+    if args.throttle.is_some() {
+        throttle::remind(&admin).await;
     }
+    ended
+}
+
+/// Says what was begun where it is not what was planned, and stays with it unless told not to.
+async fn see_through(
+    admin: &Admin,
+    args: &ReassignArgs,
+    planned: &[PlannedMove],
+    begun: &[PlannedMove],
+    names: &Names,
+) -> Result<Exit, Failure> {
+    let plan = Plan::of(admin, begun, names).await;
+    if begun != planned {
+        eprintln!("the cluster changed meanwhile, so this is moved instead:");
+        plan.tell();
+    }
+    let kafka = || plan_file::text(begun, names, plan_file::Side::After);
+    args.output.print(&plan, Begun::Yes, kafka)?;
     if args.detach {
         eprintln!("begun; `hw partition moves -w` shows how far it is");
         return Ok(Exit::Fine);
     }
-    moving::follow(&admin, &begun, &names).await
+    follow::follow(admin, begun, names).await
+}
+
+/// What the arguments name and ask for.
+async fn meant(
+    admin: &Admin,
+    args: &ReassignArgs,
+) -> Result<(Vec<TopicPartition>, Names, MoveWish), Failure> {
+    let (partitions, names) = resolve(admin, &args.targets).await?;
+    let wish = match (args.drain, args.replicas) {
+        (Some(broker), _) => MoveWish::Drain(NodeId(broker)),
+        (None, Some(replicas)) => MoveWish::Replicas(replicas),
+        (None, None) => MoveWish::To(args.to.iter().copied().map(NodeId).collect()),
+    };
+    Ok((partitions, names, wish))
 }
 
 /// The size of it all, and how long it takes where that is limited.
-fn summary(plan: &[PlannedMove], bytes: u64, rate: Option<u64>) -> String {
-    let count = plan.len();
-    let noun = if count == 1 { "partition" } else { "partitions" };
-    let what = format!("{count} {noun}, {} to copy", human::bytes(bytes));
+fn with_time(plan: &Plan<'_>, rate: Option<u64>) -> String {
+    let what = plan.size();
     match rate {
         None => what,
         Some(rate) => {
-            let time = human::seconds(bytes.div_ceil(rate.max(1)));
+            let time = human::seconds(plan.bytes().div_ceil(rate.max(1)));
             format!("{what}, about {time} at {}/s", human::bytes(rate))
         }
     }
@@ -184,37 +231,7 @@ async fn wish_of(
     Ok((partitions, names, MoveWish::Each(sets)))
 }
 
-/// Has moves go back.
-pub async fn cancel(args: CancelArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let admin = settings.connect().await?.admin();
-    let (mut partitions, names) = resolve(&admin, &args.targets).await?;
-    if !args.all {
-        // Of a whole topic only what moves is meant; a partition that was named must be moving.
-        let named = |at: &TopicPartition| {
-            let exactly = |target: &Target| {
-                target.partition == Some(at.partition.0)
-                    && names.get(&at.topic) == Some(&target.topic)
-            };
-            args.targets.iter().any(exactly)
-        };
-        let moving = admin.list_moves().await?;
-        let moves = |at: &TopicPartition| moving.iter().any(|info| info.planned.partition == *at);
-        partitions.retain(|at| named(at) || moves(at));
-        if partitions.is_empty() {
-            eprintln!("nothing to cancel: none of them is moving");
-            return Ok(Exit::Fine);
-        }
-    }
-    let cancelled = admin.cancel_moves(partitions).await?;
-    for PlannedMove { partition, to, .. } in &cancelled {
-        eprintln!("{} goes back to {}", title(*partition, &names), ids(to));
-    }
-    if cancelled.is_empty() {
-        eprintln!("nothing to cancel: nothing is moving");
-    }
-    Ok(Exit::Fine)
-}
-
+/// What targets mean: the partitions, and the names of their topics; without targets all names.
 pub async fn resolve(
     admin: &Admin,
     targets: &[Target],
@@ -237,7 +254,7 @@ pub async fn resolve(
             false => vec![&target.topic],
         };
         if meant.is_empty() {
-            return Err(Failure::usage(format!("no topic fits `{}`", target.topic))
+            return Err(Failure::new(Exit::NotFound, format!("no topic fits `{}`", target.topic))
                 .way_out("`hw topic list` shows them; quote patterns, or the shell takes them"));
         }
         for topic in meant {
@@ -258,23 +275,7 @@ pub async fn resolve(
     Ok((partitions, names))
 }
 
-/// Prints the plan and gives the bytes that it copies, as far as leaders tell.
-pub async fn show_plan(admin: &Admin, plan: &[PlannedMove], names: &Names) -> u64 {
-    let mut total = 0;
-    for PlannedMove { partition, from, to } in plan {
-        let new = to.iter().filter(|node| !from.contains(node)).count() as u64;
-        let described = match names.get(&partition.topic) {
-            Some(topic) => admin.describe_partition(topic, partition.partition).await.ok(),
-            None => None,
-        };
-        let bytes = described.map(|described| described.bytes * new);
-        total += bytes.unwrap_or(0);
-        let bytes = bytes.map_or_else(|| "size not known".to_owned(), human::bytes);
-        eprintln!("{}: {} -> {}, {bytes}", title(*partition, names), ids(from), ids(to));
-    }
-    total
-}
-
+/// A partition as people write it.
 pub fn title(partition: TopicPartition, names: &Names) -> String {
     match names.get(&partition.topic) {
         Some(name) => format!("{name}/{}", partition.partition),
@@ -299,8 +300,3 @@ Examples:
 New replicas first copy the log, then get votes; only then do old ones lose theirs and are deleted.
 Reading and writing go on meanwhile. Eight partitions move at a time, the others wait.
 Ctrl-C stops the looking, not the moves: `hw partition cancel` does that.";
-
-pub const CANCEL_EXAMPLES: &str = "\
-Examples:
-  hw partition cancel orders/3                     one partition goes back to where it was
-  hw partition cancel --all                        everything that is moving";

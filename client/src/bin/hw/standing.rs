@@ -11,15 +11,15 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::future::join_all;
 use highwater_client::{
-    Admin, BrokerInfo, InspectReplicaResponse, NodeId, Offset, PartitionId, ReplicaRole,
-    TopicPartition,
+    Admin, BrokerInfo, InspectReplicaResponse, NodeId, Offset, PartitionId, TopicPartition,
 };
 use serde_json::{Value, json};
 
-use crate::cli::PartitionName;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
+use crate::human::counted;
 use crate::output::{Column, Page, ReadOutput, Row, Rows, or_dash};
+use crate::target::PartitionName;
 use crate::watch::Watch;
 
 #[derive(Debug, Args)]
@@ -86,8 +86,8 @@ async fn look(
     let number = PartitionId(name.partition);
     let found = detail.partitions.iter().find(|partition| partition.partition == number);
     let found = found.ok_or_else(|| {
-        let (topic, count) = (&name.topic, detail.partitions.len());
-        let what = format!("topic {topic} has {count} partitions, numbered from 0: no {number}");
+        let (topic, count) = (&name.topic, counted(detail.partitions.len(), "partition"));
+        let what = format!("topic {topic} has {count}, numbered from 0: no {number}");
         Failure::new(Exit::NotFound, what)
     })?;
     let brokers = admin.cluster().await?.brokers;
@@ -150,7 +150,7 @@ fn page(place: &Place, seen: &[Seen]) -> Result<Page, Failure> {
     }
     let end = seen.iter().flat_map(|seen| &seen.answer).map(|seen| seen.log_end.0).max();
     let rows = seen.iter().map(|seen| row(place.offset, seen, end.unwrap_or(0), leader.is_some()));
-    page.rows = Some(Rows { field: "replicas", columns: COLUMNS, rows: rows.collect() });
+    page.rows = Some(Rows { field: "replica_states", columns: COLUMNS, rows: rows.collect() });
     Ok(page)
 }
 
@@ -165,13 +165,13 @@ fn row(offset: Option<Offset>, seen: &Seen, end: u64, led: bool) -> Row {
     let states = verdict::states(seen, led);
     let held = offset.map(|offset| verdict::held(seen, offset));
     let mut value = json!({
-        "broker": seen.node.0, "fenced": seen.fenced, "states": states, "offset": held,
+        "broker": seen.node.0, "fenced": seen.fenced, "states": states, "held": held,
     });
     let mut cells = vec![seen.node.to_string()];
     match &seen.answer {
         Ok(answer) => {
             let lag = end.saturating_sub(answer.log_end.0);
-            let role = role_word(answer.role);
+            let role = crate::partition::role_word(answer.role);
             cells.push(role.to_owned());
             cells.push(answer.term.to_string());
             let ends = [answer.log_start, answer.high_watermark, answer.flushed, answer.log_end];
@@ -206,14 +206,6 @@ fn batch_value(batch: highwater_client::HeldBatch) -> Value {
         "timestamp_max": batch.timestamps.1.0,
         "checksum": batch.checksum,
     })
-}
-
-fn role_word(role: ReplicaRole) -> &'static str {
-    match role {
-        ReplicaRole::Leader => "leader",
-        ReplicaRole::Follower => "follower",
-        ReplicaRole::Learner => "learner",
-    }
 }
 
 pub const EXAMPLES: &str = "\

@@ -134,10 +134,10 @@ impl PerSecond {
 
     fn value(self) -> serde_json::Value {
         json!({
-            "records_in": self.records_in,
-            "bytes_in": self.bytes_in,
-            "records_out": self.records_out,
-            "bytes_out": self.bytes_out,
+            "records_in_per_s": self.records_in,
+            "bytes_in_per_s": self.bytes_in,
+            "records_out_per_s": self.records_out,
+            "bytes_out_per_s": self.bytes_out,
         })
     }
 }
@@ -191,7 +191,8 @@ fn partitions_page(rates: &[Rate], names: &BTreeMap<TopicId, String>, count: usi
     let row = |(partition, (leader, traffic)): (TopicPartition, (Option<NodeId>, PerSecond))| {
         let name = format!("{}/{}", names[&partition.topic], partition.partition);
         let mut value = traffic.value();
-        value["partition"] = json!(name);
+        value["topic"] = json!(names[&partition.topic]);
+        value["partition"] = json!(partition.partition.0);
         value["leader"] = json!(leader.map(|node| node.0));
         let cells = [name.clone(), or_dash(leader)].into_iter().chain(traffic.cells());
         Row { cells: cells.collect(), value, name }
@@ -222,7 +223,7 @@ fn brokers_page(rates: &[Rate], names: &BTreeMap<TopicId, String>, count: usize)
     let row = |(node, (leads, traffic)): (NodeId, (u64, PerSecond))| {
         let mut value = traffic.value();
         value["broker"] = json!(node.0);
-        value["leads"] = json!(leads);
+        value["leaders_total"] = json!(leads);
         let cells = [node.to_string(), human::count(leads)].into_iter().chain(traffic.cells());
         Row { cells: cells.collect(), value, name: node.to_string() }
     };

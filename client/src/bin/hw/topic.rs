@@ -14,13 +14,16 @@ use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::human;
-use crate::output::{Column, Format, Page, Row, Rows, ids, or_dash};
+use crate::output::{Column, Page, Row, Rows, ids, or_dash};
 
 /// Carries out a verb.
 pub async fn run(verb: TopicVerb, settings: &Settings) -> Result<Exit, Failure> {
     match verb {
         TopicVerb::Create(args) => create(args, settings).await,
-        TopicVerb::List { output } => list(settings, output.format).await,
+        TopicVerb::List { watch, output } => {
+            let admin = settings.connect().await?.admin();
+            watch.show(output.format, async || list(&admin).await).await
+        }
         TopicVerb::Describe { name, watch, output } => {
             let admin = settings.connect().await?.admin();
             let look = async || {
@@ -63,11 +66,11 @@ fn creation(name: &str, created: &CreateTopicResponse, dry_run: DryRun) -> Page 
         DryRun::No => ("Created", true),
     };
     page.fact(title, name);
-    page.field("name", name);
+    page.field("topic", name);
     page.field("created", done);
     if done {
         page.fact("Id", created.id.to_string());
-        page.field("id", created.id.to_string());
+        page.field("topic_id", created.id.to_string());
     }
     let rows = created.replicas.iter().enumerate().map(|(partition, replicas)| Row {
         name: format!("{name}/{partition}"),
@@ -91,8 +94,8 @@ const LIST_COLUMNS: &[Column] = &[
     Column::words("SETTINGS").wide(),
 ];
 
-async fn list(settings: &Settings, format: Format) -> Result<Exit, Failure> {
-    let mut topics = settings.connect().await?.admin().topics().await?;
+async fn list(admin: &Admin) -> Result<(Page, Exit), Failure> {
+    let mut topics = admin.topics().await?;
     topics.sort_by(|a, b| a.name.cmp(&b.name));
     let mut exit = Exit::Fine;
     let mut rows = Vec::with_capacity(topics.len());
@@ -106,8 +109,7 @@ async fn list(settings: &Settings, format: Format) -> Result<Exit, Failure> {
         }
     }
     let rows = Rows { field: "topics", columns: LIST_COLUMNS, rows };
-    Page::list("hw.topic.list/1", rows).print(format)?;
-    Ok(exit)
+    Ok((Page::list("hw.topic.list/1", rows), exit))
 }
 
 fn list_row(name: &str, detail: &TopicDetail) -> Row {
@@ -126,12 +128,12 @@ fn list_row(name: &str, detail: &TopicDetail) -> Row {
             settings_text(&detail.configs),
         ],
         value: json!({
-            "name": name,
-            "id": detail.id.to_string(),
-            "partitions": detail.partitions.len(),
+            "topic": name,
+            "topic_id": detail.id.to_string(),
+            "partitions_total": detail.partitions.len(),
+            "partitions_under_replicated": under,
+            "partitions_leaderless": leaderless,
             "replication": replication,
-            "under_replicated": under,
-            "leaderless": leaderless,
             "configs": settings_value(&detail.configs),
         }),
     }
@@ -155,8 +157,8 @@ fn description(name: &str, detail: &TopicDetail, cluster: &[SettingValue]) -> Pa
     page.fact("Topic", name);
     page.fact("Id", detail.id.to_string());
     page.fact("Partitions", detail.partitions.len().to_string());
-    page.field("name", name);
-    page.field("id", detail.id.to_string());
+    page.field("topic", name);
+    page.field("topic_id", detail.id.to_string());
     page.field("configs", settings_value(&detail.configs));
     crate::alter::describe_settings(detail, cluster, &mut page);
     let rows = detail.partitions.iter().map(|partition| Row {
@@ -206,17 +208,29 @@ async fn delete(args: TopicDeleteArgs, settings: &Settings) -> Result<Exit, Fail
             .way_out("-y to delete without asking, --dry-run to see what would be deleted"));
     }
     let admin = settings.connect().await?.admin();
-    let mut done = 0;
+    let (mut done, mut rows) = (0, Vec::new());
     let mut first = None;
     for name in &args.names {
         match delete_one(&admin, name, &args).await {
-            Ok(()) => done += 1,
+            Ok(row) => {
+                done += 1;
+                rows.push(row);
+            }
             Err(failure) if args.names.len() == 1 => return Err(failure),
             Err(failure) => {
                 failure.report();
                 first.get_or_insert(failure.exit);
             }
         }
+    }
+    let columns = const {
+        &[Column::words("TOPIC"), Column::number("PARTITIONS"), Column::number("RECORDS")]
+    };
+    let mut page = Page::list("hw.topic.delete/1", Rows { field: "topics", columns, rows });
+    page.field("changed", !args.dry_run && done > 0);
+    match args.dry_run {
+        true => page.print(args.output.format)?,
+        false => page.print_for_programs(args.output.format)?,
     }
     Ok(match first {
         None => Exit::Fine,
@@ -225,7 +239,7 @@ async fn delete(args: TopicDeleteArgs, settings: &Settings) -> Result<Exit, Fail
     })
 }
 
-async fn delete_one(admin: &Admin, name: &str, args: &TopicDeleteArgs) -> Result<(), Failure> {
+async fn delete_one(admin: &Admin, name: &str, args: &TopicDeleteArgs) -> Result<Row, Failure> {
     let detail = admin.describe_topic(name).await?;
     // Said before anybody counts records or types the name in; the controller has the last word.
     if crate::alter::in_force(&detail, &crate::alter::cluster_settings(admin).await?, GUARD) == "on"
@@ -234,23 +248,36 @@ async fn delete_one(admin: &Admin, name: &str, args: &TopicDeleteArgs) -> Result
         let way_out = format!("`hw topic alter {name} {GUARD}=off`, then delete it");
         return Err(Failure::new(Exit::Conflict, what).way_out(way_out));
     }
-    let mut plan = format!("topic {name} with {} partitions", detail.partitions.len());
+    let partitions = detail.partitions.len();
+    let mut plan = format!("topic {name} with {}", human::counted(partitions, "partition"));
+    let mut records = None;
     if args.dry_run || !args.yes {
-        plan += &match count_records(admin, name, &detail).await {
-            Some(records) => format!(" and {} records", human::count(records)),
+        records = count_records(admin, name, &detail).await;
+        plan += &match records {
+            Some(records) => format!(" and {}", human::counted(records as usize, "record")),
             None => " and an unknown number of records".to_owned(),
         };
     }
+    let row = Row {
+        name: name.to_owned(),
+        cells: vec![name.to_owned(), partitions.to_string(), or_dash(records.map(human::count))],
+        value: json!({
+            "topic": name,
+            "topic_id": detail.id.to_string(),
+            "partitions_total": partitions,
+            "records_total": records,
+        }),
+    };
     if args.dry_run {
         eprintln!("would delete {plan}");
-        return Ok(());
+        return Ok(row);
     }
     if !args.yes {
         confirm::deletion(name, &plan)?;
     }
     admin.delete_topic(name).await?;
     eprintln!("deleted {plan}");
-    Ok(())
+    Ok(row)
 }
 
 /// The setting that keeps a topic from being deleted.
@@ -275,6 +302,7 @@ async fn count_records(admin: &Admin, name: &str, detail: &TopicDetail) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Format;
     use highwater_client::{NodeId, PartitionId, Term, TopicId};
 
     fn partition(number: u32, in_sync: &[u32]) -> PartitionInfo {
@@ -315,8 +343,8 @@ mod tests {
             codec: None,
         };
         let row = list_row("orders", &detail);
-        assert_eq!(row.value["under_replicated"], 2);
-        assert_eq!(row.value["leaderless"], 1);
+        assert_eq!(row.value["partitions_under_replicated"], 2);
+        assert_eq!(row.value["partitions_leaderless"], 1);
         assert_eq!(row.value["configs"]["flush"], "ack");
         assert_eq!(row.cells[..4], ["orders", "3", "3", "2"].map(str::to_owned));
     }

@@ -8,11 +8,13 @@ use std::io::{self, IsTerminal};
 use anstream::eprintln;
 use clap::Args;
 use highwater_client::{Admin, Offset, OffsetAt, PartitionId, Timestamp};
+use serde_json::json;
 
 use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::human;
+use crate::output::{Column, Page, ReadOutput, Row, Rows};
 use crate::record::position::{Bounds, Position};
 use crate::target::Target;
 
@@ -30,6 +32,9 @@ pub struct TrimArgs {
     /// Show what would be deleted, delete nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
 }
 
 /// One partition's share of the plan.
@@ -49,15 +54,27 @@ pub async fn run(args: TrimArgs, settings: &Settings) -> Result<Exit, Failure> {
     let admin = settings.connect().await?.admin();
     let topic = &args.target.topic;
     let cuts = plan(&admin, &args).await?;
+    if args.dry_run {
+        page(topic, &cuts, Done::No).print(args.output.format)?;
+    }
     if cuts.is_empty() {
         eprintln!("nothing to delete: no partition of {topic} has records before that");
+        if !args.dry_run {
+            page(topic, &cuts, Done::Yes).print_for_programs(args.output.format)?;
+        }
         return Ok(Exit::Fine);
     }
     let records: u64 = cuts.iter().map(|cut| cut.before.0 - cut.start.0).sum();
-    for Cut { partition, start, before } in &cuts {
-        eprintln!("{topic}/{partition}: offsets {start} up to {before} (exclusive)");
+    if !args.dry_run {
+        for Cut { partition, start, before } in &cuts {
+            eprintln!("{topic}/{partition}: offsets {start} up to {before} (exclusive)");
+        }
     }
-    let what = format!("up to {} records of {} partitions", human::count(records), cuts.len());
+    let what = format!(
+        "up to {} of {}",
+        human::counted(records as usize, "record"),
+        human::counted(cuts.len(), "partition")
+    );
     if args.dry_run {
         eprintln!("would delete {what}");
         return Ok(Exit::Fine);
@@ -65,8 +82,14 @@ pub async fn run(args: TrimArgs, settings: &Settings) -> Result<Exit, Failure> {
     if !args.yes {
         confirm::deletion(topic, &what)?;
     }
+    let exit = carry_out(&admin, topic, &cuts).await?;
+    page(topic, &cuts, Done::Yes).print_for_programs(args.output.format)?;
+    Ok(exit)
+}
+
+async fn carry_out(admin: &Admin, topic: &str, cuts: &[Cut]) -> Result<Exit, Failure> {
     let (mut done, mut first) = (0, None);
-    for cut in &cuts {
+    for cut in cuts {
         match admin.trim_partition(topic, cut.partition, cut.before).await {
             Ok(start) => {
                 done += 1;
@@ -88,6 +111,37 @@ pub async fn run(args: TrimArgs, settings: &Settings) -> Result<Exit, Failure> {
         Some(exit) if done == 0 => exit,
         Some(_) => Exit::Partial,
     })
+}
+
+/// Whether it was done, or would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Yes,
+    No,
+}
+
+const COLUMNS: &[Column] = &[
+    Column::words("PARTITION"),
+    Column::number("FROM OFFSET"),
+    Column::number("UP TO (EXCLUSIVE)"),
+];
+
+fn page(topic: &str, cuts: &[Cut], done: Done) -> Page {
+    let row = |Cut { partition, start, before }: &Cut| {
+        let name = format!("{topic}/{partition}");
+        let (from, to) = (start.0, before.0);
+        Row {
+            cells: vec![name.clone(), start.to_string(), before.to_string()],
+            value: json!({
+                "topic": topic, "partition": partition.0, "from_offset": from, "before_offset": to,
+            }),
+            name,
+        }
+    };
+    let rows = Rows { field: "partitions", columns: COLUMNS, rows: cuts.iter().map(row).collect() };
+    let mut page = Page::list("hw.topic.trim/1", rows);
+    page.field("changed", done == Done::Yes && !cuts.is_empty());
+    page
 }
 
 async fn plan(admin: &Admin, args: &TrimArgs) -> Result<Vec<Cut>, Failure> {
@@ -120,7 +174,7 @@ async fn plan(admin: &Admin, args: &TrimArgs) -> Result<Vec<Cut>, Failure> {
         if before > end {
             let what = format!("{topic}/{partition} ends at {end}, which is before {before}");
             return Err(
-                Failure::new(Exit::Failed, what).way_out("--before end to delete everything")
+                Failure::new(Exit::NotFound, what).way_out("--before end to delete everything")
             );
         }
         if before > start {

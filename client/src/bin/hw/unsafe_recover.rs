@@ -16,12 +16,12 @@ use highwater_client::{
     PartitionId, Term, TopicDetail, TopicPartition,
 };
 
-use crate::cli::PartitionName;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::ids;
 use crate::reassign::Names;
-use crate::{confirm, human, moving};
+use crate::target::PartitionName;
+use crate::{confirm, follow, human};
 
 #[derive(Debug, Args)]
 pub struct UnsafeRecoverArgs {
@@ -367,7 +367,7 @@ async fn refill(admin: &Admin, case: &Case, survivor: NodeId, detach: bool) -> R
         return Ok(());
     }
     let names = Names::from([(case.partition.topic, name.topic.clone())]);
-    moving::follow(admin, &begun, &names).await.map(|_| ())
+    follow::follow(admin, &begun, &names).await.map(|_| ())
 }
 
 const CLUSTER: &str = "__cluster";

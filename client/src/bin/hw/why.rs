@@ -118,7 +118,7 @@ impl Known {
             }
             (ReplicaState::Open, Some(end)) => match end.saturating_sub(report.log_end.0) {
                 0 => "has all records, and is not in sync yet".to_owned(),
-                behind => format!("{} records behind", human::count(behind)),
+                behind => format!("{} behind", human::counted(behind as usize, "record")),
             },
         }
     }

@@ -107,7 +107,7 @@ impl FromStr for Range {
 }
 
 /// A time as milliseconds since the epoch: RFC 3339, a date (at its start, UTC), a number of
-/// milliseconds, or `-1h30m` for that long before `now`.
+/// milliseconds, or `-1h30m` or `-7d` for that long before `now`.
 fn parse_time(text: &str, now: Timestamp) -> Result<i64, String> {
     if text == "now" {
         return Ok(now.as_millisecond());
@@ -130,8 +130,14 @@ fn parse_time(text: &str, now: Timestamp) -> Result<i64, String> {
     {
         return Ok(time.as_millisecond());
     }
+    if let Some(ago) = text.strip_prefix('-')
+        && let Ok(ago) = crate::human::parse_duration(ago)
+        && let Ok(time) = now.checked_sub(ago)
+    {
+        return Ok(time.as_millisecond());
+    }
     Err(format!(
-        "`@{text}` is not a time: @2026-11-21T14:00:00Z, @2026-11-21, @MILLISECONDS or @-1h30m"
+        "`@{text}` is not a time: @2026-11-21T14:00:00Z, @2026-11-21, @MILLISECONDS, @-1h30m or @-7d"
     ))
 }
 
@@ -166,6 +172,7 @@ mod tests {
         check("@2024-11-21", Position::Time(1_732_147_200_000), None);
         check("@-1h", Position::Time(NOW_MS - 3_600_000), None);
         check("@-1h30m", Position::Time(NOW_MS - 5_400_000), None);
+        check("@-7d", Position::Time(NOW_MS - 7 * 86_400_000), None);
         check("@now", Position::Time(NOW_MS), None);
     }
 
