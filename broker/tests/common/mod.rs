@@ -5,6 +5,7 @@
 pub mod chaos;
 pub mod links;
 pub mod load;
+pub mod tail;
 pub mod weather;
 
 use std::collections::BTreeMap;
