@@ -101,6 +101,14 @@ metrics! {
     replicas: Gauge = "highwater_replicas", "";
     /// Changes of leadership seen by the replicas hosted here.
     leader_changes: Counter = "highwater_raft_leader_changes_total", "";
+    /// Bytes that the scrub has read and checked.
+    scrub_bytes: Counter = "highwater_scrub_bytes_total", "";
+    /// How often the scrub has read all that this broker holds.
+    scrub_passes: Counter = "highwater_scrub_passes_total", "";
+    /// Damaged batches that the scrub came across; the same one again until it is mended.
+    scrub_faulty: Counter = "highwater_scrub_faulty_total", "";
+    /// Damaged batches that were fetched from another replica and put in their place.
+    batches_repaired: Counter = "highwater_batches_repaired_total", "";
     /// Replicas that failed and are out of service until a restart.
     replicas_failed: Counter = "highwater_replicas_failed_total", "";
 }

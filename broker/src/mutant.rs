@@ -110,6 +110,14 @@ mutants! {
     CutNotFlushed,
     /// Index entries are written before the frames they name are flushed.
     WitnessTooEarly,
+    /// A log ends before a damaged frame although the index knows what it was.
+    DamageCutsLog,
+    /// A damaged frame is replaced by whatever another replica has of that length.
+    MendUnchecked,
+    /// A mended file takes the old one's name before it is on disk.
+    MendNotFlushed,
+    /// A replica that cannot read all that it has stands for elections.
+    FaultyStands,
     /// Readers see up to the end of the log instead of the high watermark.
     ReadUncommitted,
     /// A `semi-sync` produce is answered when the leader has appended.

@@ -54,6 +54,11 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::MoveOutlivesItsTerm,
     Mutant::OldMoveLed,
     Mutant::MovesUnbounded,
+    // Of the repair of what rotted, in `repair_mutants`.
+    Mutant::DamageCutsLog,
+    Mutant::MendUnchecked,
+    Mutant::MendNotFlushed,
+    Mutant::FaultyStands,
     // Of the controller, in `controller_mutants`.
     Mutant::HostRemoved,
     Mutant::RemovedReturns,

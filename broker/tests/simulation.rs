@@ -48,6 +48,7 @@ fn no_seed_breaks_an_invariant() {
         "{reached:#?}"
     );
     assert!(reached.pages_spoilt > 0 && reached.died_booting > least / 100, "{reached:#?}");
+    assert!(reached.repaired > 0, "{reached:#?}");
     assert!(reached.from_the_past > 0 && reached.frozen_disks > least / 50, "{reached:#?}");
     assert!(reached.clock_jumps > least / 20, "{reached:#?}");
     assert!(reached.reads > 100 * least, "{reached:#?}");

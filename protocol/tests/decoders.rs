@@ -109,6 +109,11 @@ fn raft_message() -> impl Strategy<Value = RaftMessage> {
             HeartbeatAnswer { term, log_end }
         )),
         term().prop_map(|term| RaftMessage::TimeoutNow { term }),
+        (position(), any::<u32>()).prop_map(|(behind, bytes_max)| {
+            RaftMessage::Wanted(FramesWanted { behind, bytes_max })
+        }),
+        (position(), vec(payload(), 0..4))
+            .prop_map(|(behind, entries)| { RaftMessage::Found(FramesFound { behind, entries }) }),
     ]
 }
 
@@ -243,7 +248,9 @@ fn as_decoded(mut frame: PeerFrame) -> PeerFrame {
             | RaftMessage::VoteAnswer(_)
             | RaftMessage::Append(_)
             | RaftMessage::AppendAnswer(_)
-            | RaftMessage::TimeoutNow { .. } => (2, None),
+            | RaftMessage::TimeoutNow { .. }
+            | RaftMessage::Wanted(_)
+            | RaftMessage::Found(_) => (2, None),
         });
     }
     frame

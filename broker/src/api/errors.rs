@@ -72,6 +72,10 @@ pub(super) fn unreadable(route: &Route, from: Offset, error: &ReadError) -> Wire
             );
             WireError::new(ErrorCode::OffsetOutOfRange, why)
         }
+        ReadError::Faulty(_) => {
+            let why = format!("{}: {error}; try again", route.title());
+            WireError::new(ErrorCode::StorageFailed, why)
+        }
         ReadError::Io(error) => {
             let why = format!("{} cannot be read at offset {from}: {error}", route.title());
             WireError::new(ErrorCode::StorageFailed, why)

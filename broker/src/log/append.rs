@@ -281,6 +281,11 @@ impl Log {
                 Ok(()) => {}
                 // Sealing can wait for space: until then the segment is recovered by reading it.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                // Nor can a segment be summed up one of whose marks is damaged.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::warn!(%error, "a segment is not sealed");
+                    break;
+                }
                 Err(error) => {
                     self.failed = true;
                     return Err(error);

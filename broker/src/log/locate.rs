@@ -4,6 +4,7 @@
 use highwater_protocol::batch::BatchView;
 use highwater_protocol::ids::{LogIndex, Offset, Term, Timestamp};
 
+use super::faults::faulty_range;
 use super::reader::{LogReader, ReadError};
 
 /// A batch and where it lies.
@@ -40,7 +41,10 @@ impl LogReader {
             return Ok(None);
         }
         let (before, end) = (view.place_before(slot)?, view.entry(slot)?.end(base));
-        let frame = view.frames(slot..slot + 1)?;
+        let (frame, bad) = self.shared.frames(piece, &view, slot..slot + 1)?;
+        if bad.is_some() {
+            return Err(ReadError::Faulty(faulty_range(piece, &view, slot)?));
+        }
         let Ok(batch) = BatchView::parse(&frame) else { return Ok(None) };
         let header = batch.header();
         Ok(Some(Located {

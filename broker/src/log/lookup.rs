@@ -48,7 +48,7 @@ impl Log {
     }
 
     /// Whole frames from a boundary on, marks included: at most `bytes_max`, but one at least
-    /// unless the log ends here.
+    /// unless the log ends here or the next one cannot be read.
     pub fn read_frames(&self, from: LogIndex, bytes_max: usize) -> io::Result<FramesRead> {
         self.usable()?;
         if self.place_at(from)?.is_none() {
@@ -70,10 +70,16 @@ impl Log {
                 end = end.max(slot + 1);
             }
             if end > slot {
-                let frames = view.frames(slot..end)?;
-                read.bytes += frames.len();
-                read.frames.push(frames);
-                read.end = view.place_before(end)?.index;
+                let (frames, bad) = self.shared.frames(piece, &view, slot..end)?;
+                let end = bad.unwrap_or(end);
+                if end > slot {
+                    read.bytes += frames.len();
+                    read.frames.push(frames);
+                    read.end = view.place_before(end)?.index;
+                }
+                if bad.is_some() {
+                    break;
+                }
             }
             if end < view.slots() {
                 break;

@@ -15,14 +15,17 @@
 
 mod append;
 mod chain;
+mod faults;
 mod header;
 mod index;
 mod locate;
 mod lookup;
+mod mend;
 mod reader;
 mod recovery;
 mod roll;
 mod scan;
+mod scrub;
 mod segment;
 mod start;
 #[cfg(all(test, feature = "sim"))]
@@ -41,8 +44,11 @@ use crate::disk::{Disk, File};
 use roll::Unsealed;
 use segment::Stem;
 
+pub use faults::FaultyRange;
 pub use locate::Located;
+pub use mend::{Mend, Mended, Missing};
 pub use reader::{LogReader, ReadError};
+pub use scrub::{ScrubPlace, Scrubbed};
 pub use start::{Dropped, SegmentFacts, StartPoint};
 
 /// How a partition's log is kept.
@@ -90,6 +96,8 @@ pub struct Log {
     dirty: Vec<Arc<dyn File>>,
     flushes: VecDeque<Flush>,
     failed: bool,
+    /// A new file for a segment with faulty frames.
+    mending: Option<mend::Mending>,
 }
 
 /// A frame boundary: the exclusive end of everything before it.
@@ -117,6 +125,8 @@ pub struct Recovered {
     pub frames_behind_tear: u64,
     /// Set when frames that were durable are gone: the log ends before them, the files are kept.
     pub damage: Option<Damage>,
+    /// Frames that are known by their entries and cannot be read: the log goes on behind them.
+    pub faulty: Vec<FaultyRange>,
 }
 
 /// The first entry of a term.
@@ -215,9 +225,13 @@ impl Log {
 
 #[cfg(feature = "sim")]
 impl Log {
-    /// The file that takes appends now, for the simulator to spoil.
-    pub fn growing_file(&self) -> Option<PathBuf> {
-        self.active.then(|| self.current().segment.stem.log())
+    /// The files of frames, and between which indexes they hold them, for the simulator to spoil.
+    pub fn files(&self) -> Vec<(PathBuf, std::ops::Range<LogIndex>)> {
+        let pieces = self.shared.pieces.load();
+        let bases = pieces.iter().map(|piece| piece.base().index);
+        let ends = bases.clone().skip(1).chain([self.end.index]);
+        let files = pieces.iter().map(|piece| piece.segment.stem.log());
+        files.zip(bases.zip(ends).map(|(base, end)| base..end)).collect()
     }
 }
 

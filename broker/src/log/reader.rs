@@ -15,6 +15,7 @@ use bytes::Bytes;
 use highwater_protocol::batch::BatchView;
 use highwater_protocol::ids::{Offset, Timestamp};
 
+use super::faults::{Faults, FaultyRange, faulty_range};
 use super::header::HEADER_PAGE_BYTES;
 use super::segment::{Body, Piece, Segment, View};
 use crate::disk::Disk;
@@ -37,6 +38,13 @@ pub enum ReadError {
         /// The high watermark.
         end: Offset,
     },
+    /// The batch is known and cannot be read; it is fetched from another replica, so ask again.
+    #[error(
+        "offsets {} to {} (exclusive) cannot be read from {}: the batch is damaged there, and is being \
+         fetched from another replica if there is one",
+        .0.from, .0.until, .0.file.display()
+    )]
+    Faulty(FaultyRange),
     /// The files failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -47,8 +55,11 @@ pub(super) struct Shared {
     pub disk: Arc<dyn Disk>,
     pub pieces: ArcSwap<Vec<Piece>>,
     pub log_start: AtomicU64,
+    /// The same place as an index.
+    pub start_index: AtomicU64,
     pub high_watermark: AtomicU64,
     pub log_end: AtomicU64,
+    pub faults: Faults,
     /// Sealed segments whose files are open, oldest first.
     opened: Mutex<VecDeque<Arc<Segment>>>,
 }
@@ -69,12 +80,18 @@ impl LogReader {
             return Ok(Vec::new());
         }
         let first = pieces.partition_point(|piece| piece.base().offset <= from);
-        let mut reading = Reading { from, end, left: bytes_max as usize, slices: Vec::new() };
+        let shared = &self.shared;
+        let mut reading =
+            Reading { shared, from, end, left: bytes_max as usize, slices: Vec::new() };
         for piece in &pieces[first.saturating_sub(1)..] {
             let read = self.shared.view(piece).and_then(|view| reading.take(&view, piece));
             match read {
                 Ok(Progress::More) => {}
                 Ok(Progress::Done) => break,
+                Ok(Progress::Faulty(range)) if reading.slices.is_empty() => {
+                    return Err(ReadError::Faulty(range));
+                }
+                Ok(Progress::Faulty(_)) => break,
                 // Retention removed the file after the watermark was looked at.
                 Err(error)
                     if error.kind() == io::ErrorKind::NotFound && from < self.log_start() =>
@@ -134,7 +151,11 @@ impl LogReader {
                 if entry.is_mark() {
                     continue;
                 }
-                let found = first_record_from(&view.frames(slot..slot + 1)?, wanted, start);
+                let (frame, bad) = self.shared.frames(piece, &view, slot..slot + 1)?;
+                if bad.is_some() {
+                    return Err(ReadError::Faulty(faulty_range(piece, &view, slot)?));
+                }
+                let found = first_record_from(&frame, wanted, start);
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -155,7 +176,8 @@ impl fmt::Debug for LogReader {
 }
 
 /// A read under way.
-struct Reading {
+struct Reading<'r> {
+    shared: &'r Shared,
     from: Offset,
     end: Offset,
     left: usize,
@@ -165,9 +187,11 @@ struct Reading {
 enum Progress {
     More,
     Done,
+    /// What comes next cannot be read.
+    Faulty(FaultyRange),
 }
 
-impl Reading {
+impl Reading<'_> {
     /// Takes what fits of one segment: runs of batches, with the marks between them left out.
     fn take(&mut self, view: &View<'_>, piece: &Piece) -> io::Result<Progress> {
         let base = piece.base();
@@ -188,20 +212,32 @@ impl Reading {
                 self.left = self.left.saturating_sub(bytes);
                 run.end = slot + 1;
             } else {
-                self.finish(view, run)?;
+                if let Some(faulty) = self.finish(view, piece, run)? {
+                    return Ok(Progress::Faulty(faulty));
+                }
                 run = slot + 1..slot + 1;
             }
             (before, slot) = (entry, slot + 1);
         }
-        self.finish(view, run)?;
-        Ok(progress)
+        let faulty = self.finish(view, piece, run)?;
+        Ok(faulty.map_or(progress, Progress::Faulty))
     }
 
-    fn finish(&mut self, view: &View<'_>, run: std::ops::Range<usize>) -> io::Result<()> {
-        if !run.is_empty() {
-            self.slices.push(view.frames(run)?);
+    /// Takes a run of batches, and says which of them cannot be read, if one cannot.
+    fn finish(
+        &mut self,
+        view: &View<'_>,
+        piece: &Piece,
+        run: std::ops::Range<usize>,
+    ) -> io::Result<Option<FaultyRange>> {
+        if run.is_empty() {
+            return Ok(None);
         }
-        Ok(())
+        let (frames, bad) = self.shared.frames(piece, view, run)?;
+        if !frames.is_empty() {
+            self.slices.push(frames);
+        }
+        bad.map(|slot| faulty_range(piece, view, slot)).transpose()
     }
 }
 
@@ -233,8 +269,10 @@ impl Shared {
             disk,
             pieces: ArcSwap::default(),
             log_start: AtomicU64::new(0),
+            start_index: AtomicU64::new(0),
             high_watermark: AtomicU64::new(0),
             log_end: AtomicU64::new(0),
+            faults: Faults::default(),
             opened: Mutex::new(VecDeque::new()),
         }
     }

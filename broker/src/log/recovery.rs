@@ -3,12 +3,14 @@
 //! The rules, each of which gives the same result when it is applied again:
 //! * a segment overrules all older ones from its base on; what is overruled as a whole is removed,
 //!   but only after the overruling segment and its name were made durable;
-//! * a sealed segment is believed; any other is scanned, and the log ends at the first frame that
-//!   is not whole. Nothing is erased there: if anything but zeros lies behind the end, the next
+//! * a sealed segment is believed; any other is scanned. A frame that is not whole keeps its place if its
+//!   index entry is there to say what it was (`faults`); else the log ends at the first such frame. Nothing is erased there: if anything but zeros lies behind the end, the next
 //!   append goes to a new segment, which overrules it;
 //! * what ends before a witness is damage and reported as such, in this life and in every later
 //!   one until the log has grown past it again (`Header::owed`);
 //! * what recovery returns is durable: it is flushed before it is believed.
+
+mod lost_page;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,13 +22,15 @@ use highwater_protocol::batch::Mark;
 use highwater_protocol::ids::{LogIndex, TopicPartition};
 
 use super::chain::{Candidate, candidates, read_start, resolve, trimmed, witnessed_until};
+use super::faults::faulty_range;
 use super::header::{HEADER_PAGE_BYTES, Header, Origin};
 use super::index::slot_at;
+use super::mend::HEADER_SLOT;
 use super::reader::Shared;
 use super::roll::{Unsealed, discard, make_index};
 use super::scan::{Scanned, Stop, read_slots, scan};
 use super::segment::{
-    Body, Growing, Piece, SealedIndex, Segment, Stem, View, index_bytes_max, log_bytes_max,
+    Body, Growing, MEND, Piece, SealedIndex, Segment, Stem, View, index_bytes_max, log_bytes_max,
     notable, read_seal,
 };
 use super::start::{START_NEW, StartPoint};
@@ -37,6 +41,7 @@ use crate::disk::{Disk, File};
 struct Recovery<'a> {
     disk: &'a Arc<dyn Disk>,
     dir: &'a Path,
+    partition: TopicPartition,
     options: Options,
     start: StartPoint,
     /// Otherwise the oldest segment says it, if less exactly.
@@ -52,6 +57,8 @@ struct Recovery<'a> {
     durable: LogIndex,
     why: String,
     recovered: Recovered,
+    /// Frames that only their entries are left of: segments' numbers and slots.
+    faulty: Vec<(u64, Vec<usize>)>,
 }
 
 pub(super) fn open(
@@ -62,8 +69,8 @@ pub(super) fn open(
 ) -> io::Result<(Log, Recovered)> {
     disk.create_dir(dir)?;
     let names = disk.list(dir)?;
-    if names.iter().any(|name| name == START_NEW) {
-        disk.remove(&dir.join(START_NEW))?;
+    for name in names.iter().filter(|name| *name == START_NEW || name.ends_with(MEND)) {
+        disk.remove(&dir.join(name))?;
     }
     let start = read_start(&*disk, dir, &names)?;
     let void = start.as_ref().map_or(0, |start| start.void);
@@ -79,11 +86,11 @@ pub(super) fn open(
     let done_with = live.drain(..trimmed).chain(void_ones).map(|candidate| candidate.stem);
     let done_with: Vec<Stem> = done_with.chain(unfinished).collect();
 
-    let mut recovery = Recovery::new(&disk, dir, options, start);
+    let mut recovery = Recovery::new(&disk, dir, partition, options, start);
     recovery.walk(&live)?;
     recovery.settle(&dead, &done_with, owed)?;
     recovery.report(owed);
-    let (mut log, mut recovered) = recovery.finish(partition, sequence_last);
+    let (mut log, mut recovered) = recovery.finish(sequence_last)?;
     log.witness()?;
     recovered.producers_from = log.recent_producers()?;
     Ok((log, recovered))
@@ -106,6 +113,7 @@ impl<'a> Recovery<'a> {
     fn new(
         disk: &'a Arc<dyn Disk>,
         dir: &'a Path,
+        partition: TopicPartition,
         options: Options,
         start: Option<StartPoint>,
     ) -> Self {
@@ -114,6 +122,7 @@ impl<'a> Recovery<'a> {
         Recovery {
             disk,
             dir,
+            partition,
             options,
             end: start.place,
             start,
@@ -125,6 +134,7 @@ impl<'a> Recovery<'a> {
             durable: LogIndex::ZERO,
             why: String::new(),
             recovered: Recovered::default(),
+            faulty: Vec::new(),
         }
     }
 
@@ -133,6 +143,10 @@ impl<'a> Recovery<'a> {
         let mut reached = 0;
         for (at, candidate) in live.iter().enumerate() {
             let header = match self.continued_by(candidate) {
+                Ok(header) => Ok(header),
+                Err(why) => self.made_again(candidate)?.ok_or(why),
+            };
+            let header = match header {
                 Ok(header) => header,
                 Err(why) => {
                     self.why = format!("{}: {why}", candidate.stem.log().display());
@@ -249,9 +263,15 @@ impl<'a> Recovery<'a> {
         header: Header,
         next: Option<LogIndex>,
         scanned: Scanned,
-        growing: Growing,
+        mut growing: Growing,
     ) -> io::Result<()> {
         let slots = scanned.entries.len();
+        let needed = scanned.entries.last().map_or(0, super::index::Entry::position);
+        if needed > growing.log.len() {
+            // A file that was cut short: its lost frames are faulty like any others.
+            growing.log = self.disk.open(&candidate.stem.log(), needed)?;
+            growing.log.extend(needed)?;
+        }
         for entry in scanned.entries {
             growing.entries.push(entry);
         }
@@ -267,8 +287,11 @@ impl<'a> Recovery<'a> {
         // Behind the next segment's base, witnesses are void: a truncation came after them.
         let durable = next.map_or(scanned.durable, |next| scanned.durable.min(next));
         let whole = self.end.index >= durable;
+        let faulty = !scanned.faulty.is_empty();
         let (retired, active) = match scanned.stop {
             Stop::Limit => (Some(slots), false),
+            // A segment can be mended once it is sealed.
+            Stop::Blank if faulty && whole => (Some(slots), false),
             Stop::Blank => (None, whole),
             Stop::Bad { why, bytes, frames_behind } => {
                 let at = view.before(slots)?.position();
@@ -285,6 +308,9 @@ impl<'a> Recovery<'a> {
         self.active = active;
         let cut = (!active).then_some(slots);
         self.pieces.push(Piece { segment: Arc::clone(&segment), cut });
+        if faulty {
+            self.faulty.push((segment.header.sequence, scanned.faulty));
+        }
         let witnessed = scanned.witnessed;
         self.unsealed.push_back(Unsealed { segment, witnessed, retired, dirty: false });
         Ok(())
@@ -323,7 +349,7 @@ impl<'a> Recovery<'a> {
                 self.recovered.term_starts.push(TermStart { term: end.term, start });
             }
             if view.entry(slot)?.is_mark() {
-                let frame = if frame.is_empty() { view.frames(slot..slot + 1)? } else { frame };
+                let frame = if frame.is_empty() { view.mark(slot)? } else { frame };
                 let mark = Mark::parse(&frame).map_err(|error| {
                     io::Error::new(
                         io::ErrorKind::InvalidData,
@@ -394,9 +420,22 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    fn finish(self, partition: TopicPartition, sequence_last: u64) -> (Log, Recovered) {
+    fn finish(mut self, sequence_last: u64) -> io::Result<(Log, Recovered)> {
         let shared = Arc::new(Shared::new(Arc::clone(self.disk)));
+        for piece in &self.pieces {
+            let sequence = piece.segment.header.sequence;
+            let found = self.faulty.iter().filter(|(of, _)| *of == sequence);
+            for slot in found.flat_map(|(_, slots)| slots.iter().copied()) {
+                if piece.slots() > 0 && (slot == HEADER_SLOT || slot < piece.slots()) {
+                    let view = shared.view(piece)?;
+                    let named = if slot == HEADER_SLOT { 0 } else { slot };
+                    self.recovered.faulty.push(faulty_range(piece, &view, named)?);
+                    shared.faults.note(sequence, [slot]);
+                }
+            }
+        }
         shared.pieces.store(Arc::new(self.pieces));
+        shared.start_index.store(self.start.place.index.0, Ordering::Release);
         shared.log_start.store(self.start.place.offset.0, Ordering::Release);
         shared.high_watermark.store(self.start.place.offset.0, Ordering::Release);
         shared.log_end.store(self.end.offset.0, Ordering::Release);
@@ -405,7 +444,7 @@ impl<'a> Recovery<'a> {
             voters.filter(|placed| matches!(placed.mark, Mark::Voters(_))).cloned().collect();
         let log = Log {
             dir: self.dir.to_owned(),
-            partition,
+            partition: self.partition,
             options: self.options,
             shared,
             start: self.start.place,
@@ -422,7 +461,8 @@ impl<'a> Recovery<'a> {
             dirty: Vec::new(),
             flushes: VecDeque::new(),
             failed: false,
+            mending: None,
         };
-        (log, self.recovered)
+        Ok((log, self.recovered))
     }
 }

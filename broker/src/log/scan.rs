@@ -10,9 +10,11 @@ use highwater_protocol::batch::{FrameHeader, HEADER_BYTES};
 use highwater_protocol::ids::{LogIndex, Offset, Term};
 
 use super::Place;
+use super::faults::term_start;
 use super::header::{BadBlock, HEADER_PAGE_BYTES, Header, decode_index_header};
 use super::index::{ENTRY_BYTES, Entry, Slot};
 use crate::disk::File;
+use crate::mutant::{self, Mutant};
 
 /// What a scan found.
 pub(super) struct Scanned {
@@ -22,6 +24,8 @@ pub(super) struct Scanned {
     pub witnessed: usize,
     /// Up to where the index witnesses that frames were durable.
     pub durable: LogIndex,
+    /// Slots whose entries stand for frames that are not whole any more.
+    pub faulty: Vec<usize>,
     pub stop: Stop,
 }
 
@@ -73,7 +77,8 @@ pub(super) fn scan(
     let witness = last_witness(slots);
     let trusted = witness.map_or(0, |last| last.position().saturating_sub(VERIFY_BYTES));
     let durable = witness.map_or(header.base.index, |last| last.end(&header.base).index);
-    let mut scanned = Scanned { entries: Vec::new(), witnessed: 0, durable, stop: Stop::Limit };
+    let (entries, faulty) = (Vec::new(), Vec::new());
+    let mut scanned = Scanned { entries, witnessed: 0, durable, faulty, stop: Stop::Limit };
     let mut before = Entry::before_first(header.base.term);
     while limit != Some(before.end(&header.base).index) {
         let slot = scanned.entries.len();
@@ -85,6 +90,11 @@ pub(super) fn scan(
             Some(entry) if entry.position() <= trusted => Ok(entry),
             Some(_) | None => check_frame(log, &before, &header.base, named)?,
         };
+        let checked = checked.or_else(|why| {
+            let kept = named.filter(|entry| stands_for(&before, entry, &header.base));
+            scanned.faulty.extend(kept.map(|_| slot));
+            kept.ok_or(why)
+        });
         let checked = checked.and_then(|entry| within(entry, &header.base, limit));
         match checked {
             Ok(entry) => {
@@ -101,6 +111,20 @@ pub(super) fn scan(
         }
     }
     Ok(scanned)
+}
+
+/// Whether an entry is as good as the frame that it names, for all but the frame's readers: what a mark
+/// says must be known, and of marks only the start of a term says nothing else.
+fn stands_for(before: &Entry, entry: &Entry, base: &Place) -> bool {
+    if mutant::active(Mutant::DamageCutsLog) {
+        return false;
+    }
+    let (last, next) = (before.end(base), entry.end(base));
+    let continues = before.position() + (HEADER_BYTES as u64) <= entry.position()
+        && last.index < next.index
+        && last.offset <= next.offset
+        && last.term <= next.term;
+    continues && (!entry.is_mark() || term_start(before, entry, base).is_some())
 }
 
 fn within(entry: Entry, base: &Place, limit: Option<LogIndex>) -> Result<Entry, String> {

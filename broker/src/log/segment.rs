@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use highwater_protocol::batch::crc32c;
 
+use super::faults::{is_named, term_start};
 use super::header::{self, BadBlock, Header, Seal};
 use super::index::{ENTRY_BYTES, Entry, Slot, slot_at};
 use super::{Place, scan};
@@ -127,6 +128,11 @@ impl Stem {
         self.path("log.lost")
     }
 
+    /// The file that is being made in place of the frames' own.
+    pub(super) fn mend(&self) -> PathBuf {
+        self.path(MEND)
+    }
+
     fn path(&self, ending: &str) -> PathBuf {
         self.dir.join(format!("{:010}-{:020}.{ending}", self.sequence, self.base))
     }
@@ -141,6 +147,13 @@ impl Segment {
             opened: ArcSwapOption::empty(),
         };
         Segment { header, stem, body: Body::Sealed(sealed) }
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        match &self.body {
+            Body::Growing(_) => false,
+            Body::Sealed(_) => true,
+        }
     }
 
     pub(super) fn growing(&self) -> &Growing {
@@ -238,11 +251,67 @@ impl View<'_> {
     /// The frames of some slots, which lie one behind the other.
     pub(super) fn frames(&self, slots: Range<usize>) -> io::Result<Bytes> {
         let (start, end) = (self.before(slots.start)?, self.before(slots.end)?);
-        let log = match &self.source {
-            Source::Growing(growing) => &growing.log,
-            Source::Sealed(opened) => &opened.log,
+        self.log().read(start.position()..end.position())
+    }
+
+    /// The frames of some slots up to the first that is not what its entry says, and which that is. What
+    /// cannot be read at all is none of its frames.
+    pub(super) fn sound(&self, slots: Range<usize>) -> io::Result<(Bytes, Option<usize>)> {
+        let mut readable = slots.start;
+        while readable < slots.end && self.entry(readable)?.position() <= self.log().len() {
+            readable += 1;
+        }
+        let Ok(bytes) = self.frames(slots.start..readable) else {
+            return self.sound_one_by_one(slots);
         };
-        log.read(start.position()..end.position())
+        let mut before = self.before(slots.start)?;
+        let start = before.position();
+        for slot in slots.start..readable {
+            let entry = self.entry(slot)?;
+            let frame = (before.position() - start) as usize..(entry.position() - start) as usize;
+            if !is_named(&bytes[frame.clone()], &before, &entry, &self.segment.header.base) {
+                return Ok((bytes.slice(..frame.start), Some(slot)));
+            }
+            before = entry;
+        }
+        Ok((bytes, (readable < slots.end).then_some(readable)))
+    }
+
+    /// Where a run cannot be read as a whole, the frames before the page that cannot.
+    fn sound_one_by_one(&self, slots: Range<usize>) -> io::Result<(Bytes, Option<usize>)> {
+        if slots.len() == 1 {
+            return Ok((Bytes::new(), Some(slots.start)));
+        }
+        let middle = slots.start + slots.len() / 2;
+        match self.sound(slots.start..middle)? {
+            (bytes, Some(bad)) => Ok((bytes, Some(bad))),
+            // Whoever asks goes on behind them, and finds the page then.
+            (_, None) => {
+                let (_, bad) = self.sound(middle..slots.end)?;
+                let bad = bad.unwrap_or(middle);
+                Ok((self.frames(slots.start..bad)?, Some(bad)))
+            }
+        }
+    }
+
+    /// The frame of a mark; the start of a term is known without its bytes.
+    pub(super) fn mark(&self, slot: usize) -> io::Result<Bytes> {
+        let (bytes, bad) = self.sound(slot..slot + 1)?;
+        if bad.is_none() {
+            return Ok(bytes);
+        }
+        let (before, entry) = (self.before(slot)?, self.entry(slot)?);
+        term_start(&before, &entry, &self.segment.header.base).ok_or_else(|| {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "its frame is damaged");
+            explain(&error, &format!("read the mark of entry {slot} of"), &self.segment.stem.log())
+        })
+    }
+
+    fn log(&self) -> &dyn File {
+        match &self.source {
+            Source::Growing(growing) => &*growing.log,
+            Source::Sealed(opened) => &*opened.log,
+        }
     }
 
     fn bad_entry(&self, slot: usize) -> io::Error {
@@ -300,8 +369,7 @@ impl Growing {
 fn summarize(view: &View<'_>) -> io::Result<Vec<u8>> {
     let mut summary = Vec::new();
     for slot in notable(view)? {
-        let frame =
-            if view.entry(slot)?.is_mark() { view.frames(slot..slot + 1)? } else { Bytes::new() };
+        let frame = if view.entry(slot)?.is_mark() { view.mark(slot)? } else { Bytes::new() };
         let number = u32::try_from(slot).expect("a segment is smaller than 4 GiB");
         summary.extend_from_slice(&number.to_le_bytes());
         summary.extend_from_slice(&(frame.len() as u32).to_le_bytes());
@@ -396,4 +464,6 @@ pub(super) fn index_bytes_max(segment_bytes_max: u64) -> u64 {
 pub(super) const LOG_EXTENT_BYTES: u64 = 64 << 10;
 /// What a new `.idx` file is allocated.
 pub(super) const INDEX_EXTENT_BYTES: u64 = 8 << 10;
+/// How the name of a segment ends that is being mended.
+pub(super) const MEND: &str = "log.mend";
 const EXTENT_BYTES_MAX: u64 = 64 << 20;

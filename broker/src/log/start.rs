@@ -227,6 +227,7 @@ impl Log {
         self.start = start.place;
         self.start_void = start.void;
         self.start_producers = start.producers;
+        self.shared.start_index.fetch_max(start.place.index.0, Ordering::AcqRel);
         self.shared.log_start.fetch_max(start.place.offset.0, Ordering::AcqRel);
         self.shared.high_watermark.fetch_max(start.place.offset.0, Ordering::AcqRel);
         Ok(())

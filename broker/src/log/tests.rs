@@ -7,57 +7,57 @@ use highwater_protocol::ids::{NodeId, PartitionId, ProducerEpoch, ProducerId, Ti
 use std::io::ErrorKind;
 use uuid::Uuid;
 
-const DIR: &str = "/data/t-0";
+pub(super) const DIR: &str = "/data/t-0";
 
-struct Bench {
-    disk: Arc<SimDisk>,
-    log: Log,
+pub(super) struct Bench {
+    pub disk: Arc<SimDisk>,
+    pub log: Log,
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub fn new() -> Bench {
         let disk = SimDisk::new(7);
         let log = open(&disk).expect("a new log").0;
         Bench { disk, log }
     }
 
     /// Drops the log as a killed process does and opens it again.
-    fn kill(self) -> (Bench, Recovered) {
+    pub fn kill(self) -> (Bench, Recovered) {
         let Bench { disk, log } = self;
         drop(log);
         let (log, recovered) = open(&disk).expect("recovery");
         (Bench { disk, log }, recovered)
     }
 
-    fn lose_power(self, fate: Fate) -> (Bench, Recovered) {
+    pub fn lose_power(self, fate: Fate) -> (Bench, Recovered) {
         self.disk.lose_power_by(&mut |_| fate);
         self.kill()
     }
 
-    fn flush(&mut self) {
+    pub fn flush(&mut self) {
         let Some((files, upto)) = self.log.take_unflushed() else { return };
         files.iter().try_for_each(|file| file.flush()).expect("flush");
         self.log.flushed(upto).expect("flushed");
     }
 
     /// Batches of two records with 4,000 bytes each: three to a segment.
-    fn fill(&mut self, batches: u64) {
+    pub fn fill(&mut self, batches: u64) {
         for number in 0..batches {
             self.log.append(Term(1), &batch(2, 4_000, number as i64)).expect("append");
         }
     }
 
-    fn files(&self) -> Vec<String> {
+    pub fn files(&self) -> Vec<String> {
         self.disk.list(Path::new(DIR)).expect("list")
     }
 
     /// The path of the oldest file with this ending.
-    fn oldest(&self, ending: &str) -> PathBuf {
+    pub fn oldest(&self, ending: &str) -> PathBuf {
         let name = self.files().into_iter().find(|name| name.ends_with(ending));
         Path::new(DIR).join(name.expect("there is one"))
     }
 
-    fn everything(&self) -> Vec<u8> {
+    pub fn everything(&self) -> Vec<u8> {
         let read = self.log.read_frames(self.log.start().0, usize::MAX).expect("read");
         assert_eq!(read.end, self.log.end());
         read.frames.concat()
@@ -73,7 +73,7 @@ fn partition(number: u32) -> TopicPartition {
     TopicPartition::new(TopicId(Uuid::from_u128(1)), PartitionId(number))
 }
 
-fn batch(records: u32, bytes: usize, timestamp: i64) -> Bytes {
+pub(super) fn batch(records: u32, bytes: usize, timestamp: i64) -> Bytes {
     produced(records, bytes, timestamp, None)
 }
 
@@ -86,7 +86,7 @@ fn produced(records: u32, bytes: usize, timestamp: i64, producer: Option<Produce
     builder.finish()
 }
 
-fn offsets(slices: &[Bytes]) -> Vec<u64> {
+pub(super) fn offsets(slices: &[Bytes]) -> Vec<u64> {
     let all = slices.iter().flat_map(|slice| frames(slice));
     all.map(|frame| frame.expect("whole").0.base_offset.0).collect()
 }
@@ -296,13 +296,15 @@ fn after_a_failed_write_the_log_refuses_everything() {
 }
 
 #[test]
-fn damage_below_a_witness_is_reported_until_what_was_lost_is_back() {
+fn damage_that_no_entry_describes_is_reported_until_what_was_lost_is_back() {
     let mut bench = Bench::new();
     bench.fill(3);
     bench.flush();
     let whole = bench.everything();
     let path = bench.oldest(".log");
     assert!(bench.disk.flip_bit(&path, (4096 + 9_000) * 8));
+    // The entry of that frame, too: nothing is left that says what it was.
+    assert!(bench.disk.flip_bit(&bench.oldest(".idx"), (4096 + 48) * 8));
 
     let (bench, recovered) = bench.kill();
     let damage = recovered.damage.expect("a witness names the frame");
@@ -324,7 +326,7 @@ fn damage_below_a_witness_is_reported_until_what_was_lost_is_back() {
     assert_eq!((recovered.damage, bench.everything() == whole), (None, true));
 }
 
-fn split(bytes: &[u8]) -> Vec<Bytes> {
+pub(super) fn split(bytes: &[u8]) -> Vec<Bytes> {
     frames(bytes).map(|frame| Bytes::copy_from_slice(frame.expect("whole").1)).collect()
 }
 
@@ -354,7 +356,7 @@ fn a_torn_tail_is_cut_and_what_lies_behind_it_never_comes_back() {
 }
 
 #[test]
-fn a_missing_segment_is_damage_and_a_missing_or_damaged_index_is_rebuilt() {
+fn a_segment_missing_with_its_index_is_damage_and_a_missing_or_damaged_index_is_rebuilt() {
     let mut bench = Bench::new();
     bench.fill(9);
     bench.flush();
@@ -368,8 +370,10 @@ fn a_missing_segment_is_damage_and_a_missing_or_damaged_index_is_rebuilt() {
     let (bench, recovered) = bench.kill();
     assert_eq!((recovered.damage, bench.everything() == whole), (None, true));
 
-    let second = bench.files().into_iter().filter(|name| name.ends_with(".log")).nth(1);
-    bench.disk.remove(&Path::new(DIR).join(second.expect("three segments"))).expect("remove");
+    for ending in [".log", ".idx"] {
+        let second = bench.files().into_iter().filter(|name| name.ends_with(ending)).nth(1);
+        bench.disk.remove(&Path::new(DIR).join(second.expect("three segments"))).expect("remove");
+    }
     let (mut bench, recovered) = bench.kill();
     let damage = recovered.damage.expect("a segment is missing");
     assert_eq!((damage.at, damage.until), (LogIndex(6), LogIndex(18)));

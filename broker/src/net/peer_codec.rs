@@ -53,19 +53,24 @@ pub(super) fn is_intact(message: &RaftMessage) -> bool {
         | RaftMessage::AppendAnswer(_)
         | RaftMessage::Heartbeat(_)
         | RaftMessage::HeartbeatAnswer(_)
-        | RaftMessage::TimeoutNow { .. } => true,
+        // What it carries is compared with the index of whoever asked.
+        | RaftMessage::TimeoutNow { .. }
+        | RaftMessage::Wanted(_)
+        | RaftMessage::Found(_) => true,
     }
 }
 
 fn entry_bytes(message: &GroupMessage) -> usize {
     match &message.message {
         RaftMessage::Append(append) => append.entries.iter().map(Bytes::len).sum(),
+        RaftMessage::Found(found) => found.entries.iter().map(Bytes::len).sum(),
         RaftMessage::Vote(_)
         | RaftMessage::VoteAnswer(_)
         | RaftMessage::AppendAnswer(_)
         | RaftMessage::Heartbeat(_)
         | RaftMessage::HeartbeatAnswer(_)
-        | RaftMessage::TimeoutNow { .. } => 0,
+        | RaftMessage::TimeoutNow { .. }
+        | RaftMessage::Wanted(_) => 0,
     }
 }
 

@@ -95,6 +95,14 @@ impl Follower {
             let slices = match reader.read(self.applied, READ_BYTES) {
                 Ok(slices) => slices,
                 Err(ReadError::OutOfRange { start, .. }) if self.applied < start => continue,
+                // It is being mended; until then this broker knows what it knew before.
+                Err(error @ ReadError::Faulty(_)) => {
+                    tracing::warn!(%error, "the controller's log cannot be read on");
+                    tokio::select! {
+                        () = self.node.stop.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(FAULTY_WAIT) => continue,
+                    }
+                }
                 Err(error) => {
                     let at = self.applied;
                     return Err(format!(
@@ -227,6 +235,8 @@ fn decode(slice: &[u8]) -> Result<Vec<(Offset, MetadataRecord)>, String> {
 
 /// Bytes of the log read at once.
 const READ_BYTES: u32 = 1024 * 1024;
+/// How long a look at a log that is being mended waits for the next.
+const FAULTY_WAIT: Duration = Duration::from_millis(200);
 /// The least time between two saves of the image.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// A broker that reads of its removal stays as long.

@@ -12,7 +12,7 @@ use highwater_protocol::peer::{Ballot, RaftMessage, VoteAnswer, VoteRequest};
 
 use super::progress::Progress;
 use super::quorum::is_majority;
-use super::{HardState, Message, Millis, Raft, Role, Standing};
+use super::{HardState, Legible, Message, Millis, Raft, Role, Standing};
 
 /// A replica that asks for votes.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Raft {
             return;
         }
         self.trust.settle(self.me, self.terms.last(), &self.membership.current().voters);
-        match self.membership.may_stand(self.me, self.commit) {
+        match self.membership.may_stand(self.me, self.commit) && self.legible == Legible::All {
             true => {
                 self.timer.next_round(now, &self.options);
                 self.stand(now, Ballot::Pre);
@@ -113,7 +113,8 @@ impl Raft {
     /// The leader wishes this replica to stand at once (Raft thesis, section 3.10).
     pub fn receive_timeout_now(&mut self, now: Millis, from: NodeId, term: Term) {
         let follows = matches!(self.role, Role::Follower { leader } if leader == Some(from));
-        if term == self.hard.term && follows && self.membership.is_voter(self.me) {
+        let may = self.membership.is_voter(self.me) && self.legible == Legible::All;
+        if term == self.hard.term && follows && may {
             self.timer.restart(now, &self.options);
             self.stand(now, Ballot::Transfer);
         }

@@ -163,6 +163,21 @@ impl Raft {
         }
     }
 
+    /// The host cannot read what should be sent to `to` behind `prev`.
+    pub fn hold(&mut self, now: Millis, to: NodeId, prev: LogIndex) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        if let Some(peer) = leader.peers.get_mut(&to) {
+            peer.hold(now, prev);
+        }
+    }
+
+    /// Gives leadership up without an heir.
+    pub fn resign(&mut self, now: Millis) {
+        if self.is_leader() {
+            self.step_down(now);
+        }
+    }
+
     /// A follower answered an append, or has flushed more of it.
     pub fn receive_append_answer(&mut self, now: Millis, from: NodeId, answer: AppendAnswer) {
         let Some(peer) = self.peer_in_term(now, from, answer.term) else { return };

@@ -112,6 +112,7 @@ pub struct Raft {
     answer_due: bool,
     membership: Membership,
     trust: Trust,
+    legible: Legible,
     timer: ElectionTimer,
     role: Role,
     outbox: Vec<Message>,
@@ -131,6 +132,15 @@ pub enum Standing {
     Stands,
     /// It leads its term.
     Leads,
+}
+
+/// Whether the host can read all entries of its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Legible {
+    /// It can.
+    All,
+    /// It knows which they are, and cannot send some of them.
+    Gaps,
 }
 
 #[derive(Debug)]
@@ -173,6 +183,7 @@ impl Raft {
             answer_due: false,
             membership,
             trust: Trust::new(start.suspicion),
+            legible: Legible::All,
             timer: ElectionTimer::new(start.seed, now, eagerness, &options),
             role: Role::Follower { leader: None },
             outbox: Vec::new(),
@@ -228,6 +239,13 @@ impl Raft {
     pub fn trimmed(&mut self, base: LogIndex) {
         assert!(base <= self.commit, "what is not committed was trimmed");
         self.terms.trim(base);
+    }
+
+    /// With gaps a replica votes, for it knows what it has; but it does not stand.
+    pub fn set_legible(&mut self, legible: Legible) {
+        if !mutant::active(Mutant::FaultyStands) {
+            self.legible = legible;
+        }
     }
 
     /// Changed options, in force at once.

@@ -255,6 +255,12 @@ impl Progress {
         }
     }
 
+    /// Nothing behind `prev` can be sent just now: to be tried again as after a silence.
+    pub(super) fn hold(&mut self, now: Millis, prev: LogIndex) {
+        self.next = prev;
+        self.pace = Pace::Probing { asked: Some((prev, now)) };
+    }
+
     /// When silence is to be taken for loss, or the throttle lets more through.
     pub(super) fn deadline(&self, options: &Options) -> Option<Millis> {
         let since = match &self.pace {

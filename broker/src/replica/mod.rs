@@ -21,6 +21,7 @@ mod produce;
 mod producers;
 mod receive;
 mod recovery;
+mod repair;
 mod retention;
 #[cfg(feature = "sim")]
 mod view;
@@ -95,6 +96,7 @@ pub struct Replica {
     failure: Failure,
     /// Whether the last append of a leader found no room: told once, not for every message.
     disk_is_full: bool,
+    repair: repair::Repair,
     /// Kept for its allocations only.
     parsed: receive::Parsed,
 }
@@ -188,6 +190,7 @@ impl Replica {
                 self.publish(now, out);
                 self.keep_within_size(now, out);
                 self.plan_giving_up(now);
+                self.repair(now, out);
                 self.answer_wishes(out);
                 self.pass_messages(out);
             }
@@ -308,6 +311,11 @@ impl Replica {
         while let Some(SendPlan { to, from, bytes_max, lag }) = self.raft.next_send(now) {
             let prev = self.log.boundary_at_or_before(from);
             let read = self.log.read_frames(prev, bytes_max)?;
+            if read.frames.is_empty() && prev < self.log.end() {
+                // What comes next cannot be read: `repair` is at it.
+                self.raft.hold(now, to, prev);
+                continue;
+            }
             let prev_is_start = prev == self.log.start().0 && prev > LogIndex::ZERO;
             let message = RaftMessage::Append(AppendRequest {
                 term: self.raft.term(),
@@ -389,7 +397,10 @@ fn lane(message: &RaftMessage) -> Lane {
         | RaftMessage::Heartbeat(_)
         | RaftMessage::HeartbeatAnswer(_)
         | RaftMessage::TimeoutNow { .. } => Lane::Control,
-        RaftMessage::Append(_) | RaftMessage::AppendAnswer(_) => Lane::Append,
+        RaftMessage::Append(_)
+        | RaftMessage::AppendAnswer(_)
+        | RaftMessage::Wanted(_)
+        | RaftMessage::Found(_) => Lane::Append,
     }
 }
 

@@ -8,7 +8,7 @@ use highwater_protocol::ids::{NodeId, Position, Term, TopicPartition};
 
 use super::event::{Identity, OpenReplica};
 use crate::disk::Disk;
-use crate::log::{Log, Recovered};
+use crate::log::{FaultyRange, Log, Recovered};
 use crate::mutant::{self, Mutant};
 use crate::raft::{
     CommitNews, Counts, HardState, Millis, Options, Raft, Start, Suspicion, TermStart, TermStarts,
@@ -56,11 +56,13 @@ impl Replica {
             (true, Identity::Same | Identity::Lost | Identity::Joins) => found,
             (false, Identity::Same | Identity::Lost | Identity::Joins) => found.max(remembered),
         };
+        tell_faulty(partition, &recovered);
         if identity == Identity::Founds {
             refuse_if_too_new(partition, recovery, known, &log)?;
             log.accept_loss()?;
         }
-        if suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity {
+        let faulty = !recovered.faulty.is_empty();
+        if faulty || suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity {
             let founded_elsewhere = recovery.is_some_and(|it| it.founder != boot.me);
             // An older image may say that a replica is alone in a group that is no more.
             if !founded_elsewhere {
@@ -101,6 +103,7 @@ impl Replica {
             starts,
             failure: Failure::None,
             disk_is_full: false,
+            repair: super::repair::Repair::default(),
             parsed: Parsed::default(),
         };
         for summary in recovered.producers_from {
@@ -176,6 +179,15 @@ fn refuse_if_too_new(
     )))
 }
 
+/// Names what cannot be read any more, for people.
+fn tell_faulty(partition: TopicPartition, recovered: &Recovered) {
+    for range in recovered.faulty.iter().take(FAULTY_SHOWN) {
+        let FaultyRange { from, until, file } = range;
+        let file = file.display();
+        tracing::error!(%partition, %from, %until, %file, "a batch cannot be read any more");
+    }
+}
+
 /// A single voter has nobody to be repaired from: only people may accept a loss.
 fn refuse_if_alone(
     partition: TopicPartition,
@@ -188,6 +200,12 @@ fn refuse_if_alone(
     }
     let gone = "its files are gone, or were damaged in an earlier life";
     let what = recovered.damage.as_ref().map_or(gone, |damage| &damage.detail);
+    let faulty = recovered.faulty.iter().take(FAULTY_SHOWN).map(|range| {
+        let FaultyRange { from, until, file } = range;
+        format!("offsets {from} to {until} (exclusive) in {}", file.display())
+    });
+    let faulty = faulty.collect::<Vec<_>>().join(", ");
+    let what = if faulty.is_empty() { what } else { &faulty };
     Err(io::Error::new(
         io::ErrorKind::InvalidData,
         format!(
@@ -196,6 +214,9 @@ fn refuse_if_alone(
         ),
     ))
 }
+
+/// So many damaged ranges are named one by one.
+const FAULTY_SHOWN: usize = 20;
 
 fn shape(log: &Log, term_starts: &[crate::log::TermStart]) -> TermStarts {
     let (start, _) = log.start();

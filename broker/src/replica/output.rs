@@ -5,6 +5,8 @@ use highwater_protocol::ids::{NodeId, Offset};
 use highwater_protocol::native::produce::Receipt;
 use highwater_protocol::peer::RaftMessage;
 
+use crate::log::Mend;
+
 use super::event::{AdminReply, Lane, Leadership, RequestId};
 
 /// Everything that one replica asked for since its output was last taken.
@@ -20,6 +22,10 @@ pub struct Output {
     pub committed: Option<Offset>,
     /// What is known of the leadership, if that changed.
     pub leadership: Option<Leadership>,
+    /// Copying to be done for damaged segments.
+    pub mends: Vec<Mend>,
+    /// How many damaged batches are whole again.
+    pub repaired: u64,
     /// Why the replica is out of service, said once.
     pub failed: Option<String>,
 }
@@ -43,6 +49,8 @@ impl Output {
             && self.answered.is_empty()
             && self.committed.is_none()
             && self.leadership.is_none()
+            && self.mends.is_empty()
+            && self.repaired == 0
             && self.failed.is_none()
     }
 }

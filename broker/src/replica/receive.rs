@@ -57,6 +57,8 @@ impl Replica {
                 self.raft.receive_heartbeat_answer(now, from, answer);
             }
             RaftMessage::TimeoutNow { term } => self.raft.receive_timeout_now(now, from, term),
+            RaftMessage::Wanted(wanted) => self.frames_wanted(from, wanted, out),
+            RaftMessage::Found(found) => self.frames_found(now, &found, out),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct View {
     pub log_end: LogIndex,
     /// What it takes to be on disk.
     pub flushed: LogIndex,
+    /// Whether there is something in it that it knows it cannot read.
+    pub faulty: bool,
     /// The voters in force.
     pub voters: Vec<NodeId>,
     /// The learners in force.
@@ -46,6 +48,7 @@ impl Replica {
             log_start: log.start().0,
             log_end: log.end(),
             flushed: self.raft.flushed_end(),
+            faulty: log.is_faulty(),
             voters: self.raft.voter_set().voters.clone(),
             learners: self.raft.voter_set().learners.clone(),
             epoch: epoch_of(self.recovery),

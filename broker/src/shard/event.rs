@@ -11,7 +11,7 @@ use highwater_protocol::native::produce::Receipt;
 use highwater_protocol::peer::GroupMessage;
 
 use crate::disk::{File, FlushFailure};
-use crate::log::LogReader;
+use crate::log::{LogReader, Mend, Mended};
 
 /// Milliseconds of a clock that never goes back; only differences mean anything.
 pub use crate::raft::Millis;
@@ -45,6 +45,8 @@ pub enum Event {
     },
     /// The flush of an earlier pass is over, but for the files that failed.
     Flushed(FlushTicket, Vec<FlushFailure>),
+    /// The copying for a damaged segment is over.
+    Mended(TopicPartition, Mended),
     /// A request of the operator or the controller about one replica.
     Admin(RequestId, TopicPartition, ReplicaCommand),
     /// What the wall clock shows, once a second or so: time to look for what need not be kept.
@@ -77,6 +79,10 @@ pub enum Effect {
     },
     /// Flush all of these files, then report `Event::Flushed` once, with the places of those that failed.
     Flush(FlushTicket, Vec<Arc<dyn File>>),
+    /// Run this where it may take its time, then report `Event::Mended`.
+    Mend(TopicPartition, Mend),
+    /// Batches of a replica that were damaged are whole again.
+    Repaired(TopicPartition, u64),
     /// Answer a produce.
     Produced(RequestId, Result<Receipt, WireError>),
     /// Answer an admin request.

@@ -169,6 +169,12 @@ impl Shard {
                 self.receive(now, from, incarnation, to, messages, out);
             }
             Event::Flushed(ticket, failures) => self.flushed(now, ticket, &failures, out),
+            Event::Mended(partition, mended) => {
+                let Some(hosted) = self.replicas.get_mut(&partition) else { return };
+                let mut output = Output::default();
+                hosted.replica.mended(now, mended, &mut output);
+                self.touched(partition, output, out);
+            }
             Event::Admin(id, partition, command) => {
                 let Some(hosted) = self.replicas.get_mut(&partition) else {
                     out.push(Effect::Answered(id, Err(unknown(partition))));
@@ -454,9 +460,14 @@ impl Shard {
 
     /// Turns what one replica wants into effects of the shard.
     fn fold(&mut self, partition: TopicPartition, output: Output, out: &mut Vec<Effect>) {
-        let Output { messages, produced, answered, committed, leadership, failed } = output;
+        let Output { messages, produced, answered, committed, leadership, .. } = output;
+        let Output { mends, repaired, failed, .. } = output;
         let hosted = self.replicas.get(&partition);
         let epoch = epoch_of(hosted.and_then(|hosted| hosted.replica.recovery()));
+        out.extend(mends.into_iter().map(|mend| Effect::Mend(partition, mend)));
+        if repaired > 0 {
+            out.push(Effect::Repaired(partition, repaired));
+        }
         for outgoing in messages {
             self.outbox.push(partition, epoch, outgoing);
         }

@@ -233,12 +233,14 @@ fn payload_bytes(frame: &PeerFrame) -> usize {
 fn message_bytes(message: &GroupMessage) -> usize {
     match &message.message {
         RaftMessage::Append(append) => append.entries.iter().map(|entry| entry.len()).sum(),
+        RaftMessage::Found(found) => found.entries.iter().map(|entry| entry.len()).sum(),
         RaftMessage::Vote(_)
         | RaftMessage::VoteAnswer(_)
         | RaftMessage::AppendAnswer(_)
         | RaftMessage::Heartbeat(_)
         | RaftMessage::HeartbeatAnswer(_)
-        | RaftMessage::TimeoutNow { .. } => 0,
+        | RaftMessage::TimeoutNow { .. }
+        | RaftMessage::Wanted(_) => 0,
     }
 }
 

@@ -79,7 +79,9 @@ pub fn may_go_to_a_stranger(message: &RaftMessage) -> bool {
         | RaftMessage::Append(_)
         | RaftMessage::AppendAnswer(_)
         | RaftMessage::HeartbeatAnswer(_)
-        | RaftMessage::TimeoutNow { .. } => false,
+        | RaftMessage::TimeoutNow { .. }
+        | RaftMessage::Wanted(_)
+        | RaftMessage::Found(_) => false,
     }
 }
 
@@ -148,12 +150,14 @@ impl Outbox {
 fn entry_bytes(message: &RaftMessage) -> usize {
     match message {
         RaftMessage::Append(append) => append.entries.iter().map(|entries| entries.len()).sum(),
+        RaftMessage::Found(found) => found.entries.iter().map(|entries| entries.len()).sum(),
         RaftMessage::Vote(_)
         | RaftMessage::VoteAnswer(_)
         | RaftMessage::AppendAnswer(_)
         | RaftMessage::Heartbeat(_)
         | RaftMessage::HeartbeatAnswer(_)
-        | RaftMessage::TimeoutNow { .. } => 0,
+        | RaftMessage::TimeoutNow { .. }
+        | RaftMessage::Wanted(_) => 0,
     }
 }
 

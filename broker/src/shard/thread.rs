@@ -6,7 +6,7 @@
 //! later passes gather and go out together when it is done. A shard that panics or loses its journal
 //! takes the process with it: a broker that is half alive is worse than one that is gone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +22,7 @@ use tracing::{debug, error, info};
 
 use crate::disk::flusher::Flusher;
 use crate::disk::{Disk, File, FlushFailure};
+use crate::log::{Mend, Mended};
 use crate::metrics::Metrics;
 use crate::raft::Millis;
 use crate::shard::event::{AdminReply, AfterClose, Effect, Event, FlushTicket, RequestId};
@@ -63,6 +64,7 @@ pub fn start(
     let (handle, inbox) = inbox(clock);
     let (stop, stopping) = bounded(1);
     let (flushed_in, flushed) = unbounded();
+    let (mended_in, mended) = unbounded();
     let name = format!("shard-{}", surroundings.number);
     let driver = Driver {
         shard,
@@ -70,6 +72,8 @@ pub fn start(
         inbox,
         stopping,
         flushed,
+        mended,
+        mending: Mending { done: mended_in, under_way: false, waiting: VecDeque::new() },
         flushing: Flushing { done: flushed_in, under_way: None, waiting: Vec::new() },
         produces: HashMap::new(),
         admins: HashMap::new(),
@@ -98,6 +102,8 @@ struct Driver {
     inbox: Inbox,
     stopping: Receiver<()>,
     flushed: Receiver<Vec<FlushFailure>>,
+    mended: Receiver<(TopicPartition, Mended)>,
+    mending: Mending,
     flushing: Flushing,
     produces: HashMap<RequestId, oneshot::Sender<Result<Receipt, WireError>>>,
     admins: HashMap<RequestId, oneshot::Sender<Result<AdminReply, WireError>>>,
@@ -110,6 +116,13 @@ struct Flushing {
     done: Sender<Vec<FlushFailure>>,
     under_way: Option<UnderWay>,
     waiting: Vec<(FlushTicket, Vec<Arc<dyn File>>)>,
+}
+
+/// Copying for damaged segments: one at a time, on a thread of its own. Each replica has one at most.
+struct Mending {
+    done: Sender<(TopicPartition, Mended)>,
+    under_way: bool,
+    waiting: VecDeque<(TopicPartition, Mend)>,
 }
 
 struct UnderWay {
@@ -151,6 +164,11 @@ impl Driver {
         let mut events = 0;
         while let Ok(failures) = self.flushed.try_recv() {
             self.take_flushed(now, &failures);
+            events += 1;
+        }
+        while let Ok((partition, mended)) = self.mended.try_recv() {
+            self.mending.under_way = false;
+            self.shard.step(now, Event::Mended(partition, mended), &mut self.effects);
             events += 1;
         }
         while events < EVENTS_MAX
@@ -202,6 +220,7 @@ impl Driver {
         let mut select = Select::new();
         select.recv(&self.inbox.cluster);
         select.recv(&self.flushed);
+        select.recv(&self.mended);
         select.recv(&self.inbox.clients);
         select.recv(&self.stopping);
         let due = self.around.clock.instant(self.shard.next_deadline());
@@ -222,6 +241,7 @@ impl Driver {
         }
         self.effects = effects;
         self.flushing.start_next(&self.around.flusher);
+        self.mending.start_next();
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -233,6 +253,11 @@ impl Driver {
                 }
             }
             Effect::Flush(ticket, files) => self.flushing.waiting.push((ticket, files)),
+            Effect::Mend(partition, mend) => self.mending.waiting.push_back((partition, mend)),
+            Effect::Repaired(partition, batches) => {
+                info!(%partition, batches, "damaged batches are whole again");
+                self.around.metrics.batches_repaired.add(batches);
+            }
             // Whoever asked may be gone; that is their affair.
             Effect::Produced(id, result) => {
                 if let Some(reply) = self.produces.remove(&id) {
@@ -296,6 +321,26 @@ impl Flushing {
         let done = self.done.clone();
         // Nobody listens after the shard was stopped.
         flusher.flush(files, Box::new(move |failures| drop(done.send(failures))));
+    }
+}
+
+impl Mending {
+    /// Starts the next copying, unless one is under way.
+    fn start_next(&mut self) {
+        if self.under_way {
+            return;
+        }
+        let Some((partition, mend)) = self.waiting.pop_front() else { return };
+        let done = self.done.clone();
+        let spawned = thread::Builder::new().name("mend".to_owned()).spawn(move || {
+            // Nobody listens after the shard was stopped.
+            drop(done.send((partition, mend.run())));
+        });
+        match spawned {
+            Ok(_) => self.under_way = true,
+            // The segment stays as it is until the broker is started again.
+            Err(error) => error!(%partition, %error, "no thread for mending a segment"),
+        }
     }
 }
 

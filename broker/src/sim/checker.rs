@@ -218,6 +218,10 @@ impl Checker {
                 detail: format!("{node}, {partition}: {detail}"),
             })?;
             shadow.take_in(frames);
+            if read.end == from {
+                // It rotted before it was ever looked at: when it is mended, it is.
+                break;
+            }
             from = read.end;
         }
         shadow.reached = shadow.reached.max(shadow.end());
@@ -277,7 +281,8 @@ impl Checker {
         }
         shadow.term = view.term;
         // After a restart a replica may not know what of its log is on disk; it is there all the same.
-        shadow.flushed = shadow.flushed.max(view.flushed);
+        // Nor is there any promise about what it only knows by its index.
+        shadow.flushed = shadow.flushed.max(view.flushed.min(shadow.end()));
         Ok(())
     }
 
@@ -467,7 +472,9 @@ impl Checker {
             | RaftMessage::AppendAnswer(_)
             | RaftMessage::Heartbeat(_)
             | RaftMessage::HeartbeatAnswer(_)
-            | RaftMessage::TimeoutNow { .. } => Ok(()),
+            | RaftMessage::TimeoutNow { .. }
+            | RaftMessage::Wanted(_)
+            | RaftMessage::Found(_) => Ok(()),
         }
     }
 

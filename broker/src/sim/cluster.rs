@@ -15,6 +15,7 @@ use highwater_protocol::peer::{AppendRequest, GroupMessage, PeerBody, PeerFrame,
 use uuid::Uuid;
 
 use crate::disk::{File, FlushFailure};
+use crate::log::Mended;
 use crate::replica::View;
 use crate::shard::event::{Event, FlushTicket, ReplicaCommand, RequestId};
 use crate::sim::checker::{Checked, Checker, Death};
@@ -45,6 +46,10 @@ pub(super) enum Happening {
         files: Vec<Arc<dyn File>>,
         early: Early,
     },
+    /// The copying for a damaged segment is over.
+    Mended { node: usize, life: u64, partition: TopicPartition, mended: Box<Mended> },
+    /// A broker reads what lies on its disk.
+    Scrub(usize),
     /// A client's request arrives.
     Request { node: usize, request: Request },
     /// A reply arrives at its client.
@@ -164,6 +169,7 @@ impl Cluster {
         cluster.schedule(500_000, Happening::Probe);
         for number in 0..cluster.nodes.len() {
             cluster.schedule(1_000_000 + number as u64 * 30_000, Happening::Retain(number));
+            cluster.schedule(1_500_000 + number as u64 * 70_000, Happening::Scrub(number));
         }
         cluster
     }
@@ -225,6 +231,12 @@ impl Cluster {
                     return self.bury_if_dead(node);
                 }
             }
+            Happening::Mended { node, life, partition, mended } => {
+                if self.nodes[node].life == life {
+                    self.give(node, Event::Mended(partition, *mended));
+                }
+            }
+            Happening::Scrub(node) => self.scrub(node),
             Happening::Request { node, request } => self.take_request(node, request),
             Happening::Reply { request, result } => self.workload.replied(request, &result),
             Happening::Timeout(request) => self.workload.timed_out(request),
@@ -343,7 +355,7 @@ impl Cluster {
             }
             if let Some(replica) = shard.replica(*partition) {
                 let view = replica.view();
-                if view.trusted {
+                if view.trusted && !view.faulty && !broker.rotten.contains(partition) {
                     broker.short.remove(partition);
                 }
                 self.trace.mix(&[view.commit.0, view.log_end.0, u64::from(view.term.0)]);
@@ -395,12 +407,14 @@ fn brief(message: &RaftMessage) -> String {
             let start = if start.is_some() { ", the log's start" } else { "" };
             format!("Append in term {term} behind {prev}, commit {commit}, {bytes} bytes{start}")
         }
+        RaftMessage::Found(found) => format!("Found behind {}", found.behind),
         RaftMessage::Vote(_)
         | RaftMessage::VoteAnswer(_)
         | RaftMessage::AppendAnswer(_)
         | RaftMessage::Heartbeat(_)
         | RaftMessage::HeartbeatAnswer(_)
-        | RaftMessage::TimeoutNow { .. } => format!("{message:?}"),
+        | RaftMessage::TimeoutNow { .. }
+        | RaftMessage::Wanted(_) => format!("{message:?}"),
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Coverage {
     pub reopened: u64,
     /// Logs that rotted while their brokers were down.
     pub rotted: u64,
+    /// Damaged batches that were mended.
+    pub repaired: u64,
     /// Those of them that had a page lost or overwritten.
     pub pages_spoilt: u64,
     /// Messages that arrived after their senders had restarted.
@@ -93,6 +95,7 @@ impl AddAssign<&Coverage> for Coverage {
         self.spared_replicas += other.spared_replicas;
         self.reopened += other.reopened;
         self.rotted += other.rotted;
+        self.repaired += other.repaired;
         self.pages_spoilt += other.pages_spoilt;
         self.from_the_past += other.from_the_past;
         self.died_booting += other.died_booting;

@@ -60,6 +60,8 @@ impl Cluster {
                 }
                 Effect::Send { .. }
                 | Effect::Flush(..)
+                | Effect::Mend(..)
+                | Effect::Repaired(..)
                 | Effect::Produced(..)
                 | Effect::Answered(..)
                 | Effect::Committed(_)
@@ -80,6 +82,18 @@ impl Cluster {
             Effect::Answered(id, result) => {
                 self.coverage.commands += u64::from(result.is_ok());
                 self.voters_answered(id, result.is_ok());
+            }
+            Effect::Mend(partition, mend) => {
+                let life = self.nodes[node].life;
+                let at_us = self.now_us + 20 + self.rng.long_tailed(MEND_US_MEAN);
+                let mended = Box::new(mend.run());
+                self.schedule(at_us, Happening::Mended { node, life, partition, mended });
+                return self.bury_if_dead(node);
+            }
+            Effect::Repaired(partition, batches) => {
+                let what = format_args!("broker {node}: {batches} batches of {partition} mended");
+                self.trace.note(self.now_us, what);
+                self.coverage.repaired += batches;
             }
             Effect::Opened(partition, reader) => {
                 self.nodes[node].failed.remove(&partition);
@@ -235,6 +249,8 @@ impl Cluster {
     }
 }
 
+/// How long the copying of a segment takes.
+const MEND_US_MEAN: u64 = 5_000;
 /// How much longer a flush takes on a slow disk.
 const SLOWER: u64 = 200;
 /// The longest flush; longer ones belong to a disk that is gone.

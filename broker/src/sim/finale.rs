@@ -123,6 +123,9 @@ impl Cluster {
             let replica = node.shard.as_ref().and_then(|shard| shard.replica(partition));
             let Some(replica) = replica else { return Some(format!("{member} is down")) };
             let view = replica.view();
+            if view.faulty || node.rotten.contains(&partition) {
+                return Some(format!("{member} has something rotten"));
+            }
             if view.suspect {
                 return Some(format!("{member} is still Suspect"));
             }

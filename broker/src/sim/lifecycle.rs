@@ -113,6 +113,10 @@ impl Cluster {
                     let read = log.read_frames(from, 1 << 20).map_err(|error| error.to_string())?;
                     let frames = model::parse_frames(from, &read.frames)?;
                     hashes.extend(frames.into_iter().map(|frame| (frame.end, frame.hash)));
+                    if read.end == from {
+                        hashes.push((log.end(), 0));
+                        break;
+                    }
                     from = read.end;
                 }
                 Ok((start, hashes))

@@ -31,6 +31,7 @@ mod recovery;
 mod requests;
 pub mod rng;
 mod rot;
+mod scrub;
 pub mod shadow;
 pub mod swarm;
 mod throttled;

@@ -49,6 +49,8 @@ pub struct SimNode {
     pub failed: BTreeSet<TopicPartition>,
     /// Replicas that may lack what they once counted: since a crash, until they are trusted again.
     pub short: BTreeSet<TopicPartition>,
+    /// Replicas with something rotten, until all of it was read and found whole.
+    pub rotten: BTreeSet<TopicPartition>,
     /// Replicas that it was told to delete, and how often, until they are closed.
     pub dropping: BTreeMap<TopicPartition, u32>,
     clock_ppm: u64,
@@ -77,6 +79,7 @@ impl SimNode {
             leaderships: BTreeMap::new(),
             failed: BTreeSet::new(),
             short: BTreeSet::new(),
+            rotten: BTreeSet::new(),
             dropping: BTreeMap::new(),
             clock_ppm,
             clock_base_us: (seed >> 40) * 1_000,

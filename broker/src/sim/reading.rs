@@ -18,7 +18,8 @@ pub fn check_read(
 ) -> Result<u64, Broken> {
     let batches = match reader.read(Offset(from), bytes_max) {
         Ok(batches) => batches,
-        Err(ReadError::OutOfRange { .. }) => return Ok(0),
+        // What rotted is no answer, until it was mended.
+        Err(ReadError::OutOfRange { .. } | ReadError::Faulty(_)) => return Ok(0),
         Err(ReadError::Io(error)) => {
             return Err(unreadable(node, partition, format!("reading {from}: {error}")));
         }

@@ -1,8 +1,7 @@
 //! Damage while a broker is down: a bit of a flushed frame turns, a page is as if it had never been
 //! written, or a write meant for another page lies there.
 //!
-//! Only a minority of the voters is short of anything at any time, so whatever gets lost is a bug. What
-//! strikes lies in the segment that takes appends: a sealed one is believed when a log is opened.
+//! Only a minority of the voters is short of anything at any time, so whatever gets lost is a bug.
 
 use std::path::PathBuf;
 
@@ -58,6 +57,7 @@ impl Cluster {
             format_args!("{what} on broker {node} damages partition {number} from {from} on"),
         );
         self.nodes[node].short.insert(partition);
+        self.nodes[node].rotten.insert(partition);
         self.checker.rotted(self.nodes[node].id, partition, from);
         self.coverage.rotted += 1;
         self.coverage.pages_spoilt += u64::from(from == found.page && what != "a turned bit");
@@ -68,11 +68,22 @@ impl Cluster {
     fn something_flushed(&mut self, node: usize, partition: TopicPartition) -> Option<Found> {
         let broker = &self.nodes[node];
         let replica = broker.shard.as_ref()?.replica(partition)?;
-        let (file, view) = (replica.log().growing_file()?, replica.view());
+        let (files, view) = (replica.log().files(), replica.view());
+        let newest = files.len().checked_sub(1)?;
+        let nth = if self.rng.per_mille(500) {
+            newest
+        } else {
+            self.rng.below(files.len() as u64) as usize
+        };
+        let (file, held) = files[nth].clone();
         let frames = &self.checker.shadow(broker.id, partition)?.frames;
-        let flushed = frames.partition_point(|frame| frame.end <= view.flushed);
+        let until = view.flushed.min(held.end);
+        let flushed = frames.partition_point(|frame| frame.end <= until);
         let back = self.rng.below(FRAMES_BACK) as usize;
         let nth = flushed.checked_sub(back + 1)?;
+        if frames[nth].start < held.start {
+            return None;
+        }
         let frame = &frames[nth];
         let contents = broker.disk.open(&file, 0).ok()?;
         let contents = contents.read(0..contents.len()).ok()?;
@@ -80,7 +91,10 @@ impl Cluster {
         let byte = at + self.rng.below(frame.bytes.len() as u64);
         let (mut first, mut begins) = (nth, at);
         // The first page is the segment's header; what lies before the first frame was trimmed.
-        while first > 0 && begins > (byte - byte % PAGE_BYTES).max(PAGE_BYTES) {
+        while first > 0
+            && frames[first].start > held.start
+            && begins > (byte - byte % PAGE_BYTES).max(PAGE_BYTES)
+        {
             first -= 1;
             begins -= frames[first].bytes.len() as u64;
         }

@@ -7,8 +7,9 @@ use crate::ids::{Incarnation, Position, RecoveryEpoch, Term, TopicPartition};
 use crate::native::coding;
 use crate::peer::heartbeats::{self, Beats};
 use crate::peer::{
-    AppendAnswer, AppendOutcome, AppendRequest, Ballot, GroupMessage, Heartbeat, HeartbeatAnswer,
-    LeaderNews, PeerBody, PeerFrame, RaftMessage, VoteAnswer, VoteRequest,
+    AppendAnswer, AppendOutcome, AppendRequest, Ballot, FramesFound, FramesWanted, GroupMessage,
+    Heartbeat, HeartbeatAnswer, LeaderNews, PeerBody, PeerFrame, RaftMessage, VoteAnswer,
+    VoteRequest,
 };
 use crate::wire::{DecodeError, Reader, Writer};
 
@@ -27,6 +28,8 @@ const TIMEOUT_NOW: u8 = 5;
 const OF_EPOCH: u8 = 50;
 const HEARTBEAT: u8 = 51;
 const HEARTBEAT_ANSWER: u8 = 52;
+const WANTED: u8 = 6;
+const FOUND: u8 = 7;
 
 /// The fewest bytes of a message: a group, a kind and a term.
 const MESSAGE_BYTES_MIN: usize = 25;
@@ -122,7 +125,9 @@ fn encode_messages(writer: &mut Writer, messages: &[GroupMessage], entries: &mut
             | RaftMessage::VoteAnswer(_)
             | RaftMessage::Append(_)
             | RaftMessage::AppendAnswer(_)
-            | RaftMessage::TimeoutNow { .. } => others.push(one),
+            | RaftMessage::TimeoutNow { .. }
+            | RaftMessage::Wanted(_)
+            | RaftMessage::Found(_) => others.push(one),
         }
     }
     beats.encode(writer);
@@ -174,6 +179,17 @@ fn encode_message(writer: &mut Writer, one: &GroupMessage, entries: &mut Vec<Byt
         RaftMessage::TimeoutNow { term } => {
             writer.u8(TIMEOUT_NOW);
             writer.u32(term.0);
+        }
+        RaftMessage::Wanted(FramesWanted { behind, bytes_max }) => {
+            writer.u8(WANTED);
+            put_position(writer, *behind);
+            writer.u32(*bytes_max);
+        }
+        RaftMessage::Found(found) => {
+            writer.u8(FOUND);
+            put_position(writer, found.behind);
+            writer.list(&found.entries, |writer, slice| writer.uvarint(slice.len() as u64));
+            entries.extend(found.entries.iter().cloned());
         }
         RaftMessage::Heartbeat(Heartbeat { term, commit }) => {
             writer.u8(HEARTBEAT);
@@ -230,9 +246,7 @@ fn decode_message(
             let start = reader.optional("a log start", |reader| {
                 Ok(Bytes::copy_from_slice(reader.blob("a log start")?))
             })?;
-            entry_bytes.push(reader.list("sizes of entries", 1, |reader| {
-                usize::try_from(reader.uvarint()?).map_err(|_| DecodeError::Short("entries"))
-            })?);
+            entry_bytes.push(sizes(reader)?);
             RaftMessage::Append(AppendRequest { term, prev, commit, start, entries: Vec::new() })
         }
         APPEND_ACCEPTED => RaftMessage::AppendAnswer(AppendAnswer {
@@ -257,6 +271,15 @@ fn decode_message(
             term,
             log_end: coding::short_log_index(reader)?,
         }),
+        WANTED => {
+            let behind = Position { term, index: coding::short_log_index(reader)? };
+            RaftMessage::Wanted(FramesWanted { behind, bytes_max: reader.u32()? })
+        }
+        FOUND => {
+            let behind = Position { term, index: coding::short_log_index(reader)? };
+            entry_bytes.push(sizes(reader)?);
+            RaftMessage::Found(FramesFound { behind, entries: Vec::new() })
+        }
         found => {
             return Err(DecodeError::Invalid { what: "a message's kind", found: found.into() });
         }
@@ -264,26 +287,34 @@ fn decode_message(
     Ok(GroupMessage { group, epoch, message })
 }
 
-/// Gives each append its entries, which follow the head in the order of the appends.
+fn sizes(reader: &mut Reader<'_>) -> Result<Vec<usize>, DecodeError> {
+    reader.list("sizes of entries", 1, |reader| {
+        usize::try_from(reader.uvarint()?).map_err(|_| DecodeError::Short("entries"))
+    })
+}
+
+/// Gives each message its entries, which follow the head in the order of the messages.
 fn attach_entries(
     frame: &Bytes,
     reader: &mut Reader<'_>,
     messages: &mut [GroupMessage],
     entry_bytes: &[Vec<usize>],
 ) -> Result<(), DecodeError> {
-    let appends = messages.iter_mut().filter_map(|one| match &mut one.message {
-        RaftMessage::Append(append) => Some(append),
+    let carriers = messages.iter_mut().filter_map(|one| match &mut one.message {
+        RaftMessage::Append(append) => Some(&mut append.entries),
+        RaftMessage::Found(found) => Some(&mut found.entries),
         RaftMessage::Vote(_)
         | RaftMessage::VoteAnswer(_)
         | RaftMessage::AppendAnswer(_)
         | RaftMessage::Heartbeat(_)
         | RaftMessage::HeartbeatAnswer(_)
-        | RaftMessage::TimeoutNow { .. } => None,
+        | RaftMessage::TimeoutNow { .. }
+        | RaftMessage::Wanted(_) => None,
     });
-    for (append, sizes) in appends.zip(entry_bytes) {
+    for (entries, sizes) in carriers.zip(entry_bytes) {
         for size in sizes {
             let slice = reader.take(*size).map_err(|_| DecodeError::Short("entries"))?;
-            append.entries.push(frame.slice_ref(slice));
+            entries.push(frame.slice_ref(slice));
         }
     }
     Ok(())

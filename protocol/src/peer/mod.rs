@@ -92,6 +92,28 @@ pub enum RaftMessage {
         /// The leader's term.
         term: Term,
     },
+    /// "I can no longer read what I have behind this place."
+    Wanted(FramesWanted),
+    /// The answer to `Wanted`, from any replica that has it.
+    Found(FramesFound),
+}
+
+/// A request for entries that the sender holds by their index and can no longer read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FramesWanted {
+    /// The boundary behind which they lie: two logs that agree there are the same before it.
+    pub behind: Position,
+    /// How many bytes of them to send; one frame at least comes.
+    pub bytes_max: u32,
+}
+
+/// The entries of another replica behind a boundary, for one that compares each with its own index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FramesFound {
+    /// The boundary that was asked about.
+    pub behind: Position,
+    /// Batches and marks as they lie in the sender's log.
+    pub entries: Vec<Bytes>,
 }
 
 /// Which election a vote is for.

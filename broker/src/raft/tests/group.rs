@@ -241,7 +241,9 @@ impl Group {
                     node.raft.receive_heartbeat_answer(now, from, answer);
                 }
                 RaftMessage::TimeoutNow { term } => node.raft.receive_timeout_now(now, from, term),
-                RaftMessage::Append(_) => panic!("appends travel with frames here"),
+                RaftMessage::Append(_) | RaftMessage::Wanted(_) | RaftMessage::Found(_) => {
+                    panic!("appends travel with frames here, and no log rots")
+                }
             },
             Payload::Life => {}
             Payload::Append { term, prev, commit, frames } => {

@@ -186,7 +186,9 @@ fn answer_term(message: &RaftMessage) -> Option<Term> {
         | RaftMessage::VoteAnswer(_)
         | RaftMessage::Append(_)
         | RaftMessage::Heartbeat(_)
-        | RaftMessage::TimeoutNow { .. } => None,
+        | RaftMessage::TimeoutNow { .. }
+        | RaftMessage::Wanted(_)
+        | RaftMessage::Found(_) => None,
     }
 }
 

@@ -77,7 +77,9 @@ fn a_replica_that_started_anew_votes_for_nobody_who_lacks_what_was_given_up() {
         | RaftMessage::AppendAnswer(_)
         | RaftMessage::Heartbeat(_)
         | RaftMessage::HeartbeatAnswer(_)
-        | RaftMessage::TimeoutNow { .. } => None,
+        | RaftMessage::TimeoutNow { .. }
+        | RaftMessage::Wanted(_)
+        | RaftMessage::Found(_) => None,
     });
     assert_eq!(votes.collect::<Vec<_>>(), [false]);
 }

@@ -1,0 +1,311 @@
+//! Mending: the faulty frames of a sealed segment come from another replica, the others from the old
+//! file, into a new file that takes the old one's name once all of it is on disk.
+//!
+//! What must hold: a frame that came from elsewhere is the very one that the index names (place, term,
+//! length, checksum); no byte of the old file changes, so its readers keep what they hold; a crash
+//! leaves the old file or the new one. Copying is for a thread of its own (`Mend::run`); all else is
+//! quick, and the owner's.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use highwater_protocol::batch::frames;
+use highwater_protocol::ids::{LogIndex, Position};
+
+use super::Log;
+use super::faults::is_named;
+use super::reader::Shared;
+use super::roll::absent_is_fine;
+use super::segment::{Body, Piece, View, log_bytes_max};
+use crate::disk::File;
+use crate::mutant::{self, Mutant};
+
+/// A run of frames that this log knows and cannot read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// The boundary before the first of them.
+    pub behind: Position,
+    /// How many bytes they are.
+    pub bytes: u64,
+}
+
+/// A new file for a segment, as far as it has come.
+pub(super) struct Mending {
+    sequence: u64,
+    file: Arc<dyn File>,
+    path: PathBuf,
+    /// Slots that the new file has from elsewhere.
+    fetched: BTreeSet<usize>,
+    handed_out: bool,
+}
+
+/// The copying that is left when all that was faulty has come.
+pub struct Mend {
+    shared: Arc<Shared>,
+    piece: Piece,
+    file: Arc<dyn File>,
+    fetched: BTreeSet<usize>,
+    /// What lies before this slot was given up: nobody reads it, whatever it is.
+    kept_from: usize,
+}
+
+/// What became of it: the slots that turned out to be faulty, too.
+pub struct Mended {
+    file: Arc<dyn File>,
+    result: io::Result<Vec<usize>>,
+}
+
+impl Log {
+    /// Whether there are frames that cannot be read.
+    pub fn is_faulty(&self) -> bool {
+        self.shared.faults.any()
+    }
+
+    /// What to ask another replica for next, if anything. A segment that takes appends is ended first.
+    pub fn missing(&mut self) -> io::Result<Option<Missing>> {
+        self.usable()?;
+        while let Some((sequence, slots)) = self.shared.faults.first() {
+            let Some(piece) = self.piece(sequence) else {
+                self.shared.faults.retain(sequence, |_| false);
+                continue;
+            };
+            if !piece.segment.is_sealed() {
+                let last = self.unsealed.back();
+                let grows = last.is_some_and(|last| {
+                    Arc::ptr_eq(&last.segment, &piece.segment) && last.retired.is_none()
+                });
+                if grows {
+                    self.roll()?;
+                    // Where all is on disk already, no flush comes that would seal it.
+                    self.witness()?;
+                }
+                return Ok(None);
+            }
+            let view = self.shared.view(&piece)?;
+            let kept = self.kept_from(&piece, &view)?..view.slots();
+            let counts = |slot: usize| kept.contains(&slot) || slot == HEADER_SLOT;
+            if !slots.iter().all(|slot| counts(*slot)) {
+                self.shared.faults.retain(sequence, counts);
+                continue;
+            }
+            let mending = self.mending.as_ref().filter(|mending| mending.sequence == sequence);
+            let fetched = mending.map(|mending| mending.fetched.clone()).unwrap_or_default();
+            let mut wanted = slots.iter().filter(|slot| !fetched.contains(slot));
+            let Some(first) = wanted.next().filter(|slot| **slot != HEADER_SLOT).copied() else {
+                return Ok(None);
+            };
+            if view.sound(first..first + 1)?.1.is_none() {
+                // A reader found it through a file that was replaced meanwhile.
+                self.shared.faults.retain(sequence, |slot| slot != first);
+                continue;
+            }
+            let mut end = first + 1;
+            while slots.contains(&end) && !fetched.contains(&end) {
+                end += 1;
+            }
+            let (before, place) = (view.before(first)?, view.place_before(first)?);
+            let behind = Position { term: place.term, index: place.index };
+            let bytes = view.before(end)?.position() - before.position();
+            return Ok(Some(Missing { behind, bytes }));
+        }
+        self.give_up_mending();
+        Ok(None)
+    }
+
+    /// Takes frames that another replica has behind a boundary, as far as they are the faulty ones; says
+    /// how many it took.
+    pub fn mend(&mut self, behind: LogIndex, slices: &[Bytes]) -> io::Result<u64> {
+        self.usable()?;
+        let Some((sequence, slots)) = self.shared.faults.first() else { return Ok(0) };
+        let Some(piece) = self.piece(sequence).filter(|piece| piece.segment.is_sealed()) else {
+            return Ok(0);
+        };
+        let view = self.shared.view(&piece)?;
+        let base = piece.base();
+        let mut slot = view.first_not(|entry| entry.end(base).index <= behind)?;
+        if view.place_before(slot)?.index != behind {
+            return Ok(0);
+        }
+        let mut taken = 0;
+        for framed in slices.iter().flat_map(|slice| frames(slice)) {
+            let Ok((_, bytes)) = framed else { break };
+            if slot >= view.slots() {
+                break;
+            }
+            let (before, entry) = (view.before(slot)?, view.entry(slot)?);
+            let fits = bytes.len() as u64 == entry.position() - before.position();
+            let named = is_named(bytes, &before, &entry, base)
+                || (fits && mutant::active(Mutant::MendUnchecked));
+            if !named {
+                break;
+            }
+            if slots.contains(&slot) {
+                let mending = self.begin_mending(&piece)?;
+                if mending.handed_out {
+                    break;
+                }
+                mending.file.write_at(before.position(), &[bytes])?;
+                taken += u64::from(mending.fetched.insert(slot));
+            }
+            slot += 1;
+        }
+        Ok(taken)
+    }
+
+    /// The copying to be done now, if all that is known to be faulty has come; `mended` must follow.
+    pub fn take_mend(&mut self) -> io::Result<Option<Mend>> {
+        let Some((sequence, slots)) = self.shared.faults.first() else { return Ok(None) };
+        let Some(piece) = self.piece(sequence).filter(|piece| piece.segment.is_sealed()) else {
+            return Ok(None);
+        };
+        if slots.iter().all(|slot| *slot == HEADER_SLOT) {
+            self.begin_mending(&piece)?;
+        }
+        let Some(mending) = &mut self.mending else { return Ok(None) };
+        let has = |slot: &usize| *slot == HEADER_SLOT || mending.fetched.contains(slot);
+        if mending.sequence != sequence || mending.handed_out || !slots.iter().all(has) {
+            return Ok(None);
+        }
+        mending.handed_out = true;
+        let (file, fetched) = (Arc::clone(&mending.file), mending.fetched.clone());
+        let view = self.shared.view(&piece)?;
+        let kept_from = self.kept_from(&piece, &view)?;
+        drop(view);
+        let shared = Arc::clone(&self.shared);
+        Ok(Some(Mend { shared, piece, file, fetched, kept_from }))
+    }
+
+    /// The copying is over: the new file takes the old one's name. Says how many frames are whole again.
+    pub fn mended(&mut self, mended: Mended) -> io::Result<u64> {
+        self.usable()?;
+        let Mended { file, result } = mended;
+        let own = |mending: &&mut Mending| Arc::ptr_eq(&mending.file, &file);
+        // What an earlier opening of this log asked for, or what was cut since, is nothing to this one.
+        let Some(mending) = self.mending.as_mut().filter(own) else { return Ok(0) };
+        mending.handed_out = false;
+        let (sequence, path) = (mending.sequence, mending.path.clone());
+        let Some(piece) = self.piece(sequence).filter(|piece| piece.segment.is_sealed()) else {
+            self.give_up_mending();
+            return Ok(0);
+        };
+        match result {
+            Ok(found) if found.is_empty() => {}
+            Ok(found) => {
+                self.shared.faults.note(sequence, found);
+                return Ok(0);
+            }
+            Err(error) => {
+                tracing::warn!(%error, file = %path.display(), "mending begins again");
+                self.give_up_mending();
+                return Ok(0);
+            }
+        }
+        let frames = self.mending.take().map_or(0, |mending| mending.fetched.len());
+        let renamed = self.shared.disk.rename(&path, &piece.segment.stem.log());
+        if let Err(error) = renamed.and_then(|()| self.shared.disk.flush_dir(&self.dir)) {
+            self.failed = true;
+            return Err(error);
+        }
+        self.shared.forget(&piece.segment);
+        self.shared.faults.retain(sequence, |_| false);
+        Ok(frames as u64)
+    }
+
+    /// The first slot of a segment that does not lie before the log's start.
+    fn kept_from(&self, piece: &Piece, view: &View<'_>) -> io::Result<usize> {
+        view.first_not(|entry| entry.end(piece.base()).index <= self.start.index)
+    }
+
+    fn piece(&self, sequence: u64) -> Option<Piece> {
+        let pieces = self.shared.pieces.load();
+        pieces.iter().find(|piece| piece.segment.header.sequence == sequence).cloned()
+    }
+
+    fn begin_mending(&mut self, piece: &Piece) -> io::Result<&mut Mending> {
+        let sequence = piece.segment.header.sequence;
+        if self.mending.as_ref().is_some_and(|mending| mending.sequence != sequence) {
+            self.give_up_mending();
+        }
+        if self.mending.is_none() {
+            let path = piece.segment.stem.mend();
+            let bytes = match &piece.segment.body {
+                Body::Sealed(sealed) => sealed.position,
+                Body::Growing(_) => unreachable!("the caller has a sealed segment"),
+            };
+            absent_is_fine(self.shared.disk.remove(&path))?;
+            let file = self.shared.disk.create(&path, bytes, log_bytes_max(bytes))?;
+            let fetched = BTreeSet::new();
+            self.mending = Some(Mending { sequence, file, path, fetched, handed_out: false });
+        }
+        Ok(self.mending.as_mut().expect("it was begun just now"))
+    }
+
+    fn give_up_mending(&mut self) {
+        if let Some(mending) = self.mending.take() {
+            // What stays behind is removed when the log is opened next.
+            let _ = self.shared.disk.remove(&mending.path);
+        }
+    }
+}
+
+impl Mend {
+    /// Copies and flushes; blocks for as long as the segment is large.
+    pub fn run(self) -> Mended {
+        let result = self.copy();
+        Mended { file: self.file, result }
+    }
+
+    fn copy(&self) -> io::Result<Vec<usize>> {
+        let view = self.shared.view(&self.piece)?;
+        let mut faulty = Vec::new();
+        let mut slot = self.kept_from;
+        while slot < view.slots() {
+            if self.fetched.contains(&slot) {
+                slot += 1;
+                continue;
+            }
+            let start = view.before(slot)?.position();
+            let mut end = slot + 1;
+            while end < view.slots()
+                && !self.fetched.contains(&end)
+                && view.entry(end)?.position() - start <= COPY_BYTES
+            {
+                end += 1;
+            }
+            let (bytes, bad) = view.sound(slot..end)?;
+            self.file.write_at(start, &[&bytes])?;
+            slot = bad.map_or(end, |bad| bad + 1);
+            faulty.extend(bad);
+        }
+        if faulty.is_empty() {
+            self.file.write_at(0, &[&self.piece.segment.header.encode()])?;
+            if !mutant::active(Mutant::MendNotFlushed) {
+                self.file.flush()?;
+            }
+        }
+        Ok(faulty)
+    }
+}
+
+impl fmt::Debug for Mend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mend").field("fetched", &self.fetched).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Mended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mended").field("result", &self.result).finish_non_exhaustive()
+    }
+}
+
+/// Stands for a segment's first page among its faulty slots: nobody need be asked for it.
+pub(super) const HEADER_SLOT: usize = usize::MAX;
+const COPY_BYTES: u64 = 1 << 20;
+
+#[cfg(all(test, feature = "sim"))]
+mod tests;

@@ -1,0 +1,217 @@
+//! What rots, and how it comes back.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use highwater_protocol::batch::Mark;
+use highwater_protocol::ids::{LogIndex, Offset, Term};
+
+use crate::disk::Disk;
+use crate::log::tests::{Bench, DIR, offsets};
+use crate::log::{ReadError, ScrubPlace};
+use crate::sim::disk::Fate;
+
+/// Batches of two records, three to a segment, behind the start of a term; the last segment is not sealed.
+fn filled(batches: u64) -> (Bench, Vec<u8>) {
+    let mut bench = Bench::new();
+    bench.log.append_mark(Term(1), &Mark::TermStart).expect("append");
+    bench.fill(batches);
+    bench.flush();
+    let whole = bench.everything();
+    (bench, whole)
+}
+
+fn nth_file(bench: &Bench, nth: usize, ending: &str) -> PathBuf {
+    let name = bench.files().into_iter().filter(|name| name.ends_with(ending)).nth(nth);
+    Path::new(DIR).join(name.expect("there are three"))
+}
+
+/// Has the log fetch what it lacks from `peer`, and mends it.
+fn repair(bench: &mut Bench, peer: &Bench) -> u64 {
+    let mut repaired = 0;
+    for _ in 0..100 {
+        let missing = bench.log.missing().expect("missing");
+        if let Some(missing) = missing {
+            let behind = missing.behind.index;
+            let read = peer.log.read_frames(behind, missing.bytes as usize).expect("read");
+            assert!(bench.log.mend(behind, &read.frames).expect("mend") > 0);
+        }
+        if let Some(mend) = bench.log.take_mend().expect("take") {
+            repaired += bench.log.mended(mend.run()).expect("mended");
+        }
+        bench.flush();
+        if !bench.log.is_faulty() {
+            return repaired;
+        }
+    }
+    panic!("it is never whole again");
+}
+
+#[test]
+fn a_frame_that_rotted_in_the_middle_keeps_its_place_and_comes_back_from_a_peer() {
+    let ((bench, whole), (peer, _)) = (filled(3), filled(3));
+    let path = bench.oldest(".log");
+    assert!(bench.disk.flip_bit(&path, (4096 + 9_000) * 8));
+    let end = bench.log.end();
+
+    let (mut bench, recovered) = bench.kill();
+    assert_eq!((bench.log.end(), &recovered.damage), (end, &None), "nothing is cut");
+    let [range] = &recovered.faulty[..] else { panic!("one batch: {:?}", recovered.faulty) };
+    assert_eq!((range.from, range.until, &range.file), (Offset(2), Offset(4), &path));
+
+    assert_eq!(repair(&mut bench, &peer), 1);
+    assert!(bench.everything() == whole);
+    let (bench, recovered) = bench.lose_power(Fate::Lost);
+    assert_eq!((&recovered.faulty[..], bench.everything() == whole), (&[][..], true));
+    assert!(!bench.files().iter().any(|name| name.ends_with(".mend")), "{:?}", bench.files());
+}
+
+#[test]
+fn a_spoilt_page_with_the_start_of_a_term_in_it_is_mended() {
+    let ((bench, whole), (peer, _)) = (filled(3), filled(3));
+    bench.disk.spoil_page(&bench.oldest(".log"), 1, None);
+    let (mut bench, recovered) = bench.kill();
+    assert_eq!((recovered.damage, recovered.faulty.len()), (None, 2));
+    assert_eq!(recovered.term_starts.len(), 1, "the start of a term says nothing else");
+    assert_eq!(repair(&mut bench, &peer), 2);
+    assert!(bench.everything() == whole);
+}
+
+#[test]
+fn a_mark_that_names_voters_is_never_guessed() {
+    let mut bench = Bench::new();
+    let set = highwater_protocol::batch::VoterSet { voters: Vec::new(), learners: Vec::new() };
+    bench.log.append_mark(Term(1), &Mark::Voters(set)).expect("append");
+    bench.fill(1);
+    bench.flush();
+    assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + 62) * 8));
+    let (bench, recovered) = bench.kill();
+    assert_eq!(bench.log.end(), LogIndex::ZERO);
+    assert_eq!(recovered.damage.map(|damage| damage.until), Some(LogIndex(3)));
+}
+
+#[test]
+fn a_segment_whose_frames_are_gone_as_a_whole_is_fetched_again() {
+    for spoil in [remove as fn(&Bench, &Path), spoil_first_page] {
+        let ((mut bench, whole), (peer, _)) = (filled(9), filled(9));
+        bench.log.close().expect("close");
+        spoil(&bench, &nth_file(&bench, 1, ".log"));
+        let (mut bench, recovered) = bench.kill();
+        assert_eq!((recovered.damage, bench.log.end()), (None, peer.log.end()));
+        assert!(bench.log.is_faulty());
+        // A file of zeros was made: what is in it shows when it is read.
+        scrub(&bench);
+        repair(&mut bench, &peer);
+        assert!(bench.everything() == whole);
+        let (bench, recovered) = bench.lose_power(Fate::Lost);
+        assert_eq!((&recovered.faulty[..], bench.everything() == whole), (&[][..], true));
+    }
+}
+
+/// Reads all of it: sealed segments are believed until then.
+fn scrub(bench: &Bench) {
+    let mut place = Some(ScrubPlace::default());
+    while let Some(from) = place {
+        place = bench.log.reader().scrub(from, 1 << 20).expect("scrub").next;
+    }
+}
+
+fn remove(bench: &Bench, path: &Path) {
+    bench.disk.remove(path).expect("remove");
+}
+
+fn spoil_first_page(bench: &Bench, path: &Path) {
+    bench.disk.spoil_page(path, 0, None);
+}
+
+#[test]
+fn readers_get_what_is_sound_and_an_error_that_names_the_rest() {
+    let (mut bench, _) = filled(9);
+    bench.log.publish(Offset(18));
+    bench.log.close().expect("close");
+    let path = bench.oldest(".log");
+    assert!(bench.disk.flip_bit(&path, (4096 + 9_000) * 8));
+    let reader = bench.log.reader();
+    assert_eq!(offsets(&reader.read(Offset(0), 1 << 20).expect("read")), [0], "up to the fault");
+    match reader.read(Offset(3), 1) {
+        Err(ReadError::Faulty(range)) => {
+            assert_eq!((range.from, range.until, range.file), (Offset(2), Offset(4), path));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(offsets(&reader.read(Offset(4), 1).expect("behind it")), [4]);
+    let read = bench.log.read_frames(LogIndex(3), 1 << 20).expect("read");
+    assert!(read.frames.is_empty(), "nor does a follower get it");
+}
+
+#[test]
+fn scrubbing_finds_what_nobody_reads_also_where_appends_go() {
+    let ((mut bench, whole), (peer, _)) = (filled(9), filled(9));
+    for nth in [0, 2] {
+        assert!(bench.disk.flip_bit(&nth_file(&bench, nth, ".log"), (4096 + 9_000) * 8));
+    }
+    let reader = bench.log.reader();
+    let (mut place, mut steps, mut faulty) = (Some(ScrubPlace::default()), 0, 0);
+    while let Some(from) = place {
+        let scrubbed = reader.scrub(from, 10_000).expect("scrub");
+        (place, steps, faulty) = (scrubbed.next, steps + 1, faulty + scrubbed.faulty);
+    }
+    assert!(steps >= 4, "a step is bounded");
+    assert_eq!(faulty, 2);
+    assert_eq!(repair(&mut bench, &peer), 2);
+    assert!(bench.everything() == whole);
+    bench.fill(1);
+}
+
+#[test]
+fn nothing_but_the_named_frame_is_taken() {
+    let ((bench, _), mut other) = (filled(3), Bench::new());
+    other.log.append_mark(Term(1), &Mark::TermStart).expect("append");
+    for number in 0..9 {
+        // The same lengths, other bytes.
+        let batch = crate::log::tests::batch(2, 4_000, 50 + number);
+        other.log.append(Term(1), &batch).expect("append");
+    }
+    assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + 9_000) * 8));
+    let (mut bench, _) = bench.kill();
+    let missing = bench.log.missing().expect("missing").expect("a batch");
+    let read = other.log.read_frames(missing.behind.index, 1 << 20).expect("read");
+    assert_eq!(bench.log.mend(missing.behind.index, &read.frames).expect("mend"), 0);
+    assert_eq!(bench.log.mend(LogIndex(4), &[Bytes::from_static(b"junk")]).expect("mend"), 0);
+    assert!(bench.log.take_mend().expect("take").is_none() && bench.log.is_faulty());
+}
+
+#[test]
+fn power_lost_at_any_step_of_a_mend_leaves_the_old_file_or_the_new_one() {
+    for operations in 1.. {
+        let ((bench, whole), (peer, _)) = (filled(3), filled(3));
+        // Its entry is on disk, too: otherwise nothing would tell it from a torn write.
+        bench.disk.write_back(Path::new(DIR));
+        assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + 9_000) * 8));
+        let (mut bench, _) = bench.kill();
+        let missing = bench.log.missing().expect("missing").expect("a batch");
+        let read =
+            peer.log.read_frames(missing.behind.index, missing.bytes as usize).expect("read");
+        bench.disk.arm(operations);
+        let mended = bench.log.mend(missing.behind.index, &read.frames).and_then(|_| {
+            let mend = bench.log.take_mend()?.expect("all has come");
+            bench.log.mended(mend.run())
+        });
+        let done = !bench.disk.is_dead();
+        if done {
+            assert_eq!(mended.expect("nothing failed"), 1);
+        }
+        bench.disk.disarm();
+        let fate = [Fate::Lost, Fate::Kept, Fate::Torn(5)][operations as usize % 3];
+        let (mut bench, recovered) = bench.lose_power(fate);
+        assert_eq!(recovered.damage, None, "{operations}");
+        scrub(&bench);
+        if bench.log.is_faulty() {
+            repair(&mut bench, &peer);
+        }
+        assert!(bench.everything() == whole, "{operations}");
+        if done {
+            return;
+        }
+    }
+}

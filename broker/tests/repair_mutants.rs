@@ -1,0 +1,142 @@
+//! Bugs planted in the repair of what rotted, each found by a script: where rot strikes in the simulator,
+//! one coincidence in thousands of seeds would find them.
+//!
+//! What each breaks is listed in `MUTANTS.md`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use highwater_broker::disk::Disk;
+use highwater_broker::log::{Log, Options, Recovered};
+use highwater_broker::mutant::{self, Mutant};
+use highwater_broker::raft::{
+    HardState, Legible, Millis, Options as RaftOptions, Raft, Standing, Start, Suspicion,
+    TermStart, TermStarts,
+};
+use highwater_broker::sim::disk::{Fate, SimDisk};
+use highwater_protocol::batch::{BatchBuilder, BuilderOptions, VoterSet};
+use highwater_protocol::ids::{
+    LogIndex, NodeId, PartitionId, Position, Term, Timestamp, TopicId, TopicPartition,
+};
+
+const DIR: &str = "/data/t-0";
+
+#[test]
+fn a_log_that_ends_before_damage_that_its_index_describes_is_found_by_a_script() {
+    check_script(Mutant::DamageCutsLog, || {
+        let (disk, end) = rotten(b'a');
+        let (log, recovered) = open(&disk);
+        log.end() == end && recovered.damage.is_none() && recovered.faulty.len() == 1
+    });
+}
+
+#[test]
+fn a_batch_that_is_replaced_by_another_one_is_found_by_a_script() {
+    check_script(Mutant::MendUnchecked, || {
+        let (disk, _) = rotten(b'a');
+        let (mut log, _) = open(&disk);
+        // A replica whose log went another way: the same lengths, other records.
+        let other = open(&filled(b'b').0).0;
+        mend(&mut log, &other) == 0
+    });
+}
+
+#[test]
+fn a_mended_file_that_is_not_on_disk_when_it_takes_its_name_is_found_by_a_script() {
+    check_script(Mutant::MendNotFlushed, || {
+        let (disk, end) = rotten(b'a');
+        let (mut log, _) = open(&disk);
+        let peer = open(&filled(b'a').0).0;
+        let mended = mend(&mut log, &peer);
+        drop(log);
+        disk.lose_power_by(&mut |_| Fate::Lost);
+        let (log, recovered) = open(&disk);
+        let sound = log.read_frames(LogIndex::ZERO, 1 << 20).expect("it reads");
+        mended == 1 && recovered.faulty.is_empty() && sound.end == end
+    });
+}
+
+#[test]
+fn a_replica_that_stands_with_what_it_cannot_read_is_found_by_a_script() {
+    check_script(Mutant::FaultyStands, || {
+        let mut raft = raft_with_five_entries();
+        raft.set_legible(Legible::Gaps);
+        let mut stood = false;
+        for ms in (0..20_000).step_by(20) {
+            raft.tick(Millis(ms));
+            stood |= raft.standing() != Standing::Alone;
+        }
+        raft.set_legible(Legible::All);
+        for ms in (20_000..40_000).step_by(20) {
+            raft.tick(Millis(ms));
+        }
+        !stood && raft.standing() == Standing::Sounds
+    });
+}
+
+/// Whether the script passes without the mutant and fails with it.
+fn check_script(mutant: Mutant, script: impl Fn() -> bool) {
+    mutant::choose(None);
+    assert!(script(), "the script fails without any mutant");
+    mutant::choose(Some(mutant));
+    let survived = script();
+    mutant::choose(None);
+    assert!(!survived, "{mutant:?} was not found");
+}
+
+/// Three batches in one segment that takes appends, flushed and witnessed.
+fn filled(value: u8) -> (Arc<SimDisk>, LogIndex) {
+    let disk = SimDisk::new(3);
+    let (mut log, _) = open(&disk);
+    for _ in 0..3 {
+        let mut builder = BatchBuilder::new(BuilderOptions::default());
+        builder.push(Timestamp(1), None, Some(&vec![value; 4_000]), &[]);
+        log.append(Term(1), &builder.finish()).expect("append");
+    }
+    let (files, upto) = log.take_unflushed().expect("something was appended");
+    files.iter().try_for_each(|file| file.flush()).expect("flush");
+    log.flushed(upto).expect("flushed");
+    (disk, log.end())
+}
+
+/// The same, with a bit of the second batch turned.
+fn rotten(value: u8) -> (Arc<SimDisk>, LogIndex) {
+    let (disk, end) = filled(value);
+    disk.write_back(Path::new(DIR));
+    let names = disk.list(Path::new(DIR)).expect("list");
+    let name = names.iter().find(|name| name.ends_with(".log")).expect("there is one");
+    assert!(disk.flip_bit(&PathBuf::from(DIR).join(name), (4_096 + 6_000) * 8));
+    (disk, end)
+}
+
+fn open(disk: &Arc<SimDisk>) -> (Log, Recovered) {
+    let partition = TopicPartition::new(TopicId::CLUSTER, PartitionId(9));
+    let options = Options { segment_bytes_max: 64 << 10, keep_free_bytes: 0 };
+    Log::open(Arc::clone(disk) as Arc<dyn Disk>, Path::new(DIR), partition, options).expect("open")
+}
+
+/// Fetches what is missing from `peer`; says how many batches are whole again.
+fn mend(log: &mut Log, peer: &Log) -> u64 {
+    let missing = log.missing().expect("missing").expect("a batch rotted");
+    let read = peer.read_frames(missing.behind.index, 1 << 20).expect("read");
+    log.mend(missing.behind.index, &read.frames).expect("mend");
+    let Some(mend) = log.take_mend().expect("take") else { return 0 };
+    log.mended(mend.run()).expect("mended")
+}
+
+fn raft_with_five_entries() -> Raft {
+    let base = Position { term: Term(0), index: LogIndex::ZERO };
+    let starts = vec![TermStart { term: Term(1), start: LogIndex::ZERO }];
+    let start = Start {
+        me: NodeId(1),
+        hard: HardState { term: Term(1), vote: None },
+        terms: TermStarts::new(base, starts, LogIndex(5)),
+        flushed: LogIndex(5),
+        term_min: Term(0),
+        made_with: VoterSet { voters: vec![NodeId(1), NodeId(2), NodeId(3)], learners: Vec::new() },
+        changes: Vec::new(),
+        suspicion: Suspicion::None,
+        seed: 7,
+    };
+    Raft::new(start, RaftOptions::default(), Millis(0))
+}
