@@ -29,6 +29,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Produces are refused while the disk under it has less than this free.
     pub disk_reserve_bytes: u64,
+    /// How much of what lies on the disk is read and checked in a second; 0: nothing.
+    pub scrub_bytes_per_s: u64,
     /// Which cluster it belongs to.
     pub cluster: Cluster,
     /// Every broker that this one knows from the start, itself possibly included.

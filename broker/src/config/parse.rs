@@ -73,7 +73,7 @@ struct Draft {
     node: Option<Node>,
     listen: Option<SocketAddr>,
     advertise: Option<String>,
-    data: Option<(PathBuf, u64)>,
+    data: Option<(PathBuf, u64, u64)>,
     cluster: Option<Cluster>,
     peers: Option<Vec<Peer>>,
     tls: Option<TlsFiles>,
@@ -96,13 +96,14 @@ impl Draft {
             check_controllers(root, node, cluster, peers);
         }
         let listen = self.listen?;
-        let (data_dir, disk_reserve_bytes) = self.data?;
+        let (data_dir, disk_reserve_bytes, scrub_bytes_per_s) = self.data?;
         Some(Config {
             node: self.node?,
             listen,
             advertise: self.advertise.unwrap_or_else(|| listen.to_string()),
             data_dir,
             disk_reserve_bytes,
+            scrub_bytes_per_s,
             cluster: self.cluster?,
             peers: self.peers?,
             tls: self.tls?,
@@ -131,14 +132,17 @@ fn node(root: &mut Section) -> Option<Node> {
     Some(Node { id: id?, rack })
 }
 
-/// The data directory, and the bytes to keep free on its disk.
-fn data(root: &mut Section, base: &Path) -> Option<(PathBuf, u64)> {
+/// The data directory, the bytes to keep free on its disk, and those to read and check in a second.
+fn data(root: &mut Section, base: &Path) -> Option<(PathBuf, u64, u64)> {
     let mut section = root.section("data");
     let dir = section.required("dir", "the path of a directory", |value| path(value, base));
     let reserve_mib = section
         .optional("reserve_mib", "a number from 8 to 1048576", |value| number(value, 8, 1 << 20));
+    let scrub_mib = section
+        .optional("scrub_mib_per_s", "a number from 0 to 1024", |value| number(value, 0, 1_024));
     section.finish(root);
-    Some((dir?, reserve_mib.unwrap_or(RESERVE_MIB) << 20))
+    let scrub_mib = scrub_mib.unwrap_or(SCRUB_MIB_PER_S);
+    Some((dir?, reserve_mib.unwrap_or(RESERVE_MIB) << 20, scrub_mib << 20))
 }
 
 fn cluster(root: &mut Section) -> Option<Cluster> {
@@ -272,6 +276,8 @@ fn shards_default() -> usize {
 
 /// At 500 MB/s half a second's worth, which is longer than the broker takes to look again.
 const RESERVE_MIB: u64 = 256;
+/// A terabyte in three days, at a fraction of what any disk gives.
+const SCRUB_MIB_PER_S: u64 = 4;
 const ADDRESS: &str = "an IP address and a port, such as \"0.0.0.0:9400\"";
 const HOST_PORT: &str = "a host and a port, such as \"broker-1.example:9400\"";
 const NODE_ID: &str = "a number from 1 to 2147483647";

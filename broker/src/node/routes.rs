@@ -138,6 +138,15 @@ impl Routes {
         }
     }
 
+    /// Every replica that is open here, and how to read it, in the order of partitions.
+    pub fn readers(&self) -> Vec<(TopicPartition, Arc<LogReader>)> {
+        let map = self.inner.map.load();
+        let open = map.values().filter_map(|route| Some((route.partition(), route.reader()?)));
+        let mut open: Vec<_> = open.collect();
+        open.sort_by_key(|(partition, _)| *partition);
+        open
+    }
+
     /// All that this broker leads, for the others.
     pub fn led_here(&self) -> Vec<LeaderNews> {
         let map = self.inner.map.load();

@@ -4,6 +4,7 @@
 //! data directory. The doors open last, when there is something behind them.
 
 pub mod process;
+mod scrub;
 
 use std::io;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub struct Server {
     shards: Shards,
     shard_threads: Vec<ShardThread>,
     node: Node,
+    scrub: Option<scrub::Scrub>,
     net: Net,
     http: Option<(CancellationToken, JoinHandle<io::Result<()>>)>,
 }
@@ -54,6 +56,8 @@ impl Server {
         let core = Core::start(config, &data_dir, &metrics).await?;
         // The shards' journals are open, and say which replicas an unclean end may have cost a tail.
         data_dir.settle()?;
+        let routes = core.node.routes().clone();
+        let scrub = scrub::Scrub::start(routes, Arc::clone(&metrics), config.scrub_bytes_per_s)?;
         let listen = bound.local;
         let net = bound.serve(
             config,
@@ -82,6 +86,7 @@ impl Server {
             shards: core.shards,
             shard_threads: core.threads,
             node: core.node,
+            scrub,
             net,
             http,
         })
@@ -110,11 +115,13 @@ impl Server {
         if tokio::time::timeout(PART_DEADLINE, self.node.stop()).await.is_err() {
             warn!("the node had not stopped at the deadline");
         }
-        let threads = self.shard_threads;
+        let (threads, scrub) = (self.shard_threads, self.scrub);
         // No deadline here: a log that is not closed cleanly costs more at the next start.
-        tokio::task::spawn_blocking(|| threads.into_iter().for_each(ShardThread::stop))
-            .await
-            .map_err(io::Error::other)?;
+        let stopped = tokio::task::spawn_blocking(|| {
+            scrub.into_iter().for_each(scrub::Scrub::stop);
+            threads.into_iter().for_each(ShardThread::stop);
+        });
+        stopped.await.map_err(io::Error::other)?;
         self.data_dir.close()?;
         info!("broker stopped");
         Ok(())

@@ -72,6 +72,18 @@ pub const KEYS: &[ConfigKey] = &[
         example: "[data] reserve_mib = 1024",
     },
     ConfigKey {
+        name: "data.scrub_mib_per_s",
+        default: "4",
+        takes: Takes::Number { min: 0, max: 1_024 },
+        unit: Some("MiB/s"),
+        effect: Effect::AtStart,
+        description: "How much of what lies on the disk is read and checked in a second, to find \
+                      and mend damage while other replicas are whole; 0 turns it off.",
+        advice: "High enough for a pass in two weeks: what the broker holds, divided by \
+                 1,200,000 seconds.",
+        example: "[data] scrub_mib_per_s = 16",
+    },
+    ConfigKey {
         name: "defaults.heartbeat_ms",
         default: "100",
         takes: Takes::Number { min: 10, max: 5_000 },

@@ -1,0 +1,92 @@
+//! Three real brokers, and a disk that turns bits under one of them while it runs: the scrub finds what
+//! nobody reads, another replica has it, and nobody stops for it.
+
+mod common;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use common::load::{Load, check_all_there};
+use common::{Cluster, PATIENCE, read_all};
+use highwater_client::{AckMode, Client, NewTopic, NodeId, PartitionId, ProducerConfig, Record};
+
+const TOPIC: &str = "kept";
+const MIB: usize = 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bit_that_turns_on_a_follower_or_the_leader_is_mended_while_everything_goes_on() {
+    let mut cluster = Cluster::started(3);
+    let client = cluster.client().await;
+    let topic = NewTopic::new(TOPIC, 1)
+        .replication(3)
+        .config("max.message.bytes", "262144")
+        .config("segment.bytes", "1048576");
+    client.admin().create_topic(topic).await.expect("created");
+    fill(&client, 3 * MIB).await;
+    let load = Load::start(&client, TOPIC, AckMode::SemiSync);
+
+    let leader = leader(&client).await;
+    let follower = if leader == 1 { 2 } else { 1 };
+    for node in [follower, leader] {
+        let file = sealed_segment(&cluster, node);
+        let whole = fs::read(&file).expect("it can be read");
+        flip_a_bit(&file, 300_000);
+        assert!(fs::read(&file).expect("it can be read") != whole);
+        cluster
+            .eventually("the segment is whole again", async || {
+                (fs::read(&file).ok()? == whole).then_some(())
+            })
+            .await;
+    }
+    let acked = load.stop().await;
+    assert!(acked.len() > 100, "{} were taken meanwhile", acked.len());
+    let read = read_all(&client, TOPIC).await;
+    check_all_there(&acked, &read);
+    assert!((1..=3).all(|node| cluster.runs(node)), "{}", cluster.logs());
+    let said = fs::read_to_string(cluster.log(follower)).expect("it has a log");
+    assert!(said.contains("a batch cannot be read any more"), "{said}");
+    assert!(said.contains("damaged batches are whole again"), "{said}");
+}
+
+async fn fill(client: &Client, bytes: usize) {
+    let producer = client.producer(ProducerConfig::default().acks(AckMode::Sync));
+    let value = Bytes::from(vec![b'x'; 16 * 1024]);
+    for _ in 0..bytes / value.len() {
+        drop(producer.send(Record::to(TOPIC).value(value.clone())).await.expect("taken"));
+    }
+    let report = producer.close(PATIENCE).await.expect("all is settled in time");
+    assert_eq!(report.failed, 0, "{:?}", report.first_error);
+}
+
+async fn leader(client: &Client) -> usize {
+    let described = client.admin().describe_partition(TOPIC, PartitionId(0)).await;
+    let NodeId(leader) = described.expect("described").leader.expect("it takes records");
+    leader as usize
+}
+
+/// The oldest segment of the topic on a broker, which takes no appends any more.
+fn sealed_segment(cluster: &Cluster, node: usize) -> PathBuf {
+    let topics = cluster.data_dir(node).join("topics");
+    let dirs = fs::read_dir(&topics).expect("it has topics");
+    let dir = dirs.map(|entry| entry.expect("readable").path()).find(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TOPIC))
+    });
+    let files = fs::read_dir(dir.expect("it has the topic")).expect("it can be listed");
+    let mut segments: Vec<PathBuf> = files
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "log"))
+        .collect();
+    segments.sort();
+    assert!(segments.len() > 2, "{segments:?}");
+    segments.swap_remove(0)
+}
+
+/// As the medium does it: under the broker's map, without a word.
+fn flip_a_bit(file: &PathBuf, at: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(file).expect("it can be opened");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("it is long enough");
+    file.write_all_at(&[byte[0] ^ 4], at).expect("it can be written");
+}
