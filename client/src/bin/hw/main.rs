@@ -102,13 +102,18 @@ fn online(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Fai
 }
 
 async fn until_ctrl_c(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let mut verb = std::pin::pin!(verb);
     tokio::select! {
-        // A verb that has something to say on Ctrl-C listens for it, too, and has the first word.
-        biased;
-        result = verb => result,
-        Ok(()) = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+        result = &mut verb => result,
+        // A verb that has something to say on Ctrl-C listens for it, too, and may hear it a moment later.
+        Ok(()) = tokio::signal::ctrl_c() => {
+            tokio::time::timeout(LAST_WORD, verb).await.unwrap_or(Ok(Exit::Interrupted))
+        }
     }
 }
+
+/// Longer than one listener hears a signal after another, and too short for anybody to notice.
+const LAST_WORD: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// One for the verb's own tasks, one for the connections.
 const WORKER_THREADS: usize = 2;
