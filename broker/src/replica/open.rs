@@ -56,18 +56,13 @@ impl Replica {
             (true, Identity::Same | Identity::Lost | Identity::Joins) => found,
             (false, Identity::Same | Identity::Lost | Identity::Joins) => found.max(remembered),
         };
-        tell_faulty(partition, &recovered);
         if identity == Identity::Founds {
             refuse_if_too_new(partition, recovery, known, &log)?;
             log.accept_loss()?;
         }
-        let faulty = !recovered.faulty.is_empty();
-        if faulty || suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity {
-            let founded_elsewhere = recovery.is_some_and(|it| it.founder != boot.me);
-            // An older image may say that a replica is alone in a group that is no more.
-            if !founded_elsewhere {
-                refuse_if_alone(partition, boot.me, &voters, &recovered)?;
-            }
+        // An older image may say that a replica is alone in a group that is no more.
+        if recovery.is_none_or(|recovery| recovery.founder == boot.me) {
+            refuse_if_alone(partition, (boot.me, &voters), &recovered, suspicion)?;
         }
         let starts = Starts::recovered(&log, &recovered.marks);
         let (since, marks) = (since(recovery), recovered.marks.into_iter());
@@ -141,6 +136,7 @@ fn suspicion(
         true => Identity::Same,
         false => identity,
     };
+    tell_faulty(recovered);
     match (identity, &recovered.damage) {
         (Identity::Lost | Identity::Joins, _) => return Suspicion::LostIdentity,
         (Identity::Same, Some(damage)) => {
@@ -180,22 +176,23 @@ fn refuse_if_too_new(
 }
 
 /// Names what cannot be read any more, for people.
-fn tell_faulty(partition: TopicPartition, recovered: &Recovered) {
+fn tell_faulty(recovered: &Recovered) {
     for range in recovered.faulty.iter().take(FAULTY_SHOWN) {
         let FaultyRange { from, until, file } = range;
         let file = file.display();
-        tracing::error!(%partition, %from, %until, %file, "a batch cannot be read any more");
+        tracing::error!(%from, %until, %file, "a batch cannot be read any more");
     }
 }
 
 /// A single voter has nobody to be repaired from: only people may accept a loss.
 fn refuse_if_alone(
     partition: TopicPartition,
-    me: NodeId,
-    voters: &[NodeId],
+    (me, voters): (NodeId, &[NodeId]),
     recovered: &Recovered,
+    suspicion: Suspicion,
 ) -> io::Result<()> {
-    if voters != [me] {
+    let lost = suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity;
+    if voters != [me] || !lost && recovered.faulty.is_empty() {
         return Ok(());
     }
     let gone = "its files are gone, or were damaged in an earlier life";

@@ -162,7 +162,7 @@ impl Bound {
 }
 
 /// A batch is one run of packed bytes, and nothing behind it.
-#[cfg_attr(not(any(feature = "lz4", feature = "zstd")), expect(dead_code))]
+#[cfg_attr(not(any(feature = "snappy", feature = "lz4", feature = "zstd")), expect(dead_code))]
 fn at_end(left: &[u8]) -> Result<(), Trouble> {
     match left.len() {
         0 => Ok(()),
