@@ -549,7 +549,7 @@ fn batches_and_entries_are_slices_of_the_frame_they_came_in() {
     assert!(lies_within(&append.entries[0], &bytes));
 }
 
-fn decode_everything(bytes: Bytes) {
+pub fn decode_everything(bytes: Bytes) {
     let _ = PeerFrame::decode(bytes.clone());
     let _ = ProduceRequest::decode(bytes.clone());
     let _ = FetchResponse::decode(bytes.clone());
