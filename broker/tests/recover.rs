@@ -51,31 +51,34 @@ async fn a_partition_goes_on_with_what_the_survivor_has_and_old_disks_disturb_no
     produce(&client, 100..130).await;
     assert_eq!(values(&client).await, numbers(0..50).chain(numbers(100..130)).collect::<Vec<_>>());
 
-    // The old majority comes back with what it had acknowledged.
-    cluster.start(3);
-    cluster.start(4);
-    let client = cluster.client().await;
-    produce(&client, 130..160).await;
-    for broker in [3, 4] {
-        cluster
-            .eventually("what the old majority has is discarded", async || {
-                replica_dirs(&cluster, broker).is_empty().then_some(())
-            })
-            .await;
-    }
-    move_to(&cluster, &client, &[1, 3, 4]).await;
-    produce(&client, 160..170).await;
-    let all = numbers(0..50).chain(numbers(100..170)).collect::<Vec<_>>();
-    assert_eq!(values(&client).await, all);
-    // Copied anew, they are replicas like any others: one of them leads what is there.
-    cluster.kill(1);
-    produce(&client, 170..180).await;
-    assert_eq!(values(&client).await.len(), all.len() + 10);
+    come_back(&mut cluster, &client).await;
     let healthy =
         hw(&cluster, &["partition", "unsafe-recover", "orders/0", "--yes-i-lose", "orders/0"]);
     let said = String::from_utf8_lossy(&healthy.stderr).into_owned();
     assert_eq!(healthy.status.code(), Some(4), "{said}");
     assert!(said.contains("has not lost its majority"), "{said}");
+}
+
+/// The old majority comes back with what it had acknowledged, is copied anew, and then stands in.
+async fn come_back(cluster: &mut Cluster, client: &Client) {
+    cluster.start(3);
+    cluster.start(4);
+    produce(client, 130..160).await;
+    for broker in [3, 4] {
+        cluster
+            .eventually("what the old majority has is discarded", async || {
+                replica_dirs(cluster, broker).is_empty().then_some(())
+            })
+            .await;
+    }
+    move_to(cluster, client, &[1, 3, 4]).await;
+    produce(client, 160..170).await;
+    let all = numbers(0..50).chain(numbers(100..170)).collect::<Vec<_>>();
+    assert_eq!(values(client).await, all);
+    // Copied anew, they are replicas like any others: one of them leads what is there.
+    cluster.kill(1);
+    produce(client, 170..180).await;
+    assert_eq!(values(client).await.len(), all.len() + 10);
 }
 
 fn numbers(range: std::ops::Range<u32>) -> impl Iterator<Item = String> {

@@ -144,9 +144,7 @@ impl Calls {
                 ask!(self, correlation, read, ChangeControllerRequest, change_controller)
             }
             ApiKey::PlanBalance => ask!(self, correlation, read, PlanBalanceRequest, plan_balance),
-            ApiKey::RecoverPartition => {
-                ask!(self, correlation, read, RecoverPartitionRequest, recover_partition)
-            }
+            ApiKey::RecoverPartition => self.recover(correlation, read)?,
             ApiKey::InspectReplica => {
                 ask!(self, correlation, read, InspectReplicaRequest, inspect_replica)
             }
@@ -154,16 +152,18 @@ impl Calls {
             ApiKey::AlterSettings => {
                 ask!(self, correlation, read, AlterSettingsRequest, alter_settings)
             }
-            ApiKey::ListMoves
-            | ApiKey::ListBrokers
-            | ApiKey::ListReplicas
-            | ApiKey::DescribeSettings => self.look(api, correlation, read)?,
+            ApiKey::ListMoves | ApiKey::ListBrokers => self.look(api, correlation, read)?,
+            ApiKey::ListReplicas | ApiKey::DescribeSettings => self.look(api, correlation, read)?,
         })
     }
 
     fn hello(&self, correlation: CorrelationId, hello: &HelloRequest) -> Answering {
         debug!(client = hello.client, "hello");
         self.at_once(correlation, Ok(our_hello()), HelloResponse::encode)
+    }
+
+    fn recover(&self, correlation: CorrelationId, read: &Bytes) -> Result<Answering, DecodeError> {
+        Ok(ask!(self, correlation, read, RecoverPartitionRequest, recover_partition))
     }
 
     /// What this broker knows by itself.

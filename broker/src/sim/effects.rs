@@ -20,9 +20,8 @@ impl Cluster {
     pub(super) fn carry_out(&mut self, node: usize, effects: Vec<Effect>) -> Checked {
         let survives = self.nodes[node].dies_after_effects.take();
         let carried_out = survives.unwrap_or(usize::MAX);
-        let closed = |effect: &Effect| match effect {
-            Effect::Closed(partition) => Some(*partition),
-            _ => None,
+        let closed = |effect: &Effect| {
+            if let Effect::Closed(partition) = effect { Some(*partition) } else { None }
         };
         let mut closes: Vec<TopicPartition> = effects.iter().filter_map(closed).collect();
         closes.reverse();

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::ids::{Incarnation, Position, RecoveryEpoch, Term, TopicPartition};
+use crate::ids::{Incarnation, Position, RecoveryEpoch, Term};
 use crate::native::coding;
 use crate::peer::heartbeats::{self, Beats};
 use crate::peer::{
@@ -131,16 +131,18 @@ fn encode_messages(writer: &mut Writer, messages: &[GroupMessage], entries: &mut
         }
     }
     beats.encode(writer);
-    writer.list(&others, |writer, one| encode_message(writer, one, entries));
+    writer.list(&others, |writer, one| {
+        coding::put_partition(writer, one.group);
+        if one.epoch > RecoveryEpoch::default() {
+            writer.u8(OF_EPOCH);
+            writer.u32(one.epoch.0);
+        }
+        encode_message(writer, &one.message, entries);
+    });
 }
 
-fn encode_message(writer: &mut Writer, one: &GroupMessage, entries: &mut Vec<Bytes>) {
-    coding::put_partition(writer, one.group);
-    if one.epoch > RecoveryEpoch::default() {
-        writer.u8(OF_EPOCH);
-        writer.u32(one.epoch.0);
-    }
-    match &one.message {
+fn encode_message(writer: &mut Writer, message: &RaftMessage, entries: &mut Vec<Bytes>) {
+    match message {
         RaftMessage::Vote(vote) => {
             writer.u8(VOTE);
             writer.u32(vote.term.0);
@@ -159,8 +161,7 @@ fn encode_message(writer: &mut Writer, one: &GroupMessage, entries: &mut Vec<Byt
             put_position(writer, append.prev);
             writer.uvarint(append.commit.0);
             writer.optional(append.start.as_ref(), |writer, start| writer.blob(start));
-            writer.list(&append.entries, |writer, slice| writer.uvarint(slice.len() as u64));
-            entries.extend(append.entries.iter().cloned());
+            put_entries(writer, &append.entries, entries);
         }
         RaftMessage::AppendAnswer(AppendAnswer { term, outcome }) => match outcome {
             AppendOutcome::Accepted { appended, flushed } => {
@@ -188,8 +189,7 @@ fn encode_message(writer: &mut Writer, one: &GroupMessage, entries: &mut Vec<Byt
         RaftMessage::Found(found) => {
             writer.u8(FOUND);
             put_position(writer, found.behind);
-            writer.list(&found.entries, |writer, slice| writer.uvarint(slice.len() as u64));
-            entries.extend(found.entries.iter().cloned());
+            put_entries(writer, &found.entries, entries);
         }
         RaftMessage::Heartbeat(Heartbeat { term, commit }) => {
             writer.u8(HEARTBEAT);
@@ -204,6 +204,12 @@ fn encode_message(writer: &mut Writer, one: &GroupMessage, entries: &mut Vec<Byt
     }
 }
 
+/// Their sizes; they themselves follow the head.
+fn put_entries(writer: &mut Writer, put: &[Bytes], entries: &mut Vec<Bytes>) {
+    writer.list(put, |writer, slice| writer.uvarint(slice.len() as u64));
+    entries.extend(put.iter().cloned());
+}
+
 /// Reads the messages; of an append's entries only the sizes, which `entry_bytes` collects.
 fn decode_messages(
     reader: &mut Reader<'_>,
@@ -212,22 +218,20 @@ fn decode_messages(
     let mut messages = heartbeats::decode(reader)?;
     for _ in 0..reader.count("messages", MESSAGE_BYTES_MIN)? {
         let group = coding::partition(reader)?;
-        messages.push(decode_message(reader, group, entry_bytes)?);
+        let (epoch, kind) = epoch_and_kind(reader)?;
+        let message = decode_message(reader, kind, entry_bytes)?;
+        messages.push(GroupMessage { group, epoch, message });
     }
     Ok(messages)
 }
 
 fn decode_message(
     reader: &mut Reader<'_>,
-    group: TopicPartition,
+    kind: u8,
     entry_bytes: &mut Vec<Vec<usize>>,
-) -> Result<GroupMessage, DecodeError> {
-    let (epoch, kind) = match reader.u8()? {
-        OF_EPOCH => (RecoveryEpoch(reader.u32()?), reader.u8()?),
-        kind => (RecoveryEpoch::default(), kind),
-    };
+) -> Result<RaftMessage, DecodeError> {
     let term = Term(reader.u32()?);
-    let message = match kind {
+    Ok(match kind {
         VOTE => RaftMessage::Vote(VoteRequest {
             term,
             ballot: ballot(reader)?,
@@ -283,8 +287,14 @@ fn decode_message(
         found => {
             return Err(DecodeError::Invalid { what: "a message's kind", found: found.into() });
         }
-    };
-    Ok(GroupMessage { group, epoch, message })
+    })
+}
+
+fn epoch_and_kind(reader: &mut Reader<'_>) -> Result<(RecoveryEpoch, u8), DecodeError> {
+    Ok(match reader.u8()? {
+        OF_EPOCH => (RecoveryEpoch(reader.u32()?), reader.u8()?),
+        kind => (RecoveryEpoch::default(), kind),
+    })
 }
 
 fn sizes(reader: &mut Reader<'_>) -> Result<Vec<usize>, DecodeError> {
