@@ -75,6 +75,11 @@ impl Api {
         self.node.image().settings().number_of_broker(self.node.options().me, name)
     }
 
+    /// How many brokers the cluster has, as far as is known here.
+    pub fn brokers_known(&self) -> usize {
+        self.node.image().brokers().count().max(self.node.options().controllers.len())
+    }
+
     fn of_cluster(&self, key: &ConfigKey) -> SettingValue {
         let image = self.node.image();
         let set = image.settings().get(SettingScope::Cluster, key.name);

@@ -220,6 +220,11 @@ fn defaults(root: &mut Section) -> Defaults {
     let mut section = root.section("defaults");
     let heartbeat_ms = section
         .optional("heartbeat_ms", "a number from 10 to 5000", |value| number(value, 10, 5_000));
+    section.moved(
+        "replication",
+        "this is a setting of the cluster now, `default.replication.factor`",
+        "remove it here, and set it once for all brokers: `hw cluster config set default.replication.factor=N`",
+    );
     section.finish(root);
     Defaults { heartbeat_ms: heartbeat_ms.unwrap_or(100) }
 }
@@ -334,6 +339,14 @@ mod tests {
         let shown = error.to_string();
         assert!(shown.contains("did you mean listen?"), "{shown}");
         assert!(shown.contains("node.id = \"one\": not a number"), "{shown}");
+    }
+
+    #[test]
+    fn a_key_that_moved_is_refused_with_its_new_place() {
+        let error = check(&with("defaults.replication", "3")).expect_err("it moved");
+        let shown = error.to_string();
+        assert_eq!(error.problems.len(), 1, "{shown}");
+        assert!(shown.contains("hw cluster config set default.replication.factor=N"), "{shown}");
     }
 
     #[test]

@@ -159,6 +159,13 @@ impl Section {
         parsed
     }
 
+    /// A key of earlier builds, and what to do instead.
+    pub(super) fn moved(&mut self, key: &'static str, reason: &str, way_out: &str) {
+        if let Some(value) = self.table.remove(key) {
+            self.wrong(key, Some(&value), reason, way_out);
+        }
+    }
+
     /// Notes a mistake that lies in the value of one key.
     pub(super) fn wrong(&mut self, key: &str, value: Option<&Value>, reason: &str, way_out: &str) {
         self.problems.push(Problem {

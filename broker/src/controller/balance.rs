@@ -100,7 +100,7 @@ pub fn inputs(image: &ClusterImage, sizes: &[(TopicPartition, u64)]) -> (Vec<Hos
         let kept = |node: &NodeId| hosts[node].takes == Takes::Replicas;
         let free = topic.move_of(number).is_none() && replicas.iter().all(kept);
         let movable = if free { Movable::Yes } else { Movable::No };
-        let bytes = sizes.get(&partition).copied().unwrap_or_default();
+        let bytes = sizes.get(&partition).copied().unwrap_or_default().min(BYTES_MAX);
         placed.push(Placed { partition, replicas, bytes, movable });
     }
     (hosts.into_values().collect(), placed)
@@ -403,6 +403,10 @@ impl<'a> Planner<'a> {
 const BYTES_SLACK: u64 = 10;
 /// So many of the smallest replicas are tried in exchange for a large one.
 const SMALL_TRIED_MAX: usize = 16;
+
+/// No partition counts as larger, whatever somebody says of it: sums over all replicas of a cluster
+/// must fit.
+const BYTES_MAX: u64 = 1 << 44;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId};
 use highwater_protocol::native::brokers::BrokerDuty;
+use highwater_protocol::native::settings::SettingScope;
 
 use crate::controller::brokers::BrokerRecord;
 use crate::controller::config::TopicConfig;
@@ -16,7 +17,7 @@ use crate::controller::moves::{MoveRecord, TopicMoves};
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
 use crate::controller::recover::{RecoverRecord, TopicRecoveries};
 use crate::controller::settings::{Given, Settings};
-use crate::controller::throttle::Throttle;
+use crate::controller::throttle::{Throttle, ThrottleRecord};
 use crate::mutant::{self, Mutant};
 
 /// The cluster at one offset of the controller's log.
@@ -249,6 +250,9 @@ impl ClusterImage {
             BrokerRecord::Remove { node, directory } => {
                 if self.directory_of(*node) == Some(*directory) {
                     self.brokers.remove(node);
+                    // Whoever gets the id next begins without them.
+                    self.settings.replace(SettingScope::Broker(*node), &Vec::new());
+                    self.throttle.take(&ThrottleRecord { broker: Some(*node), bytes_per_s: None });
                 }
                 self.note_removed(*node, *directory);
             }
@@ -256,8 +260,8 @@ impl ClusterImage {
             BrokerRecord::Refilled { partition, node, directory } => {
                 let number = partition.partition.0 as usize;
                 let topic = self.topics.get_mut(&partition.topic).map(Arc::make_mut);
-                let set = topic.and_then(|topic| topic.partitions.get_mut(number));
-                let Some(set) = set else {
+                let topic = topic.filter(|topic| number < topic.partitions.len());
+                let Some(topic) = topic else {
                     return Err(contradiction(format!(
                         "broker {node} has filled {partition} again, which does not exist"
                     )));
@@ -266,7 +270,9 @@ impl ClusterImage {
                     directory: if replica.node == *node { *directory } else { replica.directory },
                     ..*replica
                 };
+                let set = &mut topic.partitions[number];
                 *set = set.iter().map(refilled).collect();
+                topic.change_target(partition.partition, refilled);
             }
         }
         Ok(())

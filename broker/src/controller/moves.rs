@@ -198,6 +198,18 @@ impl Topic {
         Ok(())
     }
 
+    /// The replicas that a move aims at change where they lie; otherwise its end would bring back the
+    /// old places of those that stay.
+    pub(super) fn change_target(
+        &mut self,
+        partition: PartitionId,
+        change: impl Fn(&PlacedReplica) -> PlacedReplica,
+    ) {
+        if let Some(found) = self.moves.under_way.get_mut(&partition) {
+            found.target = found.target.iter().map(change).collect();
+        }
+    }
+
     /// A move is over without an end of its own, and these brokers have nothing left of the partition.
     pub(super) fn forget_move(&mut self, partition: PartitionId, dropped: &[NodeId]) {
         self.moves.under_way.remove(&partition);

@@ -247,7 +247,12 @@ fn named<'a>(
 fn check_wish(image: &ClusterImage, request: &ReassignRequest) -> Result<(), WireError> {
     let invalid = |why: String| Err(WireError::new(ErrorCode::InvalidReplicationFactor, why));
     match &request.wish {
-        MoveWish::To(to) => check_set(image, to, &[]),
+        MoveWish::To(to) => {
+            for (topic, number) in named(image, &request.partitions)? {
+                check_set(image, to, &nodes(&topic.partitions[number.0 as usize]))?;
+            }
+            Ok(())
+        }
         MoveWish::Each(sets) => check_plan(image, &request.partitions, sets),
         MoveWish::Drain(node) => registered(image, *node).map(|_| ()),
         MoveWish::Replicas(wanted) => {

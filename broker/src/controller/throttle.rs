@@ -132,13 +132,17 @@ pub fn learner_rates(image: &ClusterImage) -> BTreeMap<TopicPartition, u64> {
     for topic in image.topics() {
         for (number, found) in topic.moving() {
             let (set, target) = (nodes(&topic.partitions[number.0 as usize]), nodes(&found.target));
-            let (from, to) = match found.stage {
+            let lacks = |set: &[NodeId], node: &NodeId| !set.contains(node);
+            let comes = target.iter().filter(|node| lacks(&set, node));
+            let new = match found.stage {
                 MoveStage::Waiting => continue,
-                MoveStage::Running => (set, target),
-                // Who lost its vote already has to learn again.
-                MoveStage::GoingBack => (target, set),
+                MoveStage::Running => comes.copied().collect(),
+                // Who lost its vote already has to learn again; and what was to come is still fed until
+                // the leader has heard of it.
+                MoveStage::GoingBack => {
+                    comes.chain(set.iter().filter(|node| lacks(&target, node))).copied().collect()
+                }
             };
-            let new = to.into_iter().filter(|node| !from.contains(node)).collect();
             let asked = topic.why_moved(number).is_none();
             copies.push(Copies { of: TopicPartition::new(topic.id, number), new, asked });
         }
@@ -219,6 +223,24 @@ mod tests {
         limit(&mut image, None, Some(400_000));
         let rates = learner_rates(&image);
         assert_eq!(rates.values().copied().collect::<Vec<_>>(), [100_000; 3], "the throttle wins");
+    }
+
+    #[test]
+    fn what_a_cancelled_move_still_copies_keeps_its_share() {
+        let mut image = moving_to(&[&[2, 3], &[4]]);
+        limit(&mut image, None, Some(30_000));
+        limit(&mut image, Some(2), Some(5_000));
+        let MoveRecord::Set(partition, running) =
+            image.topic(TOPIC).expect("made above").move_records().next().expect("it moves")
+        else {
+            panic!("nothing is over")
+        };
+        let back = Move { id: MoveId(2), stage: MoveStage::GoingBack, ..running };
+        image.apply(&MetadataRecord::Move(MoveRecord::Set(partition, back))).expect("it fits");
+        let rates = learner_rates(&image);
+        // Brokers 2 and 3 until the leader hears of it, broker 1 if it has to learn again, and broker 4.
+        assert_eq!(rates[&at(1)], 30_000 / 4);
+        assert_eq!(rates[&at(0)], 5_000, "what broker 2 receives stays limited");
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub(crate) enum CloseCode {
     Identity = 2,
     /// The other side opened a newer connection.
     Replaced = 3,
+    /// As many clients are connected as may be.
+    Full = 4,
 }
 
 impl Bound {
@@ -124,6 +126,7 @@ impl Bound {
             me: config.node.id,
             limits: config.limits,
             taken: Arc::default(),
+            clients: Arc::default(),
             peers,
             api: rooms.api,
             metrics: rooms.metrics,
@@ -160,7 +163,9 @@ struct Doors {
     cluster: String,
     me: NodeId,
     limits: Limits,
+    /// Handshakes under way, and clients.
     taken: Arc<AtomicUsize>,
+    clients: Arc<AtomicUsize>,
     peers: Peers,
     api: Api,
     metrics: Arc<Metrics>,
@@ -183,7 +188,10 @@ impl Doors {
         let remote = incoming.remote_address();
         // Handshakes under way count too: they are what an attacker can make most of.
         let set = self.api.limit_set("limits.connections");
-        let Some(seat) = Seat::take(&self.taken, set.unwrap_or(self.limits.connections_max)) else {
+        let clients_max = set.unwrap_or(self.limits.connections_max);
+        // Who it is shows only after the handshake: clients must not keep other brokers from theirs.
+        let for_brokers = self.api.brokers_known() + HANDSHAKES_SPARE;
+        let Some(seat) = Seat::take(&self.taken, clients_max.saturating_add(for_brokers)) else {
             self.metrics.client_connections_refused.bump();
             warn!(%remote, "connection refused: limits.connections is reached");
             return incoming.refuse();
@@ -219,6 +227,11 @@ impl Doors {
             drop(seat);
             self.peers.run(node, connection).await;
         } else if protocol.as_deref() == Some(native::ALPN) {
+            let Some(_client) = Seat::take(&self.clients, clients_max) else {
+                self.metrics.client_connections_refused.bump();
+                warn!(%remote, "connection refused: limits.connections is reached");
+                return connection.close(CloseCode::Full.into(), b"limits.connections is reached");
+            };
             info!(%remote, principal = %identity, "client connected");
             self.metrics.client_connections_total.bump();
             self.metrics.client_connections.up();
@@ -292,4 +305,6 @@ fn protocol_of(connection: &Connection) -> Option<Vec<u8>> {
 
 /// The codes by which QUIC carries TLS alerts (RFC 9001, section 4.8).
 const TLS_ALERTS: std::ops::Range<u64> = 0x100..0x200;
+/// Handshakes beside those of as many clients and brokers as there may be.
+const HANDSHAKES_SPARE: usize = 8;
 const LAST_PACKETS: Duration = Duration::from_millis(200);

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::controller::record::MetadataRecord;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -191,4 +192,24 @@ proptest! {
         prop_assert!(racks > 0 || uneven <= 1, "{:?}", is);
         prop_assert_eq!(plan(&hosts, &after), []);
     }
+}
+
+/// Sizes come from whoever asks.
+#[test]
+fn sizes_that_nobody_has_do_not_overflow() {
+    let mut image = ClusterImage::default();
+    let directory = highwater_protocol::ids::DirectoryId(Uuid::from_u128(1));
+    let place = |node| PlacedReplica { node: NodeId(node), directory };
+    let topic = TopicId(Uuid::from_u128(7));
+    let first = PartitionId(0);
+    let partitions = vec![vec![place(1), place(2)]; 8];
+    let create = MetadataRecord::CreateTopic { id: topic, name: "t".into(), configs: Vec::new() };
+    image.apply(&create).expect("fits");
+    let create = MetadataRecord::CreatePartitions { topic, first, partitions };
+    image.apply(&create).expect("fits");
+    let at = |number| TopicPartition::new(topic, PartitionId(number));
+    let sizes: Vec<_> = (0..8).map(|number| (at(number), u64::MAX)).collect();
+    let (hosts, placed) = inputs(&image, &sizes);
+    plan(&hosts, &placed);
+    shares(&hosts, &placed);
 }

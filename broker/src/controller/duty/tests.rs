@@ -1,12 +1,14 @@
 //! Who may be drained, retired and taken out, and what refusals name.
 
 use highwater_protocol::ids::{Incarnation, TopicId};
+use highwater_protocol::native::settings::SettingScope;
 use uuid::Uuid;
 
 use super::*;
 use crate::controller::moves::{MoveRecord, Step};
 use crate::controller::placement;
 use crate::controller::record::BrokerRegistration;
+use crate::controller::throttle::ThrottleRecord;
 
 const VOTERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 const ID: MoveId = MoveId(9);
@@ -214,4 +216,36 @@ fn replicas_filled_again_are_noted_where_they_are_now_and_the_old_disk_stays_out
     let mut other = ClusterImage::default();
     image.to_records().iter().for_each(|record| other.apply(record).expect("fits"));
     assert_eq!(other, image);
+}
+
+#[test]
+fn what_was_set_for_a_broker_goes_with_it() {
+    let mut image = image(3, &[&[1, 2]]);
+    let scope = SettingScope::Broker(NodeId(3));
+    let configs = vec![("limits.connections".to_owned(), "7".to_owned())];
+    let settings = MetadataRecord::AlterSettings { scope, configs };
+    let throttle = ThrottleRecord { broker: Some(NodeId(3)), bytes_per_s: Some(5_000) };
+    for record in [settings, MetadataRecord::Throttle(throttle)] {
+        image.apply(&record).expect("fits");
+    }
+    fence(&mut image, 3);
+    carry_out(&mut image, removal(3, Unretired::IfDead)).expect("it is dead and empty");
+    assert!(image.settings().given(scope).is_empty());
+    assert_eq!(image.throttle().brokers().count(), 0);
+}
+
+#[test]
+fn a_replica_that_is_filled_again_during_a_move_is_so_when_the_move_is_over() {
+    let mut image = image(3, &[&[1, 2]]);
+    let (stage, target) = (MoveStage::Running, vec![place(2), place(3)]);
+    let change = Move { id: MoveId(4), stage, target };
+    image.apply(&MetadataRecord::Move(MoveRecord::Set(at(0), change))).expect("fits");
+    let new = BrokerRegistration { directory: directory(22), ..registration(2, 9) };
+    image.apply(&MetadataRecord::RegisterBroker(new)).expect("fits");
+    let (node, directory) = (NodeId(2), directory(22));
+    let partitions = vec![at(0)];
+    carry_out(&mut image, BrokerCommand::Refilled { node, directory, partitions }).expect("it is");
+    let topic = image.topic(at(0).topic).expect("made above");
+    let now = PlacedReplica { node, directory };
+    assert_eq!(topic.move_of(PartitionId(0)).expect("it runs").target, [now, place(3)]);
 }

@@ -132,6 +132,20 @@ fn word_of_an_earlier_move_ends_no_later_one() {
 }
 
 #[test]
+fn a_set_may_name_a_broker_that_is_away_where_it_has_the_partition_already() {
+    let mut image = image(4, &[&[1, 2], &[3, 4]]);
+    let fence = MetadataRecord::FenceBroker { node: NodeId(2), fenced: true };
+    image.apply(&fence).expect("it is registered");
+    let mut to = |number, set: &[u32]| {
+        let mut request = wish(MoveWish::To(brokers(set)));
+        request.partitions = vec![at(number)];
+        carry_out(&mut image, MoveCommand::Reassign(MoveId(9), request))
+    };
+    assert!(to(1, &[2, 3]).is_err(), "it cannot be filled there");
+    assert_eq!(to(0, &[3, 2]).expect("it stays where it is").len(), 1);
+}
+
+#[test]
 fn only_so_many_moves_are_under_way_and_the_others_follow_as_they_end() {
     const SET: &[u32] = &[1, 2];
     let mut image = image(3, &[SET; MOVES_AT_ONCE_MAX + 2]);

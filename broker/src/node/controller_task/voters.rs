@@ -2,6 +2,7 @@
 //!
 //! The log itself says who votes. The leader makes every other registered broker a learner, leads the
 //! voters where a command wants them, and has the set that it sees recorded for everyone else.
+//! Whoever retires or removes a broker is answered by the set in force then, recorded or not.
 
 use highwater_protocol::error::WireError;
 use highwater_protocol::ids::NodeId;
@@ -12,7 +13,6 @@ use highwater_protocol::native::admin::{
 use super::Leading;
 use crate::controller::brokers::{BrokerCommand, BrokerRecord, BrokerReply};
 use crate::controller::{ClusterImage, Command, CommandReply, MetadataRecord};
-use crate::node::ask::Ask;
 use crate::shard::event::ReplicaCommand;
 
 impl Leading {
@@ -63,7 +63,10 @@ impl Leading {
             return reply;
         };
         let (voters, learners) = (target.clone(), self.registered_without(target));
-        self.command(ReplicaCommand::ChangeVoters { voters, learners }).await?;
+        if let Err(error) = self.command(ReplicaCommand::ChangeVoters { voters, learners }).await {
+            self.aim_no_further().await;
+            return Err(error);
+        }
         tracing::info!(voters = ?target, "other brokers vote on the metadata");
         let record = MetadataRecord::Broker(BrokerRecord::Voters(target.clone()));
         // Whoever leads next records it otherwise: this broker may have no vote any more.
@@ -76,13 +79,21 @@ impl Leading {
     /// Has the voters recorded before anything is decided about them: the leader before this one may
     /// have changed them last, and a set that is aimed at must not undo that.
     pub(super) async fn know_voters(&self) {
-        let is_about_voters =
-            |ask: &Ask| matches!(ask.command, Command::Brokers(BrokerCommand::ChangeController(_)));
-        if !self.waiting.iter().any(is_about_voters) {
+        if !self.waiting.iter().any(|ask| goes_by_voters(&ask.command)) {
             return;
         }
         if let Some(seen) = self.describe().await {
             self.note_voters(&seen).await;
+        }
+    }
+
+    /// A change of voters that was not carried out in time must not be so later, behind the back of
+    /// who retires or removes a broker: what is appended by now stays, and nothing follows.
+    async fn aim_no_further(&self) {
+        let Some(seen) = self.describe().await else { return };
+        let (voters, learners) = roles(&seen);
+        if let Err(error) = self.command(ReplicaCommand::ChangeVoters { voters, learners }).await {
+            tracing::debug!(%error, "the controller's voters are not settled yet");
         }
     }
 
@@ -101,6 +112,25 @@ pub(super) fn expect(reply: &CommandReply, image: &mut ClusterImage) {
     }
 }
 
+/// Whether a command is decided by who votes on the metadata.
+fn goes_by_voters(command: &Command) -> bool {
+    match command {
+        Command::Brokers(
+            BrokerCommand::ChangeController(_)
+            | BrokerCommand::Remove(_)
+            | BrokerCommand::SetDuty(..),
+        ) => true,
+        Command::Brokers(BrokerCommand::Refilled { .. })
+        | Command::Register(_)
+        | Command::CreateTopic { .. }
+        | Command::DeleteTopic { .. }
+        | Command::AlterTopic { .. }
+        | Command::CreatePartitions { .. }
+        | Command::Moves(_)
+        | Command::AlterSettings(_) => false,
+    }
+}
+
 fn roles(seen: &DescribePartitionResponse) -> (Vec<NodeId>, Vec<NodeId>) {
     let (mut voters, mut learners) = (Vec::new(), Vec::new());
     for replica in &seen.replicas {
@@ -114,3 +144,25 @@ fn roles(seen: &DescribePartitionResponse) -> (Vec<NodeId>, Vec<NodeId>) {
 
 /// A removed broker that is not heard for so long has ended.
 const SILENT_AFTER_MS: u64 = 3_000;
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::native::admin::DryRun;
+    use highwater_protocol::native::brokers::{
+        BrokerDuty, RemoveBrokerRequest, SetDutyRequest, Unretired,
+    };
+
+    use super::*;
+    use crate::controller::moves::MoveId;
+
+    /// Otherwise a voter that nobody has recorded yet could be taken out.
+    #[test]
+    fn who_is_retired_or_removed_is_judged_by_the_voters_of_that_moment() {
+        let (node, dry_run) = (NodeId(3), DryRun::No);
+        let remove = RemoveBrokerRequest { node, unretired: Unretired::Refuse, dry_run };
+        let retire = SetDutyRequest { node, duty: BrokerDuty::Leaving, dry_run };
+        for command in [BrokerCommand::Remove(remove), BrokerCommand::SetDuty(MoveId(1), retire)] {
+            assert!(goes_by_voters(&Command::Brokers(command)));
+        }
+    }
+}
