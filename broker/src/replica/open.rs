@@ -49,16 +49,9 @@ impl Replica {
         let OpenReplica { partition, dir, voters, learners, identity, recovery, options } = open;
         let (mut log, recovered) = Log::open(disk, &dir, partition, options.log)?;
         let found = suspicion(&options, known, identity, &recovered);
-        // Files that are in order again prove nothing: only a leader's word ends a suspicion.
-        let remembered = known.map_or(Suspicion::None, |known| known.suspicion);
-        let suspicion = match (mutant::active(Mutant::SuspicionForgotten), identity) {
-            (_, Identity::Founds) => Suspicion::None,
-            (true, Identity::Same | Identity::Lost | Identity::Joins) => found,
-            (false, Identity::Same | Identity::Lost | Identity::Joins) => found.max(remembered),
-        };
+        let suspicion = with_remembered(found, identity, known);
         if identity == Identity::Founds {
-            refuse_if_too_new(partition, recovery, known, &log)?;
-            log.accept_loss()?;
+            accept_loss(partition, recovery, known, &mut log)?;
         }
         // An older image may say that a replica is alone in a group that is no more.
         if recovery.is_none_or(|recovery| recovery.founder == boot.me) {
@@ -77,9 +70,7 @@ impl Replica {
             suspicion,
             seed: seed(boot, partition),
         };
-        if suspicion != Suspicion::None {
-            tracing::warn!(%partition, ?suspicion, "the replica votes again once it caught up");
-        }
+        warn_if_suspect(partition, suspicion);
         let raft = Raft::new(start, raft_options(partition, &options), now);
         let unflushed = log.durable() < log.end();
         let mut replica = Replica {
@@ -153,6 +144,33 @@ fn suspicion(
         (FlushPolicy::Interval { .. }, LastLife::Clean)
         | (FlushPolicy::Ack, LastLife::Unclean | LastLife::Clean) => Suspicion::None,
     }
+}
+
+fn warn_if_suspect(partition: TopicPartition, suspicion: Suspicion) {
+    if suspicion != Suspicion::None {
+        tracing::warn!(%partition, ?suspicion, "the replica votes again once it caught up");
+    }
+}
+
+/// Files that are in order again prove nothing: only a leader's word ends a suspicion, or a recovery
+/// that begins with what there is.
+fn with_remembered(found: Suspicion, identity: Identity, known: Option<Remembered>) -> Suspicion {
+    let remembered = known.map_or(Suspicion::None, |known| known.suspicion);
+    match (mutant::active(Mutant::SuspicionForgotten), identity) {
+        (_, Identity::Founds) => Suspicion::None,
+        (true, Identity::Same | Identity::Lost | Identity::Joins) => found,
+        (false, Identity::Same | Identity::Lost | Identity::Joins) => found.max(remembered),
+    }
+}
+
+fn accept_loss(
+    partition: TopicPartition,
+    recovery: Option<Recovery>,
+    known: Option<Remembered>,
+    log: &mut Log,
+) -> io::Result<()> {
+    refuse_if_too_new(partition, recovery, known, log)?;
+    log.accept_loss()
 }
 
 /// The terms of a group that begins anew come after all that its log has: otherwise marks of the old

@@ -176,7 +176,8 @@ fn a_founder_leads_alone_in_a_term_of_the_new_group_whatever_it_was_suspected_of
     pass(&mut shard, vec![open_with(FlushPolicy::Interval { ms: 5 })]);
     drop(shard);
     let mut shard = boot_after(&disk, 2, LastLife::Unclean);
-    pass(&mut shard, vec![recovered(1, 1, Identity::Founds), Event::Tick]);
+    pass(&mut shard, vec![recovered(1, 1, Identity::Founds)]);
+    pass(&mut shard, vec![Event::Tick]);
     assert_eq!(suspicion(&shard), Suspicion::None);
     assert_eq!(raft(&shard).voter_set().voters, [NodeId(1)]);
     assert!(raft(&shard).is_leader() && raft(&shard).term() >= Term(1_000));
@@ -201,7 +202,8 @@ fn what_is_left_of_the_old_group_is_discarded_before_the_new_one_is_opened() {
         }
         event
     };
-    pass(&mut shard, vec![alone(open_event()), Event::Tick]);
+    pass(&mut shard, vec![alone(open_event())]);
+    pass(&mut shard, vec![Event::Tick]);
     assert!(raft(&shard).is_leader() && raft(&shard).last().index > LogIndex(0));
     let effects = pass(&mut shard, vec![recovered(1, 2, Identity::Same)]);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Closed(_))));
@@ -246,6 +248,7 @@ fn a_replica_whose_journal_was_lost_founds_nothing() {
     assert!(opened.is_none_or(|replica| replica.suspicion() == Suspicion::LostIdentity));
     drop(shard);
     let mut shard = boot(&disk, 3);
-    pass(&mut shard, vec![recovered(2, 1, Identity::Founds), Event::Tick]);
+    pass(&mut shard, vec![recovered(2, 1, Identity::Founds)]);
+    pass(&mut shard, vec![Event::Tick]);
     assert!(raft(&shard).is_leader(), "a further recovery begins with what it has");
 }

@@ -29,7 +29,7 @@ use crate::sim::node::node_id;
 pub(super) struct World {
     recovered: Option<Recovered>,
     /// Whether its founder was not seen yet.
-    awaits_founder: bool,
+    lacks_founder: bool,
     /// What the founder has to bring, by end and hash.
     kept: BTreeSet<(LogIndex, u64)>,
     /// Values that may be lost although they were acknowledged.
@@ -45,7 +45,7 @@ impl Checker {
 
     /// Whether what a replica of this group shows is judged.
     pub(super) fn is_judged(&self, partition: TopicPartition, epoch: RecoveryEpoch) -> bool {
-        let waits = self.worlds.get(&partition).is_some_and(|world| world.awaits_founder);
+        let waits = self.worlds.get(&partition).is_some_and(|world| world.lacks_founder);
         epoch == self.epoch(partition) && !waits
     }
 
@@ -88,7 +88,7 @@ impl Checker {
         let world = self.worlds.entry(partition).or_default();
         world.excused.extend(sent.filter(|value| !values.contains(value)));
         world.recovered = Some(recovered);
-        (world.awaits_founder, world.kept) = (true, kept);
+        (world.lacks_founder, world.kept) = (true, kept);
         self.shadows.retain(|(_, of), _| *of != partition);
         self.leaders.retain(|(of, _), _| *of != partition);
         self.votes.retain(|(of, _, _), _| *of != partition);
@@ -105,10 +105,10 @@ impl Checker {
     ) -> Checked {
         let world = self.worlds.entry(partition).or_default();
         let is_founder = world.recovered.is_some_and(|recovered| recovered.founder.node == node);
-        if !world.awaits_founder || !is_founder {
+        if !world.lacks_founder || !is_founder {
             return Ok(());
         }
-        world.awaits_founder = false;
+        world.lacks_founder = false;
         let kept = std::mem::take(&mut world.kept);
         let shadow = &self.shadows[&(node, partition)];
         let committed = self.committed.get_mut(&partition).expect("every partition was added");

@@ -36,7 +36,7 @@ async fn a_recovered_partition_has_the_survivors_records_and_takes_replicas_agai
     for node in [1, 3] {
         eventually(async || rig.topic_dirs(node).is_empty().then_some(())).await;
     }
-    produce(rig.api(2), at, AckMode::Sync, batch(&["c"])).await.expect("it takes writes again");
+    eventually(async || produce(rig.api(2), at, AckMode::Sync, batch(&["c"])).await.ok()).await;
 
     let wish = MoveWish::Replicas(3);
     let again = ReassignRequest { partitions: vec![at], wish, dry_run: DryRun::No };

@@ -97,7 +97,7 @@ fn end_move(image: &mut ClusterImage, number: u32) {
 
 #[test]
 fn a_drained_broker_gets_nothing_new_and_keeps_its_duty_over_a_restart() {
-    let mut image = image(4, &[&[1, 2, 4]]);
+    let mut image = image(4, &[&[1, 2, 3]]);
     let reply = carry_out(&mut image, duty(4, BrokerDuty::Draining)).expect("it is registered");
     assert_eq!(moves(reply), [], "its replicas stay");
     let again = MetadataRecord::RegisterBroker(registration(4, 2));
@@ -220,16 +220,16 @@ fn replicas_filled_again_are_noted_where_they_are_now_and_the_old_disk_stays_out
 
 #[test]
 fn what_was_set_for_a_broker_goes_with_it() {
-    let mut image = image(3, &[&[1, 2]]);
-    let scope = SettingScope::Broker(NodeId(3));
+    let mut image = image(4, &[&[1, 2]]);
+    let scope = SettingScope::Broker(NodeId(4));
     let configs = vec![("limits.connections".to_owned(), "7".to_owned())];
     let settings = MetadataRecord::AlterSettings { scope, configs };
-    let throttle = ThrottleRecord { broker: Some(NodeId(3)), bytes_per_s: Some(5_000) };
+    let throttle = ThrottleRecord { broker: Some(NodeId(4)), bytes_per_s: Some(5_000) };
     for record in [settings, MetadataRecord::Throttle(throttle)] {
         image.apply(&record).expect("fits");
     }
-    fence(&mut image, 3);
-    carry_out(&mut image, removal(3, Unretired::IfDead)).expect("it is dead and empty");
+    fence(&mut image, 4);
+    carry_out(&mut image, removal(4, Unretired::IfDead)).expect("it is dead and empty");
     assert!(image.settings().given(scope).is_empty());
     assert_eq!(image.throttle().brokers().count(), 0);
 }
