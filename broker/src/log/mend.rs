@@ -126,16 +126,14 @@ impl Log {
         };
         let view = self.shared.view(&piece)?;
         let base = piece.base();
-        let mut slot = view.first_not(|entry| entry.end(base).index <= behind)?;
-        if view.place_before(slot)?.index != behind {
+        let first = view.first_not(|entry| entry.end(base).index <= behind)?;
+        if view.place_before(first)?.index != behind {
             return Ok(0);
         }
         let mut taken = 0;
-        for framed in slices.iter().flat_map(|slice| frames(slice)) {
+        let framed = slices.iter().flat_map(|slice| frames(slice));
+        for (slot, framed) in (first..view.slots()).zip(framed) {
             let Ok((_, bytes)) = framed else { break };
-            if slot >= view.slots() {
-                break;
-            }
             let (before, entry) = (view.before(slot)?, view.entry(slot)?);
             let fits = bytes.len() as u64 == entry.position() - before.position();
             let named = is_named(bytes, &before, &entry, base)
@@ -151,7 +149,6 @@ impl Log {
                 mending.file.write_at(before.position(), &[bytes])?;
                 taken += u64::from(mending.fetched.insert(slot));
             }
-            slot += 1;
         }
         Ok(taken)
     }

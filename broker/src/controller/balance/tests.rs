@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::controller::record::MetadataRecord;
+use crate::controller::record::{MetadataRecord, PlacedReplica};
 
 const MIB: u64 = 1024 * 1024;
 
