@@ -213,6 +213,7 @@ impl Topic {
     /// A move is over without an end of its own, and these brokers have nothing left of the partition.
     pub(super) fn forget_move(&mut self, partition: PartitionId, dropped: &[NodeId]) {
         self.moves.under_way.remove(&partition);
+        self.moves.because.remove(&partition);
         self.drop_replicas(partition, dropped);
     }
 

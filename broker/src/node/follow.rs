@@ -169,6 +169,8 @@ impl Follower {
             for (_, after) in &mut close {
                 *after = AfterClose::Keep;
             }
+            // It may not go on in a group that was given up; the next start opens it anew.
+            close.extend(discard.iter().map(|partition| (*partition, AfterClose::Keep)));
             open.retain(|replica| !discard.contains(&replica.partition));
         }
         for (partition, after) in close {

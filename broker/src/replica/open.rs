@@ -2,13 +2,14 @@
 //! believed.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use highwater_protocol::ids::{NodeId, Position, Term, TopicPartition};
 
 use super::event::{Identity, OpenReplica};
 use crate::disk::Disk;
-use crate::log::{FaultyRange, Log, Recovered};
+use crate::log::{self, FaultyRange, Log, Recovered};
 use crate::mutant::{self, Mutant};
 use crate::raft::{
     CommitNews, Counts, HardState, Millis, Options, Raft, Start, Suspicion, TermStart, TermStarts,
@@ -47,7 +48,9 @@ impl Replica {
         now: Millis,
     ) -> io::Result<Replica> {
         let OpenReplica { partition, dir, voters, learners, identity, recovery, options } = open;
-        let (mut log, recovered) = Log::open(disk, &dir, partition, options.log)?;
+        let forgotten = identity == Identity::Joins
+            || known.is_some_and(|known| known.suspicion == Suspicion::LostIdentity);
+        let (mut log, recovered) = open_log(disk, &dir, partition, (options.log, forgotten))?;
         let found = suspicion(&options, known, identity, &recovered);
         let suspicion = with_remembered(found, identity, known);
         if identity == Identity::Founds {
@@ -55,7 +58,7 @@ impl Replica {
         }
         // An older image may say that a replica is alone in a group that is no more.
         if recovery.is_none_or(|recovery| recovery.founder == boot.me) {
-            refuse_if_alone(partition, (boot.me, &voters), &recovered, suspicion)?;
+            refuse_if_alone(partition, (boot.me, &voters, recovery), &recovered, suspicion)?;
         }
         let starts = Starts::recovered(&log, &recovered.marks);
         let (since, marks) = (since(recovery), recovered.marks.into_iter());
@@ -99,6 +102,23 @@ impl Replica {
         }
         Ok(replica)
     }
+}
+
+/// What is left of a deletion that was cut short is nobody's copy. With gaps it would pass for one: what
+/// comes behind them is appended and counted.
+fn open_log(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    partition: TopicPartition,
+    (options, forgotten): (log::Options, bool),
+) -> io::Result<(Log, Recovered)> {
+    let opened = Log::open(Arc::clone(&disk), dir, partition, options.clone())?;
+    if !forgotten || opened.1.faulty.is_empty() {
+        return Ok(opened);
+    }
+    drop(opened);
+    log::remove(disk.as_ref(), dir)?;
+    Log::open(disk, dir, partition, options)
 }
 
 /// How Raft goes about a replica with these options.
@@ -205,12 +225,14 @@ fn tell_faulty(recovered: &Recovered) {
 /// A single voter has nobody to be repaired from: only people may accept a loss.
 fn refuse_if_alone(
     partition: TopicPartition,
-    (me, voters): (NodeId, &[NodeId]),
+    (me, voters, recovery): (NodeId, &[NodeId], Option<Recovery>),
     recovered: &Recovered,
     suspicion: Suspicion,
 ) -> io::Result<()> {
     let lost = suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity;
-    if voters != [me] || !lost && recovered.faulty.is_empty() {
+    // Who began a group anew did so with its gaps: nobody has more.
+    let founded = recovery.is_some_and(|recovery| recovery.founder == me);
+    if voters != [me] || !lost && (founded || recovered.faulty.is_empty()) {
         return Ok(());
     }
     let gone = "its files are gone, or were damaged in an earlier life";

@@ -53,7 +53,11 @@ pub(super) fn made_with(
 ) -> VoterSet {
     match recovery {
         None => VoterSet { voters, learners },
-        Some(Recovery { founder, .. }) => VoterSet { voters: vec![founder], learners },
+        Some(Recovery { founder, .. }) => {
+            // The founder may come back to its own group, which made it a learner there.
+            let learners = learners.into_iter().filter(|learner| *learner != founder).collect();
+            VoterSet { voters: vec![founder], learners }
+        }
     }
 }
 

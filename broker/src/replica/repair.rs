@@ -123,7 +123,8 @@ impl Replica {
             return;
         }
         match self.log.mended(mended) {
-            Ok(0) => {}
+            // It failed, or more was found to be faulty: not again at once.
+            Ok(0) => self.repair.asked_at = Some(now),
             Ok(frames) => {
                 out.repaired += frames;
                 tracing::info!(partition = %self.partition, frames, "batches were mended");
