@@ -20,7 +20,7 @@ use super::Log;
 use super::faults::is_named;
 use super::reader::Shared;
 use super::roll::absent_is_fine;
-use super::segment::{Body, Piece, View, log_bytes_max};
+use super::segment::{Body, Piece, View, index_bytes_max, log_bytes_max};
 use crate::disk::File;
 use crate::mutant::{self, Mutant};
 
@@ -234,6 +234,11 @@ impl Log {
                 Body::Growing(_) => unreachable!("the caller has a sealed segment"),
             };
             absent_is_fine(self.shared.disk.remove(&path))?;
+            let free = self.shared.disk.free_bytes(&self.dir).unwrap_or(u64::MAX);
+            if free < bytes.saturating_add(self.options.keep_free_bytes) {
+                // What is left is for the controller's log, marks and votes; the mend comes later.
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let file = self.shared.disk.create(&path, bytes, log_bytes_max(bytes))?;
             let fetched = BTreeSet::new();
             self.mending = Some(Mending { sequence, file, path, fetched, handed_out: false });
@@ -259,7 +264,8 @@ impl Mend {
     fn copy(&self) -> io::Result<Vec<usize>> {
         let view = self.shared.view(&self.piece)?;
         let mut faulty = Vec::new();
-        let mut slot = self.kept_from;
+        // What was given up is copied, too: where the index is lost, the frames must speak for themselves.
+        let mut slot = 0;
         while slot < view.slots() {
             if self.fetched.contains(&slot) {
                 slot += 1;
@@ -276,13 +282,17 @@ impl Mend {
             let (bytes, bad) = view.sound(slot..end)?;
             self.file.write_at(start, &[&bytes])?;
             slot = bad.map_or(end, |bad| bad + 1);
-            faulty.extend(bad);
+            faulty.extend(bad.filter(|bad| *bad >= self.kept_from));
         }
         if faulty.is_empty() {
             self.file.write_at(0, &[&self.piece.segment.header.encode()])?;
             if !mutant::active(Mutant::MendNotFlushed) {
                 self.file.flush()?;
             }
+            // The seal that the new file is read by may be younger than the last flush.
+            let index = self.piece.segment.stem.index();
+            let room = index_bytes_max(view.before(view.slots())?.position());
+            self.shared.disk.open(&index, room)?.flush()?;
         }
         Ok(faulty)
     }

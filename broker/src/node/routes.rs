@@ -138,12 +138,12 @@ impl Routes {
         }
     }
 
-    /// Every replica that is open here, and how to read it, in the order of partitions.
-    pub fn readers(&self) -> Vec<(TopicPartition, Arc<LogReader>)> {
+    /// Every partition of which a replica is open here, in order.
+    pub fn open_replicas(&self) -> Vec<TopicPartition> {
         let map = self.inner.map.load();
-        let open = map.values().filter_map(|route| Some((route.partition(), route.reader()?)));
-        let mut open: Vec<_> = open.collect();
-        open.sort_by_key(|(partition, _)| *partition);
+        let open = map.values().filter(|route| route.reader().is_some());
+        let mut open: Vec<_> = open.map(|route| route.partition()).collect();
+        open.sort_unstable();
         open
     }
 

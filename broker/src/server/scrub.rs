@@ -13,7 +13,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use highwater_protocol::ids::TopicPartition;
 use tracing::{info, warn};
 
-use crate::log::{LogReader, ScrubPlace};
+use crate::log::ScrubPlace;
 use crate::metrics::Metrics;
 use crate::node::Routes;
 
@@ -66,8 +66,8 @@ impl Scrubber {
     fn pass(&self) -> Result<(), Stopped> {
         let began = Instant::now();
         let (mut bytes, mut faulty) = (0, 0);
-        for (partition, reader) in self.routes.readers() {
-            let (read, found) = self.read(partition, &reader)?;
+        for partition in self.routes.open_replicas() {
+            let (read, found) = self.read(partition)?;
             (bytes, faulty) = (bytes + read, faulty + found);
         }
         self.metrics.scrub_passes.bump();
@@ -78,10 +78,13 @@ impl Scrubber {
         self.wait(PASS_EVERY.saturating_sub(began.elapsed()))
     }
 
-    fn read(&self, partition: TopicPartition, reader: &LogReader) -> Result<(u64, u64), Stopped> {
+    fn read(&self, partition: TopicPartition) -> Result<(u64, u64), Stopped> {
         let (mut bytes, mut faulty) = (0, 0);
         let mut place = Some(ScrubPlace::default());
         while let Some(from) = place {
+            // Held for a step only: a partition that is deleted meanwhile has its files freed.
+            let reader = self.routes.get(partition).and_then(|route| route.reader());
+            let Some(reader) = reader else { break };
             match reader.scrub(from, STEP_BYTES) {
                 Ok(step) => {
                     self.metrics.scrub_bytes.add(step.bytes);

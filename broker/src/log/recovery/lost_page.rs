@@ -41,9 +41,8 @@ impl Recovery<'_> {
         let there = self.disk.list(self.dir)?;
         if !there.iter().any(|name| self.dir.join(name) == stem.log()) {
             let bytes = last.position();
-            let log = self.disk.create(&stem.log(), bytes, log_bytes_max(bytes))?;
-            log.write_at(0, &[&header.encode()])?;
-            log.flush()?;
+            // Without a first page, so that every open finds it lacking until a mend has brought the rest.
+            self.disk.create(&stem.log(), bytes, log_bytes_max(bytes))?.flush()?;
             self.disk.flush_dir(self.dir)?;
         }
         tracing::error!(file = %stem.log().display(), "a segment has lost its first page");
