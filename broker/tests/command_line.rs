@@ -451,7 +451,8 @@ async fn hw_says_on_ctrl_c_that_the_moves_go_on_and_how_to_turn_them_back() {
     let hw = built("hw");
     succeed(&cluster, &hw, &["topic", "create", "bulk", "-r", "1"], b"");
     let line = [b"x".repeat(8000), b"\n".to_vec()].concat();
-    succeed(&cluster, &hw, &["produce", "bulk", "--acks", "sync"], &line.repeat(200));
+    let produce = ["produce", "bulk", "--acks", "sync", "--compression", "none"];
+    succeed(&cluster, &hw, &produce, &line.repeat(200));
     let listed = succeed(&cluster, &hw, &["partition", "list", "bulk", "-o", "json"], b"");
     let listed: serde_json::Value = serde_json::from_slice(&listed).expect("JSON");
     let home = listed["partitions"][0]["leader"].as_u64().expect("it is led");

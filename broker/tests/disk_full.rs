@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::{Cluster, Place, can_mount_in_private, edit, read_all};
 use highwater_client::{
-    AckMode, Client, Error, NewTopic, NodeId, PartitionId, PartitionInfo, Producer, ProducerConfig,
-    Record,
+    AckMode, Client, Compression, Error, NewTopic, NodeId, PartitionId, PartitionInfo, Producer,
+    ProducerConfig, Record,
 };
 
 const TOPICS: [&str; 2] = ["kept", "filler"];
@@ -76,7 +76,10 @@ async fn a_follower_on_a_full_disk_holds_nobody_up_and_comes_back_when_there_is_
         })
         .await;
 
-    let acks = ProducerConfig::default().acks(AckMode::SemiSync).batch_bytes_max(1 << 18);
+    let acks = ProducerConfig::default()
+        .acks(AckMode::SemiSync)
+        .batch_bytes_max(1 << 18)
+        .compression(Compression::None);
     let producer = client.producer(acks);
     let mut acked = Acked::new();
     for number in 0..3_000 {
@@ -124,7 +127,7 @@ async fn create(client: &Client, topic: &str) {
 }
 
 fn producer(client: &Client) -> Producer {
-    let config = ProducerConfig::default().acks(AckMode::Sync);
+    let config = ProducerConfig::default().acks(AckMode::Sync).compression(Compression::None);
     client.producer(config.delivery_timeout(Duration::from_secs(2)))
 }
 

@@ -9,8 +9,8 @@ use std::time::Instant;
 use common::load::{Load, check_all_there, create};
 use common::{Cluster, Place, read_all};
 use highwater_client::{
-    AckMode, Client, DryRun, MoveWish, NewTopic, NodeId, PartitionId, ProducerConfig, Record,
-    TopicDetail, TopicPartition,
+    AckMode, Client, Compression, DryRun, MoveWish, NewTopic, NodeId, PartitionId, ProducerConfig,
+    Record, TopicDetail, TopicPartition,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,7 +106,8 @@ fn check_order(read: &BTreeMap<Place, String>) {
 
 /// Writes so many MiB in records of 64 KiB.
 async fn preload(client: &Client, topic: &str, mib: usize) {
-    let producer = client.producer(ProducerConfig::default().acks(AckMode::SemiSync));
+    let producer = client
+        .producer(ProducerConfig::default().acks(AckMode::SemiSync).compression(Compression::None));
     for number in 0..mib * 16 {
         let value = format!("{number:0>65000}");
         let record = Record::to(topic).key(format!("k{number}")).value(value);

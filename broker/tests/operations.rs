@@ -123,7 +123,7 @@ async fn turn_a_move_back_halfway(walk: &mut Walk) {
     walk.hw("hw topic create bulk --partitions 2 --replication 1", "");
     let line = |key: u32| format!("{key}:{}\n", "x".repeat(8000));
     let lines: String = (0..600).map(line).collect();
-    walk.feed("hw produce bulk --acks sync --key-sep :", lines.as_bytes());
+    walk.feed("hw produce bulk --acks sync --compression none --key-sep :", lines.as_bytes());
     let homes = walk.sets_of("bulk");
     let other = [2, 3, 4, 5].into_iter().find(|it| !homes.iter().flatten().any(|at| at == it));
     let other = other.expect("two partitions of one replica leave brokers free");

@@ -7,10 +7,11 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use common::load::{Load, check_all_there};
 use common::{Cluster, PATIENCE, read_all};
-use highwater_client::{AckMode, Client, NewTopic, NodeId, PartitionId, ProducerConfig, Record};
+use highwater_client::{
+    AckMode, Client, Compression, NewTopic, NodeId, PartitionId, ProducerConfig, Record,
+};
 
 const TOPIC: &str = "kept";
 const MIB: usize = 1024 * 1024;
@@ -53,10 +54,11 @@ async fn a_bit_that_turns_on_a_follower_or_the_leader_is_mended_while_everything
 }
 
 async fn fill(client: &Client, bytes: usize) {
-    let producer = client.producer(ProducerConfig::default().acks(AckMode::Sync));
-    let value = Bytes::from(vec![b'x'; 16 * 1024]);
-    for _ in 0..bytes / value.len() {
-        drop(producer.send(Record::to(TOPIC).value(value.clone())).await.expect("taken"));
+    let producer = client
+        .producer(ProducerConfig::default().acks(AckMode::Sync).compression(Compression::None));
+    for number in 0..bytes / VALUE_BYTES {
+        let value = format!("{number:0>VALUE_BYTES$}");
+        drop(producer.send(Record::to(TOPIC).value(value)).await.expect("taken"));
     }
     let report = producer.close(PATIENCE).await.expect("all is settled in time");
     assert_eq!(report.failed, 0, "{:?}", report.first_error);
@@ -92,3 +94,5 @@ fn flip_a_bit(file: &PathBuf, at: u64) {
     file.read_exact_at(&mut byte, at).expect("it is long enough");
     file.write_all_at(&[byte[0] ^ 4], at).expect("it can be written");
 }
+
+const VALUE_BYTES: usize = 16 * 1024;

@@ -12,8 +12,8 @@ use highwater_broker::disk::mmap::MmapDisk;
 use highwater_broker::log::{Log, Options};
 use highwater_broker::node::reconcile::parse_dir_name;
 use highwater_client::{
-    AckMode, Client, DescribePartitionResponse, ErrorKind, NewTopic, NodeId, Offset, OffsetAt,
-    OutOfRange, PartitionId, ProducerConfig, ReaderConfig, Record, StartAt, TopicId,
+    AckMode, Client, Compression, DescribePartitionResponse, ErrorKind, NewTopic, NodeId, Offset,
+    OffsetAt, OutOfRange, PartitionId, ProducerConfig, ReaderConfig, Record, StartAt, TopicId,
 };
 use highwater_protocol::ids::LogIndex;
 use tokio::time::timeout;
@@ -71,7 +71,8 @@ async fn a_trim_by_request_is_the_same_on_every_replica_and_survives_them_all() 
     let mut cluster = Cluster::started(3);
     let client = cluster.client().await;
     let topic = small_topic(&client).await;
-    let producer = client.producer(ProducerConfig::default().acks(AckMode::Sync));
+    let producer = client
+        .producer(ProducerConfig::default().acks(AckMode::Sync).compression(Compression::None));
     for number in 0..20 {
         let record = Record::to("small").value(format!("{number}"));
         producer.send_and_wait(record).await.expect("acknowledged");
@@ -111,7 +112,7 @@ async fn small_topic(client: &Client) -> TopicId {
 }
 
 async fn produce(client: &Client, bytes: u64) {
-    let config = ProducerConfig::default().acks(AckMode::SemiSync);
+    let config = ProducerConfig::default().acks(AckMode::SemiSync).compression(Compression::None);
     let producer = client.producer(config);
     let value = Bytes::from(vec![7; 16 * 1024]);
     for _ in 0..bytes / value.len() as u64 {

@@ -88,7 +88,7 @@ impl ListEventsResponse {
 }
 
 /// Every kind of decision that this build tells of, sorted; a newer broker may know others.
-pub const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 23] = [
     "broker-fenced",
     "broker-registered",
     "broker-removed",
@@ -97,12 +97,16 @@ pub const KINDS: [&str; 19] = [
     "duty-changed",
     "log-begun-anew",
     "move-asked",
+    "move-automatic",
     "move-begun",
     "move-cancelled",
+    "move-dropped",
     "move-ended",
     "move-remembered",
     "moves-throttled",
+    "partition-recovered",
     "partitions-placed",
+    "recovery-remembered",
     "replica-refilled",
     "settings-altered",
     "topic-altered",

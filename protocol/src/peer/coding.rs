@@ -163,20 +163,7 @@ fn encode_message(writer: &mut Writer, message: &RaftMessage, entries: &mut Vec<
             writer.optional(append.start.as_ref(), |writer, start| writer.blob(start));
             put_entries(writer, &append.entries, entries);
         }
-        RaftMessage::AppendAnswer(AppendAnswer { term, outcome }) => match outcome {
-            AppendOutcome::Accepted { appended, flushed } => {
-                writer.u8(APPEND_ACCEPTED);
-                writer.u32(term.0);
-                writer.uvarint(appended.0);
-                writer.uvarint(flushed.0);
-            }
-            AppendOutcome::Rejected { at, hint } => {
-                writer.u8(APPEND_REJECTED);
-                writer.u32(term.0);
-                writer.uvarint(at.0);
-                put_position(writer, *hint);
-            }
-        },
+        RaftMessage::AppendAnswer(answer) => put_append_answer(writer, answer),
         RaftMessage::TimeoutNow { term } => {
             writer.u8(TIMEOUT_NOW);
             writer.u32(term.0);
@@ -200,6 +187,23 @@ fn encode_message(writer: &mut Writer, message: &RaftMessage, entries: &mut Vec<
             writer.u8(HEARTBEAT_ANSWER);
             writer.u32(term.0);
             writer.uvarint(log_end.0);
+        }
+    }
+}
+
+fn put_append_answer(writer: &mut Writer, answer: &AppendAnswer) {
+    match &answer.outcome {
+        AppendOutcome::Accepted { appended, flushed } => {
+            writer.u8(APPEND_ACCEPTED);
+            writer.u32(answer.term.0);
+            writer.uvarint(appended.0);
+            writer.uvarint(flushed.0);
+        }
+        AppendOutcome::Rejected { at, hint } => {
+            writer.u8(APPEND_REJECTED);
+            writer.u32(answer.term.0);
+            writer.uvarint(at.0);
+            put_position(writer, *hint);
         }
     }
 }
@@ -253,20 +257,9 @@ fn decode_message(
             entry_bytes.push(sizes(reader)?);
             RaftMessage::Append(AppendRequest { term, prev, commit, start, entries: Vec::new() })
         }
-        APPEND_ACCEPTED => RaftMessage::AppendAnswer(AppendAnswer {
-            term,
-            outcome: AppendOutcome::Accepted {
-                appended: coding::short_log_index(reader)?,
-                flushed: coding::short_log_index(reader)?,
-            },
-        }),
-        APPEND_REJECTED => RaftMessage::AppendAnswer(AppendAnswer {
-            term,
-            outcome: AppendOutcome::Rejected {
-                at: coding::short_log_index(reader)?,
-                hint: position(reader)?,
-            },
-        }),
+        APPEND_ACCEPTED | APPEND_REJECTED => {
+            RaftMessage::AppendAnswer(AppendAnswer { term, outcome: outcome(reader, kind)? })
+        }
         TIMEOUT_NOW => RaftMessage::TimeoutNow { term },
         HEARTBEAT => {
             RaftMessage::Heartbeat(Heartbeat { term, commit: coding::short_log_index(reader)? })
@@ -287,6 +280,16 @@ fn decode_message(
         found => {
             return Err(DecodeError::Invalid { what: "a message's kind", found: found.into() });
         }
+    })
+}
+
+fn outcome(reader: &mut Reader<'_>, kind: u8) -> Result<AppendOutcome, DecodeError> {
+    let first = coding::short_log_index(reader)?;
+    Ok(match kind == APPEND_ACCEPTED {
+        true => {
+            AppendOutcome::Accepted { appended: first, flushed: coding::short_log_index(reader)? }
+        }
+        false => AppendOutcome::Rejected { at: first, hint: position(reader)? },
     })
 }
 

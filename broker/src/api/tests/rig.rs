@@ -214,6 +214,7 @@ async fn link(from: Ends, to: Ends) {
         let frames = tokio::select! {
             frames = queues.control().take() => frames,
             frames = queues.appends()[0].take() => frames,
+            frames = queues.bulk().take() => frames,
         };
         for PeerFrame { to: meant_for, body, .. } in frames {
             match body {

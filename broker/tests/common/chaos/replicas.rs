@@ -78,6 +78,11 @@ fn seen(slice: &[u8], run: u16) -> Vec<Seen> {
             continue;
         }
         let batch = BatchView::parse(bytes).expect("the log has checked it");
+        let unpacked = batch.unpacked(UNPACKED_BYTES_MAX).expect("a batch of our clients");
+        let batch = match &unpacked {
+            Some(bytes) => BatchView::parse(bytes).expect("what unpacking gives is a batch"),
+            None => batch,
+        };
         for record in batch.records().expect("a batch of our clients") {
             let record = record.expect("a record of our clients");
             let stamp = record.value.and_then(Stamp::parse);
@@ -87,3 +92,6 @@ fn seen(slice: &[u8], run: u16) -> Vec<Seen> {
     }
     found
 }
+
+/// As much as any batch of ours unpacks to.
+const UNPACKED_BYTES_MAX: usize = 64 << 20;

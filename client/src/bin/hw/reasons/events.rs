@@ -47,6 +47,12 @@ pub const EVENTS: &[Reason] = &[
         "hw cluster events --kind move-asked",
     ),
     reason(
+        "move-automatic",
+        "Nobody asked for a move: the cluster evens itself out, or replaces a broker that is away for long.",
+        "`hw cluster config get balance.auto balance.replace.after.ms` shows what makes it do so.",
+        "hw cluster events --kind move-automatic",
+    ),
+    reason(
         "move-begun",
         "A partition began to move: new replicas copy its log.",
         "`hw partition moves -w` shows how far it is.",
@@ -57,6 +63,12 @@ pub const EVENTS: &[Reason] = &[
         "A move was cancelled: the replicas go back to where they were.",
         "Wait; the partition can be written and read meanwhile.",
         "hw cluster events --kind move-cancelled",
+    ),
+    reason(
+        "move-dropped",
+        "A move that nobody asked for and that had not begun was given up: its broker came back.",
+        "Nothing is to be done.",
+        "hw cluster events --kind move-dropped",
     ),
     reason(
         "move-ended",
@@ -77,10 +89,22 @@ pub const EVENTS: &[Reason] = &[
         "hw cluster events --kind moves-throttled",
     ),
     reason(
+        "partition-recovered",
+        "Somebody gave up the lost majority of a partition: it goes on with what one replica had.",
+        "Records that only the lost ones had are gone; `hw partition moves -w` shows the new replicas.",
+        "hw cluster events --kind partition-recovered",
+    ),
+    reason(
         "partitions-placed",
         "A topic was made or got more partitions, and their replicas were given to brokers.",
         "Nothing is to be done; `hw cluster balance --dry-run` shows whether another spread is better.",
         "hw cluster events --kind partitions-placed",
+    ),
+    reason(
+        "recovery-remembered",
+        "An image of the cluster was written, and with it that a partition was recovered earlier.",
+        "Nothing is to be done.",
+        "hw cluster events --kind recovery-remembered",
     ),
     reason(
         "replica-refilled",
