@@ -442,7 +442,9 @@ impl Stage {
         }
         for node in 1..=self.nodes {
             let data = self.cluster.dir.path().join(format!("node-{node}/data"));
-            records += replicas::read(recording, &data, node, (TOPIC, id), run);
+            let found = replicas::read(recording, &data, node, (TOPIC, id), run);
+            records += found.records;
+            self.failures.extend(found.damaged);
         }
         records
     }
