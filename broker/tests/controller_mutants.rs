@@ -98,6 +98,19 @@ fn voters_that_could_not_decide_are_found_by_a_script() {
     });
 }
 
+/// The simulator finds it, too, once in some thousand seeds.
+#[test]
+fn a_cancelled_move_that_goes_on_is_found_by_a_script() {
+    check_script(Mutant::CancelGoesOn, || {
+        let mut image = image(4, &[1, 2, 3]);
+        let target = [2, 3, 4].map(place).to_vec();
+        let back = Move { id: MoveId(1), stage: MoveStage::GoingBack, target };
+        apply(&mut image, MetadataRecord::Move(MoveRecord::Set(AT, back)));
+        let topic = image.topic(AT.topic).expect("made above");
+        topic.aim(AT.partition) == Some(&[1, 2, 3].map(place)[..])
+    });
+}
+
 /// A script holds for the sound code and does not for the mutant.
 fn check_script(mutant: Mutant, holds: impl Fn() -> bool) {
     assert!(holds());

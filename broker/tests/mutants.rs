@@ -60,6 +60,7 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::MendNotFlushed,
     Mutant::FaultyStands,
     // Of the controller, in `controller_mutants`.
+    Mutant::CancelGoesOn,
     Mutant::HostRemoved,
     Mutant::RemovedReturns,
     Mutant::ReplacedReturns,

@@ -48,8 +48,7 @@ impl Replica {
         now: Millis,
     ) -> io::Result<Replica> {
         let OpenReplica { partition, dir, voters, learners, identity, recovery, options } = open;
-        let forgotten = identity == Identity::Joins
-            || known.is_some_and(|known| known.suspicion == Suspicion::LostIdentity);
+        let forgotten = is_forgotten(identity, known);
         let (mut log, recovered) = open_log(disk, &dir, partition, (options.log, forgotten))?;
         let found = suspicion(&options, known, identity, &recovered);
         let suspicion = with_remembered(found, identity, known);
@@ -104,6 +103,12 @@ impl Replica {
     }
 }
 
+/// Whether what lies there is no copy that anybody counts on.
+fn is_forgotten(identity: Identity, known: Option<Remembered>) -> bool {
+    let lost = |known: Remembered| known.suspicion == Suspicion::LostIdentity;
+    identity == Identity::Joins || known.is_some_and(lost)
+}
+
 /// What is left of a deletion that was cut short is nobody's copy. With gaps it would pass for one: what
 /// comes behind them is appended and counted.
 fn open_log(
@@ -112,7 +117,7 @@ fn open_log(
     partition: TopicPartition,
     (options, forgotten): (log::Options, bool),
 ) -> io::Result<(Log, Recovered)> {
-    let opened = Log::open(Arc::clone(&disk), dir, partition, options.clone())?;
+    let opened = Log::open(Arc::clone(&disk), dir, partition, options)?;
     if !forgotten || opened.1.faulty.is_empty() {
         return Ok(opened);
     }
