@@ -170,10 +170,10 @@ async fn replace_a_disk(walk: &mut Walk) {
     walk.ran("highwater format -c config.toml");
     walk.cluster.start(2);
     walk.until("its disk is known to be new", |walk| {
-        walk.count(2, "replicas_refilling") > 0
+        walk.count(2, "replicas_refilling").is_some_and(|count| count > 0)
             || walk.told("replica-refilled")
             // Where it is placed on what was made since, it may have nothing to fill.
-            || walk.count(2, "replicas_total") == 0
+            || walk.count(2, "replicas_total") == Some(0)
     })
     .await;
     walk.healthy();
@@ -340,11 +340,10 @@ impl Walk {
 
     /// A broker that has just begun with an empty disk knows of nobody yet, and may be the one asked.
     /// A number that is told of a broker.
-    fn count(&mut self, node: u64, what: &str) -> u64 {
+    fn count(&mut self, node: u64, what: &str) -> Option<u64> {
         let listed = self.hw("hw cluster brokers", "");
         let mut brokers = listed["brokers"].as_array().expect("a list").iter();
-        let found = brokers.find(|it| it["broker"] == node).expect("it is registered");
-        found[what].as_u64().unwrap_or(u64::MAX)
+        brokers.find(|it| it["broker"] == node)?[what].as_u64()
     }
 
     fn told(&mut self, kind: &str) -> bool {

@@ -50,8 +50,7 @@ impl Replica {
         let OpenReplica { partition, dir, voters, learners, identity, recovery, options } = open;
         let forgotten = is_forgotten(identity, known);
         let (mut log, recovered) = open_log(disk, &dir, partition, (options.log, forgotten))?;
-        let found = suspicion(&options, known, identity, &recovered);
-        let suspicion = with_remembered(found, identity, known);
+        let suspicion = suspicion(&options, known, identity, &recovered);
         if identity == Identity::Founds {
             accept_loss(partition, recovery, known, &mut log)?;
         }
@@ -142,7 +141,7 @@ pub(super) fn raft_options(partition: TopicPartition, options: &ReplicaOptions) 
 }
 
 /// What the files and the last life give reason to doubt.
-fn suspicion(
+fn found_suspicion(
     options: &ReplicaOptions,
     known: Option<Remembered>,
     identity: Identity,
@@ -179,7 +178,13 @@ fn warn_if_suspect(partition: TopicPartition, suspicion: Suspicion) {
 
 /// Files that are in order again prove nothing: only a leader's word ends a suspicion, or a recovery
 /// that begins with what there is.
-fn with_remembered(found: Suspicion, identity: Identity, known: Option<Remembered>) -> Suspicion {
+fn suspicion(
+    options: &ReplicaOptions,
+    known: Option<Remembered>,
+    identity: Identity,
+    recovered: &Recovered,
+) -> Suspicion {
+    let found = found_suspicion(options, known, identity, recovered);
     let remembered = known.map_or(Suspicion::None, |known| known.suspicion);
     match (mutant::active(Mutant::SuspicionForgotten), identity) {
         (_, Identity::Founds) => Suspicion::None,
