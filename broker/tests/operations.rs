@@ -161,19 +161,19 @@ fn restart_one_by_one(walk: &mut Walk) {
 
 /// An old machine gets a new, empty disk.
 async fn replace_a_disk(walk: &mut Walk) {
-    walk.cluster.kill(5);
-    let data = walk.cluster.dir.path().join("joined-5/data");
+    walk.cluster.kill(2);
+    let data = walk.cluster.dir.path().join("node-2/data");
     std::fs::remove_dir_all(data).expect("nobody uses it");
-    let config = walk.cluster.created.configs[4].clone();
+    let config = walk.cluster.created.configs[1].clone();
     let formatted = highwater(&["format", "-c"]).arg(config).output().expect("it is built");
     assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
     walk.ran("highwater format -c config.toml");
-    walk.cluster.start(5);
+    walk.cluster.start(2);
     walk.until("its disk is known to be new", |walk| {
-        walk.count(5, "replicas_refilling").is_some_and(|count| count > 0)
+        walk.count(2, "replicas_refilling").is_some_and(|count| count > 0)
             || walk.told("replica-refilled")
             // Where it is placed on what was made since, it may have nothing to fill.
-            || walk.count(5, "replicas_total") == Some(0)
+            || walk.count(2, "replicas_total") == Some(0)
     })
     .await;
     walk.healthy();
@@ -338,7 +338,6 @@ impl Walk {
         brokers.filter_map(|broker| broker["broker"].as_u64()).collect()
     }
 
-    /// A broker that has just begun with an empty disk knows of nobody yet, and may be the one asked.
     /// A number that is told of a broker.
     fn count(&mut self, node: u64, what: &str) -> Option<u64> {
         let listed = self.hw("hw cluster brokers", "");

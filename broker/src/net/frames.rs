@@ -118,6 +118,13 @@ impl Gather {
         Ok(bytes)
     }
 
+    /// What would be written.
+    #[cfg(test)]
+    pub fn written(&mut self) -> Bytes {
+        self.close_small();
+        self.chunks.concat().into()
+    }
+
     fn close_small(&mut self) {
         if !self.small.is_empty() {
             self.chunks.push(self.small.split().freeze());

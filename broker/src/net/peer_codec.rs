@@ -10,13 +10,15 @@ use super::frames::Gather;
 pub(super) const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Encodes a frame behind what has gathered, as several frames where it is large: the receiver
-/// begins with the first while the last is still on its way.
+/// begins with the first while the last is still on its way. A frame without messages goes, too: it says in
+/// which life its sender is.
 pub(super) fn encode_into(frame: PeerFrame, gather: &mut Gather) {
     let PeerFrame { from, to, body } = frame;
     let PeerBody::Raft(messages) = body else {
         return encode_one(&PeerFrame { from, to, body }, gather);
     };
     let mut part = Vec::with_capacity(messages.len());
+    let greets = messages.is_empty();
     let mut bytes = 0;
     for message in messages {
         bytes += entry_bytes(&message);
@@ -27,7 +29,7 @@ pub(super) fn encode_into(frame: PeerFrame, gather: &mut Gather) {
             encode_one(&PeerFrame { from, to, body }, gather);
         }
     }
-    if !part.is_empty() {
+    if greets || !part.is_empty() {
         encode_one(&PeerFrame { from, to, body: PeerBody::Raft(part) }, gather);
     }
 }
@@ -76,3 +78,41 @@ fn entry_bytes(message: &GroupMessage) -> usize {
 
 /// A frame that has grown to this is sent, and the rest goes into the next.
 const PART_BYTES: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::ids::{Incarnation, LogIndex, RecoveryEpoch, Term, TopicPartition};
+    use highwater_protocol::peer::Heartbeat;
+
+    use super::*;
+
+    /// The numbers of messages in the frames that one of `count` messages becomes.
+    fn frames_of(count: usize) -> Vec<usize> {
+        let heartbeat = Heartbeat { term: Term(1), commit: LogIndex(0) };
+        let message = || GroupMessage {
+            group: TopicPartition::CLUSTER,
+            epoch: RecoveryEpoch(0),
+            message: RaftMessage::Heartbeat(heartbeat),
+        };
+        let body = PeerBody::Raft((0..count).map(|_| message()).collect());
+        let mut gather = Gather::default();
+        encode_into(PeerFrame { from: Incarnation(2), to: None, body }, &mut gather);
+        let mut bytes = gather.written();
+        let mut counts = Vec::new();
+        while !bytes.is_empty() {
+            let length = u32::from_be_bytes(bytes[..4].try_into().expect("four bytes"));
+            let frame = bytes.split_to(4 + length as usize).slice(4..);
+            match PeerFrame::decode(frame).expect("it was encoded").body {
+                PeerBody::Raft(messages) => counts.push(messages.len()),
+                other => panic!("{other:?}"),
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn a_frame_without_messages_is_sent_for_it_names_the_senders_life() {
+        assert_eq!(frames_of(0), [0]);
+        assert_eq!(frames_of(3), [3]);
+    }
+}

@@ -220,7 +220,8 @@ impl Reader {
         }
     }
 
-    /// Brings Raft messages to the shards that own their groups.
+    /// Brings Raft messages to the shards that own their groups. A frame without any says in which life
+    /// the sender is, which every shard is to know.
     fn submit(
         &self,
         incarnation: Incarnation,
@@ -228,6 +229,7 @@ impl Reader {
         messages: Vec<GroupMessage>,
     ) {
         let Inner { shards, metrics, .. } = &*self.peers.inner;
+        let greets = messages.is_empty();
         let mut by_shard: Vec<Vec<GroupMessage>> = Vec::new();
         by_shard.resize_with(shards.all().len(), Vec::new);
         for message in messages {
@@ -239,7 +241,7 @@ impl Reader {
             by_shard[shards.index_of(message.group)].push(message);
         }
         for (shard, messages) in shards.all().iter().zip(by_shard) {
-            if messages.is_empty() {
+            if messages.is_empty() && !greets {
                 continue;
             }
             let event = Event::Peer { from: self.peer, incarnation, to, messages };
