@@ -172,6 +172,8 @@ mutants! {
     ImageForgetsMoves,
     /// An image that begins a log anew forgets who is fenced.
     ImageForgetsFenced,
+    /// A segment takes appends again although a seal was written for it.
+    SealedTakesAppends,
     /// New partitions are placed as if there were no racks.
     PlacementIgnoresRacks,
     /// A shard hears replicas of a group that a recovery has given up.

@@ -59,6 +59,7 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::MendUnchecked,
     Mutant::MendNotFlushed,
     Mutant::FaultyStands,
+    Mutant::SealedTakesAppends,
     // Of the controller, in `controller_mutants`.
     Mutant::CancelGoesOn,
     Mutant::HostRemoved,

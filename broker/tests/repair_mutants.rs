@@ -1,5 +1,5 @@
-//! Bugs planted in the repair of what rotted, each found by a script: where rot strikes in the simulator,
-//! one coincidence in thousands of seeds would find them.
+//! Bugs planted in the repair of what rotted and in the opening of a log, each found by a script: one
+//! coincidence in thousands of seeds would find them in the simulator.
 //!
 //! What each breaks is listed in `MUTANTS.md`.
 
@@ -13,7 +13,7 @@ use highwater_broker::raft::{
     HardState, Legible, Millis, Options as RaftOptions, Raft, Standing, Start, Suspicion,
     TermStart, TermStarts,
 };
-use highwater_broker::sim::disk::{Fate, SimDisk};
+use highwater_broker::sim::disk::{Fate, SimDisk, Unflushed};
 use highwater_protocol::batch::{BatchBuilder, BuilderOptions, VoterSet};
 use highwater_protocol::ids::{
     LogIndex, NodeId, PartitionId, Position, Term, Timestamp, TopicId, TopicPartition,
@@ -74,6 +74,35 @@ fn a_replica_that_stands_with_what_it_cannot_read_is_found_by_a_script() {
     });
 }
 
+#[test]
+fn a_segment_that_goes_on_behind_an_older_seal_is_found_by_a_script() {
+    check_script(Mutant::SealedTakesAppends, || {
+        let (disk, _) = filled(b'a');
+        let (mut log, _) = open(&disk);
+        log.end_segment().expect("end");
+        // Of a segment within a term the summary is empty, and always fits.
+        append(&mut log, b'b');
+        log.end_segment().expect("end");
+        drop(log);
+        // The seal is there, and the entries are not.
+        disk.lose_power_by(&mut |what| match what {
+            Unflushed::Page(_, 1) => Fate::Lost,
+            Unflushed::Page(..) | Unflushed::Length(_) | Unflushed::Name(_) => Fate::Kept,
+        });
+        let (mut log, _) = open(&disk);
+        append(&mut log, b'c');
+        let end = log.end();
+        log.end_segment().expect("end");
+        drop(log);
+        // The entries are there, and no younger seal.
+        disk.lose_power_by(&mut |what| match what {
+            Unflushed::Page(_, 0) => Fate::Lost,
+            Unflushed::Page(..) | Unflushed::Length(_) | Unflushed::Name(_) => Fate::Kept,
+        });
+        open(&disk).0.end() == end
+    });
+}
+
 /// Whether the script passes without the mutant and fails with it.
 fn check_script(mutant: Mutant, script: impl Fn() -> bool) {
     mutant::choose(None);
@@ -88,6 +117,12 @@ fn check_script(mutant: Mutant, script: impl Fn() -> bool) {
 fn filled(value: u8) -> (Arc<SimDisk>, LogIndex) {
     let disk = SimDisk::new(3);
     let (mut log, _) = open(&disk);
+    append(&mut log, value);
+    (disk, log.end())
+}
+
+/// Appends three batches and flushes them.
+fn append(log: &mut Log, value: u8) {
     for _ in 0..3 {
         let mut builder = BatchBuilder::new(BuilderOptions::default());
         builder.push(Timestamp(1), None, Some(&vec![value; 4_000]), &[]);
@@ -96,7 +131,6 @@ fn filled(value: u8) -> (Arc<SimDisk>, LogIndex) {
     let (files, upto) = log.take_unflushed().expect("something was appended");
     files.iter().try_for_each(|file| file.flush()).expect("flush");
     log.flushed(upto).expect("flushed");
-    (disk, log.end())
 }
 
 /// The same, with a bit of the second batch turned.

@@ -19,7 +19,7 @@ use highwater_protocol::ids::LogIndex;
 const QUICK: RunOptions = RunOptions { fault_ms: 20_000, verbose: Verbose::No };
 
 /// Seeds that once found a bug.
-const REGRESSIONS: &[u64] = &[1060, 1186, 1448, 2154, 2257, 2459, 3184, 20635];
+const REGRESSIONS: &[u64] = &[1060, 1186, 1420, 1448, 2154, 2257, 2459, 3184, 4643, 20635];
 
 #[test]
 fn no_seed_breaks_an_invariant() {

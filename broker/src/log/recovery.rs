@@ -30,8 +30,8 @@ use super::reader::Shared;
 use super::roll::{Unsealed, discard, make_index};
 use super::scan::{Scanned, Stop, read_slots, scan};
 use super::segment::{
-    Body, Growing, MEND, Piece, SealedIndex, Segment, Stem, View, index_bytes_max, log_bytes_max,
-    notable, read_seal,
+    Body, Ended, Growing, MEND, Piece, SealedIndex, Segment, Stem, View, index_bytes_max,
+    log_bytes_max, notable, read_seal, was_sealed,
 };
 use super::start::{START_NEW, StartPoint};
 use super::{Damage, Log, Options, Place, PlacedMark, Recovered, TermStart};
@@ -220,6 +220,10 @@ impl<'a> Recovery<'a> {
             None => None,
         };
         let usable = slots.is_some();
+        let ended = match &index {
+            Some(index) if usable => was_sealed(&**index)?,
+            Some(_) | None => Ended::No,
+        };
         let scanned = scan(&*log, &header, &slots.unwrap_or_default(), next)?;
         let index = match index {
             Some(index) if usable => index,
@@ -227,7 +231,7 @@ impl<'a> Recovery<'a> {
         };
         let bytes_max = self.options.segment_bytes_max;
         let growing = Growing { log, index, entries: boxcar::Vec::new(), bytes_max };
-        self.load_growing(candidate, header, next, scanned, growing)
+        self.load_growing(candidate, (header, ended), next, scanned, growing)
     }
 
     fn load_sealed(
@@ -260,7 +264,7 @@ impl<'a> Recovery<'a> {
     fn load_growing(
         &mut self,
         candidate: &Candidate,
-        header: Header,
+        (header, ended): (Header, Ended),
         next: Option<LogIndex>,
         scanned: Scanned,
         mut growing: Growing,
@@ -290,8 +294,9 @@ impl<'a> Recovery<'a> {
         let faulty = !scanned.faulty.is_empty();
         let (retired, active) = match scanned.stop {
             Stop::Limit => (Some(slots), false),
-            // A segment can be mended once it is sealed.
-            Stop::Blank if faulty && whole => (Some(slots), false),
+            // A segment can be mended once it is sealed. And where a seal was written that is not whole,
+            // what is appended would be void again should that one come to fit once more.
+            Stop::Blank if (faulty || ended == Ended::Yes) && whole => (Some(slots), false),
             Stop::Blank => (None, whole),
             Stop::Bad { why, bytes, frames_behind } => {
                 let at = view.before(slots)?.position();

@@ -18,6 +18,7 @@ use super::header::{self, BadBlock, Header, Seal};
 use super::index::{ENTRY_BYTES, Entry, Slot, slot_at};
 use super::{Place, scan};
 use crate::disk::{Disk, File, explain};
+use crate::mutant::{self, Mutant};
 
 /// A segment and how much of it belongs to the log.
 #[derive(Clone)]
@@ -426,6 +427,25 @@ pub(super) fn read_seal(index: &dyn File, sequence: u64) -> io::Result<Option<Se
     }
     let Some(notable) = take_apart(&summary, seal.slots) else { return Ok(None) };
     Ok(Some(SealedIndex { seal, entries, notable }))
+}
+
+/// Whether a seal was ever written for a segment, whole or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was: nothing may be added to it any more.
+    Yes,
+    /// None that reached the disk.
+    No,
+}
+
+/// Whether a seal lies in an index, though what it vouches for may not be there.
+pub(super) fn was_sealed(index: &dyn File) -> io::Result<Ended> {
+    let block = index.read(header::SEAL_AT..header::SEAL_AT + header::BLOCK_BYTES)?;
+    let blank = matches!(Seal::decode(&block), Err(BadBlock::Blank));
+    Ok(match blank || mutant::active(Mutant::SealedTakesAppends) {
+        true => Ended::No,
+        false => Ended::Yes,
+    })
 }
 
 fn take_apart(summary: &Bytes, slots: u32) -> Option<Vec<(usize, Bytes)>> {

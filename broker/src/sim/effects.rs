@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use highwater_protocol::error::WireError;
 use highwater_protocol::ids::{Incarnation, NodeId, RecoveryEpoch, TopicPartition};
-use highwater_protocol::native::produce::Receipt;
+use highwater_protocol::native::produce::{AckMode, Receipt};
 use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame, RaftMessage};
 
 use crate::disk::File;
@@ -218,6 +218,12 @@ impl Cluster {
                 replica.map_or(Vec::new(), |replica| replica.raft().in_sync(now).collect());
             let promise = Promise { leader, acks: asked.acks, in_sync: &in_sync };
             self.checker.acked(partition, promise, receipt, &asked.values)?;
+            match asked.acks {
+                AckMode::Async => {}
+                AckMode::SemiSync | AckMode::Sync => {
+                    self.checker.vouch(partition, receipt.base_offset, &asked.values);
+                }
+            }
             self.coverage.acked[asked.partition] += 1;
         }
         self.reply(id, result);

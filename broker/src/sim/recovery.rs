@@ -10,7 +10,7 @@
 //! * R3: what was committed and on the survivor's disk at the decision is there when the group
 //!   begins, and to the end: exactly the rest may be lost, as `hw` prints it before it asks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_protocol::ids::{LogIndex, NodeId, Offset, RecoveryEpoch, Term, TopicPartition};
 use highwater_protocol::native::recover::RecoverPartitionRequest;
@@ -34,6 +34,8 @@ pub(super) struct World {
     kept: BTreeSet<(LogIndex, u64)>,
     /// Values that may be lost although they were acknowledged.
     excused: BTreeSet<u64>,
+    /// Where the group that is judged acknowledged values as committed.
+    vouched: BTreeMap<u64, Offset>,
 }
 
 impl Checker {
@@ -49,7 +51,8 @@ impl Checker {
         epoch == self.epoch(partition) && !waits
     }
 
-    /// Whether a value may be lost although it was acknowledged.
+    /// Whether a value may be lost although it was acknowledged, or be somewhere else: sent again, it may lie
+    /// in the groups of before and after a recovery at different places.
     pub fn is_excused(&self, partition: TopicPartition, value: u64) -> bool {
         self.worlds.get(&partition).is_some_and(|world| world.excused.contains(&value))
     }
@@ -57,6 +60,29 @@ impl Checker {
     /// A broker that has not heard of the recovery acknowledged these.
     pub(super) fn excuse(&mut self, partition: TopicPartition, values: &[u64]) {
         self.worlds.entry(partition).or_default().excused.extend(values);
+    }
+
+    /// The group that is judged acknowledged these as committed.
+    pub(super) fn vouch(&mut self, partition: TopicPartition, base: Offset, values: &[u64]) {
+        let world = self.worlds.entry(partition).or_default();
+        let places = values.iter().zip(0..);
+        world.vouched.extend(places.map(|(value, nth)| (*value, base.advance(nth))));
+    }
+
+    /// What the group that is judged acknowledged is committed where it said, whatever an older one said of it.
+    pub(super) fn check_vouched(&self, partition: TopicPartition) -> Checked {
+        let committed = &self.committed[&partition];
+        let mut vouched = self.worlds.get(&partition).into_iter().flat_map(|it| &it.vouched);
+        match vouched.find(|(value, at)| committed.offset_of(**value) != Some(**at)) {
+            None => Ok(()),
+            Some((value, at)) => broken(
+                "I1: a record is readable exactly once, at its offset",
+                format_args!(
+                    "{partition}: value {value:x} was acknowledged at {at}, but is committed at {:?}",
+                    committed.offset_of(*value)
+                ),
+            ),
+        }
     }
 
     /// The voters that a frame names, if it is a mark of the group that is judged.
@@ -87,6 +113,7 @@ impl Checker {
         let values: BTreeSet<u64> = sure.iter().flat_map(|frame| frame.values()).collect();
         let world = self.worlds.entry(partition).or_default();
         world.excused.extend(sent.filter(|value| !values.contains(value)));
+        world.vouched.retain(|value, _| values.contains(value));
         world.recovered = Some(recovered);
         (world.lacks_founder, world.kept) = (true, kept);
         self.shadows.retain(|(_, of), _| *of != partition);
