@@ -54,6 +54,10 @@ mutants! {
     SuspectVotes,
     /// A Suspect replica is trusted again with the first append that joins on.
     SuspectClearedEarly,
+    /// A Suspect is trusted when it has appended what was committed, before that is on disk.
+    TrustedAtAppend,
+    /// A learner gets its vote before what is committed is on its disk.
+    VoteBeforeFlushed,
     /// What an earlier life knew to be lost is not handed on when a replica is opened again.
     SuspicionForgotten,
     /// A follower that was closed and opened again waits for an idle leader to speak first.

@@ -11,7 +11,7 @@ use highwater_protocol::peer::{
     AppendAnswer, AppendOutcome, Heartbeat, HeartbeatAnswer, RaftMessage,
 };
 
-use super::{Millis, Raft, Role, TermStarts, Trust};
+use super::{Counts, Millis, Raft, Role, TermStarts, Trust};
 
 /// A frame of an append, as far as Raft cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +120,10 @@ impl Raft {
             self.answer_due |= heartbeat.commit < self.flushed.min(self.agreed_end());
             // Who was closed and opened again agrees with less than the leader remembers of it.
             let forgot = heartbeat.commit > self.agreed_end();
-            if self.trust != Trust::Full || forgot && !mutant::active(Mutant::ReopenedUnheard) {
-                // Only an append states the leader's true commit, and an idle leader sends none.
+            let unsure = self.trust != Trust::Full && self.whole_at.is_none();
+            if unsure || forgot && !mutant::active(Mutant::ReopenedUnheard) {
+                // Only an append states the leader's true commit, and an idle leader sends none. Not to be
+                // asked for while a flush is under way: each begins the leader's stream anew.
                 self.say_end_to(from);
             }
         }
@@ -222,8 +224,25 @@ impl Raft {
     fn clear_suspicion(&mut self, leader_commit: LogIndex) {
         let caught_up = leader_commit <= self.agreed.1
             && self.terms.term_at(leader_commit) == Some(self.hard.term);
-        if caught_up || mutant::active(Mutant::SuspectClearedEarly) {
+        if self.trust != Trust::Full && caught_up {
+            // The first such place will do, and is not cut any more: it is committed.
+            self.whole_at.get_or_insert(leader_commit);
+        }
+        if mutant::active(Mutant::SuspectClearedEarly) {
             self.trust = Trust::Full;
+        }
+        self.trust_what_counts();
+    }
+
+    /// Trust comes when what the leader had committed counts here, too. Trusted before that, a second
+    /// power cut would find a replica that lost it again and whose journal says that nothing is lost.
+    pub(super) fn trust_what_counts(&mut self) {
+        let counted = match self.options.counts {
+            Counts::Flushed if !mutant::active(Mutant::TrustedAtAppend) => self.flushed,
+            Counts::Flushed | Counts::Appended => self.terms.last().index,
+        };
+        if self.whole_at.is_some_and(|end| end <= counted) {
+            (self.trust, self.whole_at) = (Trust::Full, None);
         }
     }
 }

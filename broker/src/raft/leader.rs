@@ -225,9 +225,14 @@ impl Raft {
 
     /// Makes heartbeats for the peers to which no append left since the last call.
     pub fn heartbeats(&mut self, now: Millis) {
-        let (term, commit) = (self.hard.term, self.commit);
+        let (term, commit, end) = (self.hard.term, self.commit, self.terms.last().index);
+        let counts = self.options.counts;
         let Role::Leader(leader) = &mut self.role else { return };
         for (to, peer) in &mut leader.peers {
+            if peer.appended == end && peer.counted(counts) < commit {
+                // Its word that all is on disk is said once and may be lost; somebody may wait for it.
+                peer.ask_again();
+            }
             match peer.take_fed(now, &self.options) {
                 Fed::Yes => {}
                 Fed::No => self.outbox.push(heartbeat(*to, peer, term, commit)),
@@ -340,7 +345,7 @@ impl Raft {
     /// The election is won.
     pub(super) fn become_leader(&mut self, now: Millis) {
         assert!(self.hard.vote == Some(self.me), "a leader has voted for itself");
-        self.trust = Trust::Full;
+        (self.trust, self.whole_at) = (Trust::Full, None);
         self.role = Role::Leader(Box::new(Leader {
             patient_from: now,
             quorum_checked_at: now,

@@ -112,6 +112,8 @@ pub struct Raft {
     answer_due: bool,
     membership: Membership,
     trust: Trust,
+    /// Once a Suspect counts all up to here, it has what any majority ever counted.
+    whole_at: Option<LogIndex>,
     legible: Legible,
     timer: ElectionTimer,
     role: Role,
@@ -183,6 +185,7 @@ impl Raft {
             answer_due: false,
             membership,
             trust: Trust::new(start.suspicion),
+            whole_at: None,
             legible: Legible::All,
             timer: ElectionTimer::new(start.seed, now, eagerness, &options),
             role: Role::Follower { leader: None },
@@ -232,6 +235,7 @@ impl Raft {
         let told = self.flushed.min(self.agreed_end());
         self.flushed = end;
         self.answer_due |= self.flushed.min(self.agreed_end()) > told;
+        self.trust_what_counts();
         self.advance_commit(now);
     }
 

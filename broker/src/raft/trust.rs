@@ -3,7 +3,7 @@
 //!
 //! A majority once counted each committed entry, so a voter that lost such an entry could help elect
 //! a leader without it. Suspicion ends in one of two ways. Either the replica accepts, in this life,
-//! all that a leader which committed in its own term has committed. Or every voter, this one
+//! and counts all that a leader which committed in its own term has committed. Or every voter, this one
 //! included, has said in this life of ours where its log ends: then nothing better than the highest
 //! of them exists, and the replica helps only a candidate that is at least as high. What was said to
 //! no life in particular does not count: it may be older than this life, and than what this replica

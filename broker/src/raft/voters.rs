@@ -28,9 +28,13 @@ impl Raft {
         if !started || !settled || leader.transfer.is_some() || self.must_renew(target) {
             return None;
         }
-        let near = self.commit;
+        // Who has not got it on disk, where that counts, is not trusted either, and does not vote yet.
+        let has_all = |peer: &Progress| match mutant::active(Mutant::VoteBeforeFlushed) {
+            true => peer.appended >= self.commit,
+            false => peer.counted(self.options.counts) >= self.commit,
+        };
         let caught_up = |node| {
-            leader.peers.get(&node).is_some_and(|peer| peer.appended >= near)
+            leader.peers.get(&node).is_some_and(has_all)
                 || mutant::active(Mutant::VoteBeforeCaughtUp)
         };
         let current = self.membership.current();

@@ -15,6 +15,7 @@ mod flushes;
 mod groups;
 pub mod handle;
 mod heartbeats;
+mod identity;
 mod journal;
 mod journal_codec;
 pub mod outbox;
@@ -36,15 +37,15 @@ use highwater_protocol::peer::{GroupMessage, RaftMessage};
 use crate::disk::{Disk, FlushFailure};
 use crate::log;
 use crate::mutant::{self, Mutant};
-use crate::raft::{HardState, Suspicion};
+use crate::raft::Suspicion;
 use crate::replica::{Boot, LastLife, Output, Remembered, Replica, epoch_of};
 
 use deadlines::Deadlines;
-use event::{AfterClose, Effect, Event, FlushTicket, Identity, Leadership, Millis, OpenReplica};
+use event::{AfterClose, Effect, Event, FlushTicket, Leadership, Millis, OpenReplica};
 use flushes::{Flushes, Part};
 use groups::BegunAnew;
 use heartbeats::HeartbeatRound;
-use journal::{Journal, Memory};
+use journal::Journal;
 use peers::{Outbox, Peers};
 
 /// What a shard must know of the broker it belongs to.
@@ -272,8 +273,12 @@ impl Shard {
                 return;
             }
         }
+        open.identity = self.identity(self.journal.get(partition), &open);
+        if let Err(error) = self.remember_loss(&open) {
+            out.push(Effect::Failed(partition, error.to_string()));
+            return;
+        }
         let known = self.journal.get(partition);
-        open.identity = self.identity(known, &open);
         // The controller's log may use what is kept free: it brings the deletions that make room.
         if partition != TopicPartition::CLUSTER {
             open.options.log.keep_free_bytes = self.keep_free_bytes;
@@ -286,26 +291,6 @@ impl Shard {
                 self.dirty.insert(partition);
             }
             Err(error) => out.push(Effect::Failed(partition, error.to_string())),
-        }
-    }
-
-    /// Whether a replica may have forgotten a vote.
-    fn identity(&self, known: Option<Remembered>, open: &OpenReplica) -> Identity {
-        let names = self.disk.list(&open.dir);
-        if open.identity == Identity::Founds {
-            return Identity::Founds;
-        }
-        let disagree = match (self.journal.memory(), known) {
-            // A vote without a directory: the directory is gone.
-            (_, Some(known)) => known.hard != HardState::default() && names.is_err(),
-            // The journal knew every vote that was ever given, and this replica gave none.
-            (Memory::Whole, None) => false,
-            (Memory::Lost, None) => names.is_ok_and(|names| !names.is_empty()),
-        };
-        match (disagree, open.identity, known) {
-            (true, _, _) => Identity::Lost,
-            (false, Identity::Joins, Some(_)) => Identity::Same,
-            (false, identity, _) => identity,
         }
     }
 

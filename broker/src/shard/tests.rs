@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::log;
 use crate::raft::{HardState, Millis, Suspicion};
 use crate::replica::{FlushPolicy, LastLife, Recovery, Remembered, ReplicaOptions, Retention};
-use crate::sim::disk::SimDisk;
+use crate::sim::disk::{Fate, SimDisk};
 
 const PARTITION: TopicPartition =
     TopicPartition { topic: TopicId::CLUSTER, partition: PartitionId(1) };
@@ -132,6 +132,34 @@ fn an_unclean_end_is_remembered_until_the_files_were_opened() {
     let mut shard = boot(&disk, 3);
     pass(&mut shard, vec![open_with(FlushPolicy::Interval { ms: 1_000 })]);
     assert_eq!(suspicion(&shard), Suspicion::LostTail);
+}
+
+/// The opening makes the directory, whose lack is all that tells.
+#[test]
+fn a_lost_directory_is_remembered_whenever_the_power_fails() {
+    let disk = SimDisk::new(1);
+    let as_disk = Arc::clone(&disk) as Arc<dyn Disk>;
+    let journal = Journal::open(as_disk, Path::new(SHARD_DIR), Directory::New, LastLife::Clean);
+    let mut journal = journal.expect("a sound disk");
+    let hard = HardState { term: Term(3), vote: None };
+    let (suspicion_then, last_life) = (Suspicion::None, LastLife::Clean);
+    let known = Remembered { hard, suspicion: suspicion_then, last_life, recovery: None };
+    journal.remember(PARTITION, known);
+    journal.flush().expect("a sound disk");
+    for operations in 1..20 {
+        let disk = disk.fork();
+        let mut shard = boot(&disk, 2);
+        disk.arm(operations);
+        let mut effects = Vec::new();
+        shard.step(Millis(1), open_event(), &mut effects);
+        // It may fail or not: the power does.
+        let _ = shard.finish_pass(Millis(1), &mut effects);
+        drop(shard);
+        disk.lose_power_by(&mut |_| Fate::Kept);
+        let mut shard = boot(&disk, 3);
+        pass(&mut shard, vec![open_event()]);
+        assert_eq!(suspicion(&shard), Suspicion::LostIdentity, "after {operations} operations");
+    }
 }
 
 /// It may have been here before, have voted, and have been deleted.

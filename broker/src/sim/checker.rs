@@ -1,8 +1,8 @@
 //! The invariants of `FAULTS.md`, checked on the whole cluster after every pass.
 //!
 //! The checker keeps a shadow of every replica's log (`shadow`), frame by frame, and the committed history
-//! of every partition. A pass costs as much as it changed. What a crash may take away is decided here
-//! and nowhere else: `crashed` is told how a broker died, and demands afterwards what must have survived.
+//! of every partition. A pass costs as much as it changed. What a crash may take away is decided in
+//! `endings` and nowhere else: `crashed` is told how a broker died, and what must have survived is demanded here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::log::Log;
 use crate::replica::{FlushPolicy, View};
 use crate::sim::model::{self, CommittedLog, Frame};
 use crate::sim::recovery::World;
-use crate::sim::shadow::{Ended, Shadow};
+use crate::sim::shadow::Shadow;
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Checker {
     pub(super) leaders: BTreeMap<(TopicPartition, Term), NodeId>,
     pub(super) votes: BTreeMap<(TopicPartition, NodeId, Term), NodeId>,
     pub(super) voters: BTreeMap<TopicPartition, Vec<NodeId>>,
-    policies: BTreeMap<TopicPartition, FlushPolicy>,
+    pub(super) policies: BTreeMap<TopicPartition, FlushPolicy>,
     /// Where committed decisions let logs start.
     pub(super) starts: BTreeSet<(TopicPartition, LogIndex)>,
     /// Which group of a partition is judged, where one was begun anew.
@@ -103,48 +103,6 @@ impl Checker {
             &shadow.frames[from..]
         });
         logs.filter_map(|frame| self.voters_named(partition, frame)).collect()
-    }
-
-    /// A broker died.
-    pub fn crashed(&mut self, node: NodeId, death: Death) {
-        for ((of, partition), shadow) in &mut self.shadows {
-            if *of == node {
-                let survives = match death {
-                    Death::Killed => shadow.end(),
-                    Death::PowerLost => shadow.flushed,
-                    // A cut that nobody saw may already be on disk, but never a cut of the committed.
-                    Death::AmidPass => {
-                        shadow.agreed(&self.committed[partition]).min(shadow.flushed)
-                    }
-                };
-                let how = match death {
-                    Death::Killed => Ended::Whole,
-                    Death::PowerLost | Death::AmidPass => Ended::Losing,
-                };
-                shadow.ended(survives, how);
-            }
-        }
-    }
-
-    /// A broker that is down has lost what it had flushed of a partition from `from` on.
-    pub fn rotted(&mut self, node: NodeId, partition: TopicPartition, from: LogIndex) {
-        let shadow = self.shadows.get_mut(&(node, partition)).expect("what rots was seen before");
-        shadow.ended(from, Ended::Losing);
-    }
-
-    /// A replica was closed in this pass, which may have cut what was not committed.
-    pub fn closed(&mut self, node: NodeId, partition: TopicPartition) {
-        if let Some(shadow) = self.shadows.get_mut(&(node, partition)) {
-            let survives = shadow.agreed(&self.committed[&partition]);
-            shadow.ended(survives, Ended::Whole);
-        }
-    }
-
-    /// A replica was deleted, as the end of a move says: what it was is nobody's any more. Its votes may
-    /// be given again: who could still win with an old one lacks the change that removed it.
-    pub fn deleted(&mut self, node: NodeId, partition: TopicPartition) {
-        self.shadows.remove(&(node, partition));
-        self.votes.retain(|(of, voter, _), _| (*of, *voter) != (partition, node));
     }
 
     /// Looks at a replica after a pass of its shard.
@@ -234,7 +192,11 @@ impl Checker {
     /// I8: whoever lost what it once counted is Suspect until it has it again.
     fn check_trust(&mut self, node: NodeId, partition: TopicPartition, view: &View) -> Checked {
         let shadow = self.shadows.get_mut(&(node, partition)).expect("followed before");
-        match shadow.owes(view.log_start) {
+        let counted = match self.policies[&partition] {
+            FlushPolicy::Ack => view.flushed,
+            FlushPolicy::Interval { .. } => view.log_end,
+        };
+        match shadow.owes(view.log_start, counted) {
             Some(end) if view.trusted => broken(
                 "I8: a replica that lost what it counted is not trusted until it has it again",
                 format_args!("{node} lacks what it had of {partition} up to {end}"),
@@ -283,6 +245,7 @@ impl Checker {
         // After a restart a replica may not know what of its log is on disk; it is there all the same.
         // Nor is there any promise about what it only knows by its index.
         shadow.flushed = shadow.flushed.max(view.flushed.min(shadow.end()));
+        shadow.reached_on_disk = shadow.reached_on_disk.max(shadow.flushed);
         Ok(())
     }
 

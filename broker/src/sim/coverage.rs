@@ -39,6 +39,8 @@ pub struct Coverage {
     pub repaired: u64,
     /// Those of them that had a page lost or overwritten.
     pub pages_spoilt: u64,
+    /// How often all files of a replica were lost.
+    pub replicas_emptied: u64,
     /// Messages that arrived after their senders had restarted.
     pub from_the_past: u64,
     /// Power cuts amid a boot.
@@ -97,6 +99,7 @@ impl AddAssign<&Coverage> for Coverage {
         self.rotted += other.rotted;
         self.repaired += other.repaired;
         self.pages_spoilt += other.pages_spoilt;
+        self.replicas_emptied += other.replicas_emptied;
         self.from_the_past += other.from_the_past;
         self.died_booting += other.died_booting;
         self.clock_jumps += other.clock_jumps;

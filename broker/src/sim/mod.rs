@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod coverage;
 pub mod disk;
 mod effects;
+mod endings;
 pub mod faults;
 pub mod fleet;
 mod finale;

@@ -176,6 +176,12 @@ impl CommittedLog {
         self.resumed = start;
     }
 
+    /// What lies before this offset was given up before anybody watched it: the survivor of a recovery may
+    /// still know of a batch there when it is sent again.
+    pub fn unwatched_before(&self) -> Offset {
+        self.resumed.1
+    }
+
     /// Takes in the next frame, seen committed in `term`. An error names a value committed twice.
     pub fn push(&mut self, frame: Frame, term: Term) -> Result<(), String> {
         assert_eq!(frame.start, self.end(), "frames are committed one after another");

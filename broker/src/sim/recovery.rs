@@ -64,6 +64,9 @@ impl Checker {
 
     /// The group that is judged acknowledged these as committed.
     pub(super) fn vouch(&mut self, partition: TopicPartition, base: Offset, values: &[u64]) {
+        if base < self.committed[&partition].unwatched_before() {
+            return;
+        }
         let world = self.worlds.entry(partition).or_default();
         let places = values.iter().zip(0..);
         world.vouched.extend(places.map(|(value, nth)| (*value, base.advance(nth))));

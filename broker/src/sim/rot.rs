@@ -1,5 +1,5 @@
 //! Damage while a broker is down: a bit of a flushed frame turns, a page is as if it had never been
-//! written, or a write meant for another page lies there.
+//! written, or a write meant for another page lies there; or all files of a replica are gone.
 //!
 //! Only a minority of the voters is short of anything at any time, so whatever gets lost is a bug.
 
@@ -18,8 +18,9 @@ struct Found {
     byte: u64,
     /// Where that frame starts in the log.
     frame: LogIndex,
-    /// Where the first frame starts that has a byte in the same page.
-    page: LogIndex,
+    /// Where the first frame starts that has a byte in the same page, if all of those are flushed: what is
+    /// not has no witness yet, and no replica can tell its loss from that of a write that never was.
+    page: Option<LogIndex>,
 }
 
 impl Cluster {
@@ -37,14 +38,21 @@ impl Cluster {
         // Only what was written back and dropped from the cache is read from the medium again.
         disk.write_back(&dir_of(number));
         let page = found.byte / PAGE_BYTES;
-        let (what, from) = match self.rng.below(4) {
-            0 => {
+        let id = self.nodes[node].id;
+        let (what, from) = match (self.rng.below(5), found.page) {
+            (0, Some(from)) => {
                 disk.spoil_page(&found.file, page, None);
-                ("a lost page", found.page)
+                ("a lost page", from)
             }
-            1 => {
+            (1, Some(from)) => {
                 disk.spoil_page(&found.file, page, Some(page - 1));
-                ("a misdirected page", found.page)
+                ("a misdirected page", from)
+            }
+            (4, _) => {
+                disk.remove_dir(&dir_of(number)).expect("it lies there");
+                disk.write_back(&dir_of(number));
+                self.checker.emptied(id, partition);
+                ("the loss of all files", LogIndex::ZERO)
             }
             _ => {
                 let bit = found.byte * 8 + self.rng.below(8);
@@ -58,9 +66,10 @@ impl Cluster {
         );
         self.nodes[node].short.insert(partition);
         self.nodes[node].rotten.insert(partition);
-        self.checker.rotted(self.nodes[node].id, partition, from);
+        self.checker.rotted(id, partition, from);
         self.coverage.rotted += 1;
-        self.coverage.pages_spoilt += u64::from(from == found.page && what != "a turned bit");
+        self.coverage.pages_spoilt += u64::from(what.ends_with("page"));
+        self.coverage.replicas_emptied += u64::from(from == LogIndex::ZERO);
         self.come_back_later(node);
         Ok(())
     }
@@ -98,7 +107,17 @@ impl Cluster {
             first -= 1;
             begins -= frames[first].bytes.len() as u64;
         }
-        Some(Found { file, byte, frame: frame.start, page: frames[first].start })
+        let (mut last, mut ends) = (nth, at + frame.bytes.len() as u64);
+        let page_end = (byte + 1).next_multiple_of(PAGE_BYTES);
+        while let Some(next) = frames.get(last + 1)
+            && ends < page_end
+            && next.end <= held.end
+        {
+            last += 1;
+            ends += next.bytes.len() as u64;
+        }
+        let page = (frames[last].end <= until).then_some(frames[first].start);
+        Some(Found { file, byte, frame: frame.start, page })
     }
 }
 

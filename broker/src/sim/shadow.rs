@@ -23,6 +23,8 @@ pub struct Shadow {
     pub term: Term,
     /// The furthest that it ever was.
     pub(super) reached: LogIndex,
+    /// The furthest that it ever was on disk.
+    pub(super) reached_on_disk: LogIndex,
     /// Where it starts: what was before is given up.
     pub(super) log_start: LogIndex,
     /// Set from a crash until the log was read again.
@@ -32,8 +34,8 @@ pub struct Shadow {
     /// Frames that a crash has taken from it, by end and hash: until it is heard of again, others rightly
     /// count on what it said of them.
     lost: BTreeMap<(LogIndex, u64), Lost>,
-    /// Those of them that were committed because it counted them: until they are back, it is not to be
-    /// trusted.
+    /// Those of them that were committed because it counted them: until it counts them again, it is not to
+    /// be trusted.
     owed: BTreeSet<(LogIndex, u64)>,
 }
 
@@ -130,34 +132,51 @@ impl Shadow {
             if held || last.end <= log.start().0 {
                 break;
             }
-            let (id, flushed) = ((last.end, last.hash), last.end <= self.flushed);
-            let known = committed.frame_ending_at(last.end);
-            let committed = known.is_some_and(|known| known.hash == last.hash);
-            if self.losing {
-                self.lost.insert(id, if flushed { Lost::Flushed } else { Lost::Unflushed });
-            }
-            if self.losing && committed && last.end <= counted {
-                self.owed.insert(id);
-            }
-            self.frames.pop();
+            self.let_go_of_last(counted, committed);
         }
         self.losing = false;
         self.frames.len() < before
+    }
+
+    fn let_go_of_last(&mut self, counted: LogIndex, committed: &CommittedLog) {
+        let Some(last) = self.frames.pop() else { return };
+        let (id, flushed) = ((last.end, last.hash), last.end <= self.flushed);
+        let known = committed.frame_ending_at(last.end);
+        let committed = known.is_some_and(|known| known.hash == last.hash);
+        if self.losing {
+            self.lost.insert(id, if flushed { Lost::Flushed } else { Lost::Unflushed });
+        }
+        if self.losing && committed && last.end <= counted {
+            self.owed.insert(id);
+        }
+    }
+
+    /// All its files are gone, while it was down.
+    pub(super) fn emptied(&mut self, counted: LogIndex, committed: &CommittedLog) {
+        self.ended(LogIndex::ZERO, Ended::Losing);
+        while !self.frames.is_empty() {
+            self.let_go_of_last(counted, committed);
+        }
+        (self.flushed, self.log_start) = (LogIndex::ZERO, LogIndex::ZERO);
     }
 
     /// Takes in what its log has gained. What it has again it may be told to cut: then no crash took it.
     pub(super) fn take_in(&mut self, frames: Vec<Frame>) {
         for frame in &frames {
             self.lost.remove(&(frame.end, frame.hash));
-            self.owed.remove(&(frame.end, frame.hash));
         }
         self.frames.extend(frames);
     }
 
     /// Up to where it lacks something committed that it once counted, if it does; what was trimmed since
-    /// is nobody's any more.
-    pub(super) fn owes(&mut self, log_start: LogIndex) -> Option<LogIndex> {
-        self.owed.retain(|(end, _)| *end > log_start);
+    /// is nobody's any more. It counts what lies before `counted`.
+    pub(super) fn owes(&mut self, log_start: LogIndex, counted: LogIndex) -> Option<LogIndex> {
+        let mut owed = std::mem::take(&mut self.owed);
+        owed.retain(|(end, hash)| {
+            let held = self.frame_ending_at(*end).is_some_and(|held| held.hash == *hash);
+            *end > log_start && (*end > counted || !held)
+        });
+        self.owed = owed;
         self.owed.first().map(|(end, _)| *end)
     }
 }

@@ -400,6 +400,10 @@ fn a_suspect_neither_votes_nor_stands_until_it_has_what_is_committed() {
     append(&mut raft, 3, at(1, 2), 4, &[3]);
     assert!(raft.is_suspect(), "the leader has committed more than came");
     append(&mut raft, 3, at(3, 3), 4, &[3]);
+    assert!(raft.is_suspect(), "a power cut would take it again");
+    raft.flushed(Millis(2), LogIndex(3));
+    assert!(raft.is_suspect(), "half of it still");
+    raft.flushed(Millis(3), LogIndex(4));
     assert!(!raft.is_suspect());
 }
 
@@ -423,6 +427,7 @@ fn a_suspect_is_cleared_by_an_idle_leader_too() {
     leads.receive_vote(Millis(903), OTHER, request);
     assert!(leads.next_send(Millis(903)).is_some_and(|plan| plan.to == OTHER));
     append(&mut raft, 3, last, 3, &[]);
+    raft.flushed(Millis(904), last.index);
     assert!(!raft.is_suspect());
 }
 

@@ -93,5 +93,6 @@ fn a_suspect_stays_suspect_when_it_starts_anew_until_it_caught_up() {
     let (term, prev, commit) = (Term(4), at(3, 20), LogIndex(21));
     let arrival = Arrival { term, prev, commit, frames, voter_sets: Vec::new() };
     raft.receive_append(Millis(2), LEADER, arrival);
+    raft.flushed(Millis(3), LogIndex(21));
     assert!(!raft.is_suspect(), "it has all that a leader committed in its own term");
 }

@@ -1,0 +1,47 @@
+//! Whether a replica to open may have forgotten what it said: its votes, and what it counted.
+//!
+//! The journal has a replica's vote, the directory its log. Where one is there without the other, what is
+//! missing was lost; and that is noted before anything could make it look whole again.
+
+use std::io;
+
+use super::Shard;
+use super::event::{Identity, OpenReplica};
+use super::journal::Memory;
+use crate::raft::{HardState, Suspicion};
+use crate::replica::Remembered;
+
+impl Shard {
+    /// Whether a replica may have forgotten a vote.
+    pub(super) fn identity(&self, known: Option<Remembered>, open: &OpenReplica) -> Identity {
+        let names = self.disk.list(&open.dir);
+        if open.identity == Identity::Founds {
+            return Identity::Founds;
+        }
+        let disagree = match (self.journal.memory(), known) {
+            // A vote without a directory: the directory is gone.
+            (_, Some(known)) => known.hard != HardState::default() && names.is_err(),
+            // The journal knew every vote that was ever given, and this replica gave none.
+            (Memory::Whole, None) => false,
+            (Memory::Lost, None) => names.is_ok_and(|names| !names.is_empty()),
+        };
+        match (disagree, open.identity, known) {
+            (true, _, _) => Identity::Lost,
+            (false, Identity::Joins, Some(_)) => Identity::Same,
+            (false, identity, _) => identity,
+        }
+    }
+
+    /// That the files of a replica are gone is told by the lack of a directory, which an opening makes
+    /// again: so it is written down before.
+    pub(super) fn remember_loss(&mut self, open: &OpenReplica) -> io::Result<()> {
+        match (open.identity, self.journal.get(open.partition)) {
+            (Identity::Lost, Some(known)) if known.suspicion != Suspicion::LostIdentity => {
+                let lost = Remembered { suspicion: Suspicion::LostIdentity, ..known };
+                self.journal.remember(open.partition, lost);
+                self.journal.flush()
+            }
+            (Identity::Lost | Identity::Same | Identity::Joins | Identity::Founds, _) => Ok(()),
+        }
+    }
+}
