@@ -208,12 +208,7 @@ impl Admin {
     /// # Errors
     /// `Unreachable` or `TimedOut` where no broker answered.
     pub async fn cluster(&self) -> Result<ClusterInfo, Error> {
-        let question = MetadataRequest::Topics(Vec::new());
-        let mut answer = self.ask_any(&question, None).await?;
-        if answer.brokers.is_empty() {
-            // One that has just begun with an empty disk knows of nobody, while another may.
-            answer = self.ask_any(&question, Some(answer.node)).await?;
-        }
+        let answer = self.ask_any(&MetadataRequest::Topics(Vec::new()), None).await?;
         self.core.metadata.learn(&answer);
         Ok(ClusterInfo::of(answer))
     }

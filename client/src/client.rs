@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use highwater_protocol::batch::Compression;
+use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{NodeId, TopicPartition};
 use highwater_protocol::native::metadata::{MetadataRequest, MetadataResponse};
 
@@ -112,7 +113,7 @@ impl Client {
         let identity = Identity::read(&config.tls)?;
         let pool = Pool::new(identity, config.client_id.clone(), config.connect_timeout)?;
         let core = Arc::new(Core { config, pool, metadata: Metadata::new() });
-        core.refresh(0, None).await?;
+        core.first_answer().await?;
         tokio::spawn(keep_fresh(Arc::downgrade(&core)));
         Ok(Client { core })
     }
@@ -177,6 +178,22 @@ impl Core {
             return Err(Error::new(ErrorKind::Unreachable, text));
         };
         self.pool.get(node, &address).await
+    }
+
+    /// Learns the cluster for the first time. A broker that has just started may know of nobody yet, and
+    /// says so; nobody else may have been reachable.
+    async fn first_answer(&self) -> Result<(), Error> {
+        let (begun, mut backoff) = (Instant::now(), Backoff::new(retry::seed()));
+        loop {
+            match self.refresh(0, None).await {
+                Ok(_) => return Ok(()),
+                Err(error)
+                    if error.code() == Some(ErrorCode::BrokerNotAvailable)
+                        && begun.elapsed() < self.config.request_timeout => {}
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
     }
 
     /// Asks brokers for metadata until one answers, unless the cache has become newer than `seen`

@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Makes the attempts in their order, the next one `apart` after the last or when the last failed.
 /// `None` where there was nothing to attempt; otherwise the first success, or what failed: whom we
-/// don't trust matters more than who cannot be reached, and the first failure more than later ones.
+/// don't trust matters more than what a broker said, that more than who cannot be reached, and the first
+/// failure more than later ones.
 ///
 /// Cancel safe as far as the attempts are.
 pub(crate) async fn staggered<T, F>(
@@ -35,17 +36,37 @@ where
         tokio::select! {
             Some(result) = running.next() => match result {
                 Ok(found) => return Some(Ok(found)),
-                Err(error) if error.kind() == ErrorKind::Identity => failure = Some(error),
-                Err(error) => { failure.get_or_insert(error); }
+                Err(error) => match &failure {
+                    Some(first) if tells(error.kind()) <= tells(first.kind()) => {}
+                    Some(_) | None => failure = Some(error),
+                },
             },
             () = tokio::time::sleep(apart), if more => {}
         }
     }
 }
 
+/// How much a failure tells: that somebody is not who it should be, what a broker said, or nothing.
+fn tells(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Identity => 2,
+        ErrorKind::Refused(_) => 1,
+        ErrorKind::Config
+        | ErrorKind::Unreachable
+        | ErrorKind::ConnectionLost
+        | ErrorKind::TimedOut
+        | ErrorKind::UnknownTopic
+        | ErrorKind::RecordTooLarge
+        | ErrorKind::BufferFull
+        | ErrorKind::Closed
+        | ErrorKind::Malformed => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use highwater_protocol::error::ErrorCode;
 
     /// How an attempt goes.
     #[derive(Clone, Copy)]
@@ -82,7 +103,9 @@ mod tests {
         let (dead, late) = (Wrong(ErrorKind::Unreachable), Wrong(ErrorKind::TimedOut));
         check(&[], None).await;
         check(&[late, dead], Some(Err(ErrorKind::TimedOut))).await;
+        let said = ErrorKind::Refused(ErrorCode::BrokerNotAvailable);
+        check(&[dead, Wrong(said), late], Some(Err(said))).await;
         let strange = ErrorKind::Identity;
-        check(&[dead, Wrong(strange), late], Some(Err(strange))).await;
+        check(&[Wrong(said), Wrong(strange), late], Some(Err(strange))).await;
     }
 }

@@ -1,7 +1,8 @@
 //! The cluster as this broker knows it: from the image, and from what is known of leaders.
 //!
 //! A broker that has not caught up with the controller since its start knows some topics from the
-//! image that it saved, and says of no other that it does not exist.
+//! image that it saved, and says of no other that it does not exist. One that does not know a single
+//! broker yet, having no saved image, says so instead of an answer without brokers: another one knows.
 
 use highwater_protocol::error::WireError;
 use highwater_protocol::ids::{PartitionId, TopicPartition};
@@ -23,6 +24,9 @@ impl Api {
             NodeState::Serving | NodeState::Failed(_) => true,
         };
         let starting = || errors::starting(self.node.options().me);
+        if !caught_up && image.brokers().next().is_none() {
+            return Err(starting());
+        }
         let topics = match request {
             MetadataRequest::All if !caught_up => return Err(starting()),
             MetadataRequest::All => {

@@ -180,6 +180,18 @@ async fn a_broker_that_has_not_caught_up_calls_no_topic_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_knows_of_no_broker_yet_sends_whoever_asks_to_another_one() {
+    let mut rig = Rig::start(3).await;
+    rig.stop().await;
+    rig.forget_image(1);
+    rig.boot_only(1, 2).await;
+    let asked = rig.api(1).metadata(MetadataRequest::Topics(Vec::new())).await;
+    let error = asked.expect_err("no brokers are no answer");
+    assert!(error.code.retriable() && error.detail.contains("ask another"), "{error}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_are_made_led_and_deleted_through_any_broker() {
     let mut rig = Rig::start(3).await;
     let made = within(rig.api(3).create_topic(topic("orders", 6, 3))).await.expect("made");
