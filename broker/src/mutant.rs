@@ -58,6 +58,8 @@ mutants! {
     TrustedAtAppend,
     /// A learner gets its vote before what is committed is on its disk.
     VoteBeforeFlushed,
+    /// A learner gets its vote although it said that it cannot read all of its log.
+    VoteWithGaps,
     /// What an earlier life knew to be lost is not handed on when a replica is opened again.
     SuspicionForgotten,
     /// A follower that was closed and opened again waits for an idle leader to speak first.

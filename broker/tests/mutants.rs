@@ -34,7 +34,8 @@ use highwater_protocol::ids::{
     Term, Timestamp, TopicId, TopicPartition,
 };
 use highwater_protocol::peer::{
-    AppendAnswer, AppendOutcome, Ballot, GroupMessage, RaftMessage, VoteAnswer, VoteRequest,
+    AppendAnswer, AppendOutcome, Ballot, GroupMessage, Legible, RaftMessage, VoteAnswer,
+    VoteRequest,
 };
 
 const RUN: RunOptions = RunOptions { fault_ms: 20_000, verbose: Verbose::No };
@@ -48,6 +49,7 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::UncleanEndForgotten,
     Mutant::ReopenedUnheard,
     Mutant::StaleReportCounts,
+    Mutant::VoteWithGaps,
     Mutant::StartForgetsProducers,
     Mutant::ShrinksBlindly,
     Mutant::BackInTheSameTerm,
@@ -164,7 +166,7 @@ fn a_broker_that_comes_back_in_the_term_it_left_in_is_found_by_a_script() {
         let mut raft = leader_over_five_entries();
         let held = |raft: &mut Raft, node: u32, end: u64| {
             let (appended, flushed) = (LogIndex(end), LogIndex(end));
-            let outcome = AppendOutcome::Accepted { appended, flushed };
+            let outcome = AppendOutcome::Accepted { appended, flushed, legible: Legible::All };
             let answer = AppendAnswer { term: Term(2), outcome };
             raft.receive_append_answer(Millis(1_002), NodeId(node), answer);
         };
@@ -178,6 +180,31 @@ fn a_broker_that_comes_back_in_the_term_it_left_in_is_found_by_a_script() {
         held(&mut raft, 2, 7);
         assert_eq!(raft.commit(), LogIndex(7));
         raft.next_voter_set(Millis(1_004), &set(&[1, 2, 3])).is_none()
+    });
+}
+
+/// It would take the place of a voter that can read what is missing.
+#[test]
+fn a_learner_that_gets_its_vote_with_a_gap_in_its_log_is_found_by_a_script() {
+    check_script(Mutant::VoteWithGaps, || {
+        let mut raft = leader_over_five_entries();
+        let says = |raft: &mut Raft, node: u32, legible: Legible| {
+            let end = raft.last().index;
+            let outcome = AppendOutcome::Accepted { appended: end, flushed: end, legible };
+            let answer = AppendAnswer { term: Term(2), outcome };
+            raft.receive_append_answer(Millis(1_002), NodeId(node), answer);
+        };
+        raft.flushed(Millis(1_002), LogIndex(6));
+        says(&mut raft, 2, Legible::All);
+        let target = VoterSet { voters: nodes(&[1, 2, 3, 4]), learners: Vec::new() };
+        let next = raft.next_voter_set(Millis(1_003), &target).expect("4 begins to learn");
+        raft.appended_voters(Millis(1_003), LogIndex(7), next);
+        raft.flushed(Millis(1_003), LogIndex(7));
+        says(&mut raft, 2, Legible::All);
+        says(&mut raft, 4, Legible::Gaps);
+        let refused = raft.next_voter_set(Millis(1_004), &target).is_none();
+        says(&mut raft, 4, Legible::All);
+        refused && raft.next_voter_set(Millis(1_005), &target).is_some()
     });
 }
 
@@ -215,7 +242,7 @@ fn a_leader_that_believes_what_it_knew_of_an_earlier_life_is_found_by_a_script()
     check_script(Mutant::TrustOldLife, || {
         let mut raft = leader_over_five_entries();
         let (appended, flushed) = (LogIndex(6), LogIndex(6));
-        let outcome = AppendOutcome::Accepted { appended, flushed };
+        let outcome = AppendOutcome::Accepted { appended, flushed, legible: Legible::All };
         let answer = AppendAnswer { term: Term(2), outcome };
         raft.receive_append_answer(Millis(1_002), NodeId(2), answer);
         assert_eq!(raft.holders(LogIndex(6)).appended, 2);

@@ -95,8 +95,9 @@ fn raft_message() -> impl Strategy<Value = RaftMessage> {
                 RaftMessage::Append(AppendRequest { term, prev, commit, start, entries })
             }
         ),
-        (term(), index(), index()).prop_map(|(term, appended, flushed)| {
-            let outcome = AppendOutcome::Accepted { appended, flushed };
+        (term(), index(), index(), any::<bool>()).prop_map(|(term, appended, flushed, gaps)| {
+            let legible = if gaps { Legible::Gaps } else { Legible::All };
+            let outcome = AppendOutcome::Accepted { appended, flushed, legible };
             RaftMessage::AppendAnswer(AppendAnswer { term, outcome })
         }),
         (term(), index(), position()).prop_map(|(term, at, hint)| {

@@ -11,7 +11,7 @@ use highwater_protocol::peer::{
     AppendAnswer, AppendOutcome, Heartbeat, HeartbeatAnswer, RaftMessage,
 };
 
-use super::{Counts, Millis, Raft, Role, TermStarts, Trust};
+use super::{Counts, Legible, Millis, Raft, Role, TermStarts, Trust};
 
 /// A frame of an append, as far as Raft cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,8 @@ impl Raft {
             self.raise_commit(heartbeat.commit.min(self.agreed_end()));
             // The word that all is on disk is said once and may be lost; an idle leader would wait for ever.
             self.answer_due |= heartbeat.commit < self.flushed.min(self.agreed_end());
+            // Nor is the word that something cannot be read said once only.
+            self.answer_due |= self.legible == Legible::Gaps;
             // Who was closed and opened again agrees with less than the leader remembers of it.
             let forgot = heartbeat.commit > self.agreed_end();
             let unsure = self.trust != Trust::Full && self.whole_at.is_none();
@@ -142,7 +144,7 @@ impl Raft {
                 true => appended,
                 false => self.flushed.min(appended),
             };
-            let outcome = AppendOutcome::Accepted { appended, flushed };
+            let outcome = AppendOutcome::Accepted { appended, flushed, legible: self.legible };
             let answer = AppendAnswer { term: self.hard.term, outcome };
             self.send(leader, RaftMessage::AppendAnswer(answer));
         }

@@ -17,7 +17,7 @@ use super::options::{CommitNews, Counts, Options};
 use super::progress::{Fed, Lag, Progress, joint};
 use super::quorum::{is_majority, majority_end};
 use super::transfer::Transfer;
-use super::{Message, Millis, Raft, Role, Trust};
+use super::{Legible, Message, Millis, Raft, Role, Trust};
 
 /// A leader's view of its term.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ impl Raft {
     pub fn receive_append_answer(&mut self, now: Millis, from: NodeId, answer: AppendAnswer) {
         let Some(peer) = self.peer_in_term(now, from, answer.term) else { return };
         match answer.outcome {
-            AppendOutcome::Accepted { appended, flushed } => {
+            AppendOutcome::Accepted { appended, flushed, legible } => {
                 let end = self.terms.last().index;
                 if appended > end {
                     // No follower of this term can hold more than its leader.
@@ -191,6 +191,7 @@ impl Raft {
                 let counts = self.options.counts;
                 let peer = self.peer(peer);
                 peer.accepted(now, appended, flushed);
+                peer.legible = legible;
                 peer.heard(now, end, counts);
                 self.advance_commit(now);
                 self.pump_transfer(now);
@@ -229,8 +230,10 @@ impl Raft {
         let counts = self.options.counts;
         let Role::Leader(leader) = &mut self.role else { return };
         for (to, peer) in &mut leader.peers {
-            if peer.appended == end && peer.counted(counts) < commit {
-                // Its word that all is on disk is said once and may be lost; somebody may wait for it.
+            let unsure = peer.counted(counts) < commit || peer.legible == Legible::Gaps;
+            if peer.appended == end && unsure {
+                // Its word that all is on disk, or can be read again, is said once and may be lost;
+                // somebody may wait for it.
                 peer.ask_again();
             }
             match peer.take_fed(now, &self.options) {

@@ -43,6 +43,8 @@ use membership::Membership;
 use timer::{Eagerness, ElectionTimer};
 use trust::Trust;
 
+pub use highwater_protocol::peer::Legible;
+
 pub use follower::{Arrival, FrameSpan, Intake};
 pub use leader::{Holders, InSync, PeerStatus, SendPlan};
 pub use membership::{check_target, next_step};
@@ -134,15 +136,6 @@ pub enum Standing {
     Stands,
     /// It leads its term.
     Leads,
-}
-
-/// Whether the host can read all entries of its log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Legible {
-    /// It can.
-    All,
-    /// It knows which they are, and cannot send some of them.
-    Gaps,
 }
 
 #[derive(Debug)]
@@ -245,9 +238,11 @@ impl Raft {
         self.terms.trim(base);
     }
 
-    /// With gaps a replica votes, for it knows what it has; but it does not stand.
+    /// With gaps a replica votes, for it knows what it has; but it does not stand, and who has no vote yet
+    /// gets none.
     pub fn set_legible(&mut self, legible: Legible) {
         if !mutant::active(Mutant::FaultyStands) {
+            self.answer_due |= self.legible != legible;
             self.legible = legible;
         }
     }

@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use crate::mutant::{self, Mutant};
 use highwater_protocol::ids::{LogIndex, Position};
 
-use super::Millis;
 use super::options::{Counts, Options};
 use super::throttle::Throttle;
+use super::{Legible, Millis};
 
 /// What a leader knows of one peer.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(super) struct Progress {
     pub appended: LogIndex,
     /// And that much of it is on its disk.
     pub flushed: LogIndex,
+    /// Whether it said last that it can read all of that.
+    pub legible: Legible,
     /// The end of what it was told to be committed.
     pub commit_told: LogIndex,
     /// When it last spoke in this term.
@@ -68,6 +70,7 @@ impl Progress {
         Progress {
             appended: LogIndex::ZERO,
             flushed: LogIndex::ZERO,
+            legible: Legible::All,
             commit_told: LogIndex::ZERO,
             heard_at: None,
             fed: Fed::No,

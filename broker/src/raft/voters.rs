@@ -13,7 +13,7 @@ use crate::mutant::{self, Mutant};
 use super::membership::next_step;
 use super::progress::Progress;
 use super::quorum::{is_majority, majority_end};
-use super::{Millis, Raft, Role};
+use super::{Legible, Millis, Raft, Role};
 
 impl Raft {
     /// The next voter set on the way to `target`, if the leader may append a mark with it now. Nobody
@@ -29,9 +29,14 @@ impl Raft {
             return None;
         }
         // Who has not got it on disk, where that counts, is not trusted either, and does not vote yet.
-        let has_all = |peer: &Progress| match mutant::active(Mutant::VoteBeforeFlushed) {
-            true => peer.appended >= self.commit,
-            false => peer.counted(self.options.counts) >= self.commit,
+        // And with a gap it would take the place of one that has what is missing.
+        let has_all = |peer: &Progress| {
+            let held = match mutant::active(Mutant::VoteBeforeFlushed) {
+                true => peer.appended,
+                false => peer.counted(self.options.counts),
+            };
+            let whole = peer.legible == Legible::All || mutant::active(Mutant::VoteWithGaps);
+            held >= self.commit && whole
         };
         let caught_up = |node| {
             leader.peers.get(&node).is_some_and(has_all)

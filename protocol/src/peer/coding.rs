@@ -8,7 +8,7 @@ use crate::native::coding;
 use crate::peer::heartbeats::{self, Beats};
 use crate::peer::{
     AppendAnswer, AppendOutcome, AppendRequest, Ballot, FramesFound, FramesWanted, GroupMessage,
-    Heartbeat, HeartbeatAnswer, LeaderNews, PeerBody, PeerFrame, RaftMessage, VoteAnswer,
+    Heartbeat, HeartbeatAnswer, LeaderNews, Legible, PeerBody, PeerFrame, RaftMessage, VoteAnswer,
     VoteRequest,
 };
 use crate::wire::{DecodeError, Reader, Writer};
@@ -30,6 +30,7 @@ const HEARTBEAT: u8 = 51;
 const HEARTBEAT_ANSWER: u8 = 52;
 const WANTED: u8 = 6;
 const FOUND: u8 = 7;
+const ACCEPTED_WITH_GAPS: u8 = 8;
 
 /// The fewest bytes of a message: a group, a kind and a term.
 const MESSAGE_BYTES_MIN: usize = 25;
@@ -193,8 +194,11 @@ fn encode_message(writer: &mut Writer, message: &RaftMessage, entries: &mut Vec<
 
 fn put_append_answer(writer: &mut Writer, answer: &AppendAnswer) {
     match &answer.outcome {
-        AppendOutcome::Accepted { appended, flushed } => {
-            writer.u8(APPEND_ACCEPTED);
+        AppendOutcome::Accepted { appended, flushed, legible } => {
+            writer.u8(match legible {
+                Legible::All => APPEND_ACCEPTED,
+                Legible::Gaps => ACCEPTED_WITH_GAPS,
+            });
             writer.u32(answer.term.0);
             writer.uvarint(appended.0);
             writer.uvarint(flushed.0);
@@ -257,7 +261,7 @@ fn decode_message(
             entry_bytes.push(sizes(reader)?);
             RaftMessage::Append(AppendRequest { term, prev, commit, start, entries: Vec::new() })
         }
-        APPEND_ACCEPTED | APPEND_REJECTED => {
+        APPEND_ACCEPTED | ACCEPTED_WITH_GAPS | APPEND_REJECTED => {
             RaftMessage::AppendAnswer(AppendAnswer { term, outcome: outcome(reader, kind)? })
         }
         TIMEOUT_NOW => RaftMessage::TimeoutNow { term },
@@ -285,12 +289,13 @@ fn decode_message(
 
 fn outcome(reader: &mut Reader<'_>, kind: u8) -> Result<AppendOutcome, DecodeError> {
     let first = coding::short_log_index(reader)?;
-    Ok(match kind == APPEND_ACCEPTED {
-        true => {
-            AppendOutcome::Accepted { appended: first, flushed: coding::short_log_index(reader)? }
-        }
-        false => AppendOutcome::Rejected { at: first, hint: position(reader)? },
-    })
+    let legible = match kind {
+        APPEND_ACCEPTED => Legible::All,
+        ACCEPTED_WITH_GAPS => Legible::Gaps,
+        _ => return Ok(AppendOutcome::Rejected { at: first, hint: position(reader)? }),
+    };
+    let flushed = coding::short_log_index(reader)?;
+    Ok(AppendOutcome::Accepted { appended: first, flushed, legible })
 }
 
 fn epoch_and_kind(reader: &mut Reader<'_>) -> Result<(RecoveryEpoch, u8), DecodeError> {

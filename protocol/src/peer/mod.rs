@@ -174,6 +174,15 @@ pub struct AppendAnswer {
     pub outcome: AppendOutcome,
 }
 
+/// Whether a replica can read all entries of its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Legible {
+    /// It can.
+    All,
+    /// It knows which they are, and cannot send some of them.
+    Gaps,
+}
+
 /// Whether entries joined on to the follower's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendOutcome {
@@ -183,6 +192,8 @@ pub enum AppendOutcome {
         appended: LogIndex,
         /// Exclusive end of what agrees and is on disk.
         flushed: LogIndex,
+        /// Whether the follower can still read all of its log.
+        legible: Legible,
     },
     /// The follower has no entry of `prev.term` ending at `prev.index`.
     Rejected {

@@ -39,7 +39,7 @@ fn is_word_of_the_flush(letter: &Letter) -> bool {
         return false;
     };
     let whole =
-        matches!(outcome, AppendOutcome::Accepted { appended, flushed } if appended == flushed);
+        matches!(outcome, AppendOutcome::Accepted { appended, flushed, .. } if appended == flushed);
     letter.from == FOURTH && whole
 }
 

@@ -3,8 +3,8 @@
 
 use highwater_protocol::ids::{LogIndex, NodeId, Position, Term};
 use highwater_protocol::peer::{
-    AppendAnswer, AppendOutcome, Ballot, Heartbeat, HeartbeatAnswer, RaftMessage, VoteAnswer,
-    VoteRequest,
+    AppendAnswer, AppendOutcome, Ballot, Heartbeat, HeartbeatAnswer, Legible, RaftMessage,
+    VoteAnswer, VoteRequest,
 };
 
 use super::super::{
@@ -79,7 +79,8 @@ fn append(raft: &mut Raft, term: u32, prev: Position, commit: u64, terms: &[u32]
 
 fn accepted(term: u32, appended: u64, flushed: u64) -> AppendAnswer {
     let (appended, flushed) = (LogIndex(appended), LogIndex(flushed));
-    AppendAnswer { term: Term(term), outcome: AppendOutcome::Accepted { appended, flushed } }
+    let outcome = AppendOutcome::Accepted { appended, flushed, legible: Legible::All };
+    AppendAnswer { term: Term(term), outcome }
 }
 
 fn said(raft: &mut Raft) -> Vec<RaftMessage> {
