@@ -414,7 +414,7 @@ proptest! {
             let response = InspectReplicaResponse {
                 term: Term(3), leader: leader.map(NodeId), role, suspect, flush_interval_ms,
                 voters: voters.clone(), learners: learners.clone(), log_start: Offset(1), high_watermark: Offset(2),
-                flushed: Offset(3), log_end: Offset(4), peers: vec![peer], batch,
+                flushed: Offset(3), log_end: Offset(4), last_term: Term(2), epoch: RecoveryEpoch(1), peers: vec![peer], batch,
                 indexes: ReplicaIndexes { committed: LogIndex(5), flushed, appended },
             };
             comes_back!(response, InspectReplicaResponse);

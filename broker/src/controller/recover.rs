@@ -129,24 +129,29 @@ pub(super) fn decide(
     Ok((vec![MetadataRecord::Recover(record)], reply(nodes(set))))
 }
 
-/// Those that are not given up must not be able to elect a leader.
+/// Those that are not given up must not be able to elect a leader. How far a move has brought the votes
+/// is not known here, so neither its old set nor its new one may be.
 fn check_loss(
     image: &ClusterImage,
     topic: &Topic,
     number: PartitionId,
     request: &RecoverPartitionRequest,
 ) -> Result<(), WireError> {
-    let set = &topic.partitions[number.0 as usize];
+    let coming = topic.move_of(number).filter(|found| found.opens_replicas());
     let able = |replica: &&PlacedReplica| {
         let broker = image.broker(replica.node);
         let there =
             broker.is_some_and(|it| !it.fenced && it.registration.directory == replica.directory);
         there && !request.given_up.contains(&replica.node)
     };
-    let able: Vec<NodeId> = set.iter().filter(able).map(|replica| replica.node).collect();
-    if able.len() * 2 <= set.len() {
-        return Ok(());
-    }
+    let sets = [&topic.partitions[number.0 as usize][..]];
+    let sets = sets.into_iter().chain(coming.map(|found| &found.target[..]));
+    let able_of = |set: &[PlacedReplica]| -> Vec<NodeId> {
+        set.iter().filter(able).map(|replica| replica.node).collect()
+    };
+    let electing =
+        sets.map(|set| (set, able_of(set))).find(|(set, able)| able.len() * 2 > set.len());
+    let Some((set, able)) = electing else { return Ok(()) };
     let why = format!(
         "{}/{number} has not lost its majority: brokers {able:?} of {:?} are alive and not given up, and elect a leader \
          by themselves; wait, or see why they do not (`hw partition explain {}/{number}`)",

@@ -5,7 +5,7 @@ use highwater_protocol::native::inspect::{InspectReplicaResponse, ReplicaIndexes
 
 use crate::raft::{InSync, Millis};
 
-use super::{FlushPolicy, Replica};
+use super::{FlushPolicy, Replica, epoch_of};
 
 impl Replica {
     /// This replica's view; only a leader's names all replicas.
@@ -60,6 +60,8 @@ impl Replica {
                 flushed: self.raft.flushed_end(),
                 appended: self.raft.last().index,
             },
+            last_term: self.raft.last().term,
+            epoch: epoch_of(self.recovery),
             peers: seen.replicas,
             batch: None,
         }

@@ -54,10 +54,7 @@ impl Replica {
         if identity == Identity::Founds {
             accept_loss(partition, recovery, known, &mut log)?;
         }
-        // An older image may say that a replica is alone in a group that is no more.
-        if recovery.is_none_or(|recovery| recovery.founder == boot.me) {
-            refuse_if_alone(partition, (boot.me, &voters, recovery), &recovered, suspicion)?;
-        }
+        refuse_if_alone(partition, (boot.me, &voters, recovery), &recovered, suspicion)?;
         let starts = Starts::recovered(&log, &recovered.marks);
         let (since, marks) = (since(recovery), recovered.marks.into_iter());
         let start = Start {

@@ -47,6 +47,10 @@ impl Shard {
             return BegunAnew::No;
         }
         if epoch_of(open.recovery) <= epoch_of(recovery) {
+            if epoch_of(open.recovery) < epoch_of(recovery) {
+                // The image is older: who was in the group that it knows says nothing of this one.
+                open.voters.clear();
+            }
             open.recovery = recovery;
             if open.identity == Identity::Founds {
                 open.identity = Identity::Same;

@@ -240,6 +240,24 @@ fn what_is_left_of_the_old_group_is_discarded_before_the_new_one_is_opened() {
     assert_eq!(raft(&shard).voter_set().voters, [NodeId(2)]);
 }
 
+/// Nobody is left to repair it from, so it would wait for ever.
+#[test]
+fn a_replica_that_is_alone_in_its_group_and_lost_its_log_is_refused_whoever_founded_it() {
+    let disk = SimDisk::new(1);
+    let mut shard = boot(&disk, 1);
+    pass(&mut shard, vec![recovered(1, 2, Identity::Joins)]);
+    drop(shard);
+    let is_refused = |mut event: Event| {
+        if let Event::Open(open) = &mut event {
+            open.voters = vec![NodeId(1)];
+        }
+        let effects = pass(&mut boot(&disk.fork(), 2), vec![event]);
+        effects.iter().any(|effect| matches!(effect, Effect::Failed(..)))
+    };
+    assert!(is_refused(recovered(1, 2, Identity::Same)));
+    assert!(!is_refused(open_event()), "an older image knows another group");
+}
+
 #[test]
 fn a_replica_hears_its_own_group_only() {
     let disk = SimDisk::new(1);

@@ -2,7 +2,7 @@
 //!
 //! Whoever explains a partition asks every broker that should have a replica of it, and compares.
 
-use crate::ids::{LogIndex, NodeId, Offset, Term, Timestamp, TopicPartition};
+use crate::ids::{LogIndex, NodeId, Offset, RecoveryEpoch, Term, Timestamp, TopicPartition};
 use crate::native::admin::{ReplicaRole, ReplicaStatus};
 use crate::native::coding;
 use crate::wire::{DecodeError, Reader, Writer};
@@ -44,6 +44,10 @@ pub struct InspectReplicaResponse {
     pub log_end: Offset,
     /// The same three as Raft counts them.
     pub indexes: ReplicaIndexes,
+    /// The term of its last entry, be it a batch or a mark: what makes one log better than another.
+    pub last_term: Term,
+    /// Which group of its partition it belongs to: counts the recoveries.
+    pub epoch: RecoveryEpoch,
     /// All replicas as it knows them; only a leader knows the others.
     pub peers: Vec<ReplicaStatus>,
     /// The batch that holds the offset asked for, if this replica has one.
@@ -113,6 +117,8 @@ impl InspectReplicaResponse {
         for index in [committed, flushed, appended] {
             writer.u64(index.0);
         }
+        writer.u32(self.last_term.0);
+        writer.u32(self.epoch.0);
         writer.list(&self.peers, |writer, peer| peer.encode(writer));
         writer.optional(self.batch.as_ref(), |writer, batch| batch.encode(writer));
         writer.no_tagged_fields();
@@ -138,6 +144,8 @@ impl InspectReplicaResponse {
                 flushed: coding::log_index(reader)?,
                 appended: coding::log_index(reader)?,
             },
+            last_term: Term(reader.u32()?),
+            epoch: RecoveryEpoch(reader.u32()?),
             peers: reader.list("replicas", 24, ReplicaStatus::decode)?,
             batch: reader.optional("a batch", HeldBatch::decode)?,
         };

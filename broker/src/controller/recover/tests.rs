@@ -106,6 +106,17 @@ fn nothing_is_given_up_while_a_majority_is_alive_and_not_given_up_by_name() {
 }
 
 #[test]
+fn nor_while_those_that_a_move_brings_could_elect_a_leader() {
+    let mut image = image(&[1, 2, 3]);
+    let (stage, target) = (MoveStage::Running, vec![place(4), place(5)]);
+    let change = Move { id: MoveId(8), stage, target };
+    take(&mut image, MetadataRecord::Move(MoveRecord::Set(AT, change)));
+    assert_eq!(refusal(&image, &wish(4, &[], 0)), ErrorCode::MajorityAlive);
+    // Whoever has asked them knows that they only learn.
+    recover(&mut image, 1, &wish(4, &[4, 5], 0));
+}
+
+#[test]
 fn a_survivor_must_be_alive_and_have_a_replica() {
     assert_eq!(refusal(&image(&[2, 3]), &wish(2, &[], 0)), ErrorCode::BrokerNotAvailable);
     assert_eq!(refusal(&image(&[2, 3]), &wish(4, &[], 0)), ErrorCode::InvalidRequest);

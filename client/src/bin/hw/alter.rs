@@ -102,7 +102,7 @@ async fn add_partitions(
          before and after the change, but not across it."
     );
     if !args.yes {
-        confirm::yes("Add them?", "nothing was changed")?;
+        confirm::yes("Add them?", "nothing was changed").await?;
     }
     Ok(admin.create_partitions(name, count, DryRun::No).await?)
 }

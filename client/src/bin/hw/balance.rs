@@ -78,7 +78,7 @@ pub async fn run(args: BalanceArgs, settings: &Settings) -> Result<Exit, Failure
         return Ok(Exit::Fine);
     }
     if !args.yes {
-        confirm::yes(&format!("Change {cost}?"), "nothing was moved")?;
+        confirm::yes(&format!("Change {cost}?"), "nothing was moved").await?;
     }
     begin(&admin, &plan.moves, &names).await?;
     page.print_for_programs(args.output.format)?;

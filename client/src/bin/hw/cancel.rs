@@ -77,7 +77,8 @@ pub async fn run(args: CancelArgs, settings: &Settings) -> Result<Exit, Failure>
     }
     if args.all && !args.yes {
         let what = human::counted(planned.len(), "partition");
-        confirm::yes(&format!("Have {what} go back to where they began?"), "nothing was changed")?;
+        confirm::yes(&format!("Have {what} go back to where they began?"), "nothing was changed")
+            .await?;
     }
     let cancelled = admin.cancel_moves(partitions).await?;
     for PlannedMove { partition, to, .. } in &cancelled {

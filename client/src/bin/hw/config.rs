@@ -167,7 +167,7 @@ async fn alter(
         let planned = admin.alter_settings(first).await?;
         let shortened: Vec<_> = planned.iter().filter(|change| is_shortened(change)).collect();
         if !shortened.is_empty() {
-            ask_for_loss(&shortened)?;
+            ask_for_loss(&shortened).await?;
         }
     }
     let changes = admin.alter_settings(change).await?;
@@ -198,7 +198,7 @@ fn is_shortened(change: &SettingChange) -> bool {
     limit(&change.after) < limit(&change.before)
 }
 
-fn ask_for_loss(shortened: &[&SettingChange]) -> Result<(), Failure> {
+async fn ask_for_loss(shortened: &[&SettingChange]) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::usage("a shorter retention deletes records, which is asked about first, but there is no terminal")
             .way_out("-y to change it without asking, --dry-run to see what would change"));
@@ -208,7 +208,7 @@ fn ask_for_loss(shortened: &[&SettingChange]) -> Result<(), Failure> {
         eprintln!("{name}: {before} -> {after}, for every topic that does not say otherwise");
     }
     eprintln!("Older records are deleted within a minute or two, and that cannot be undone.");
-    confirm::yes("Shorten it?", "nothing was changed")
+    confirm::yes("Shorten it?", "nothing was changed").await
 }
 
 fn named(found: Vec<SettingValue>, names: &[String]) -> Result<Vec<SettingValue>, Failure> {

@@ -1,6 +1,8 @@
 //! Asking before something is done that cannot be taken back, or that takes long.
 //!
-//! The question goes to the standard error; whether anybody can answer is for the caller to know.
+//! The question goes to the standard error; whether anybody can answer is for the caller to know. Ctrl-C is
+//! a no: a thread of its own waits for the line, for one that blocked the verb would not hear of the
+//! signal, and would take the next line for the answer.
 
 use std::io::{self, BufRead, Write};
 
@@ -9,20 +11,22 @@ use anstream::{eprint, eprintln};
 use crate::exit::{Exit, Failure};
 
 /// Wants the topic's name typed in before records are deleted.
-pub fn deletion(topic: &str, what: &str) -> Result<(), Failure> {
+pub async fn deletion(topic: &str, what: &str) -> Result<(), Failure> {
     eprintln!("This deletes {what}. It cannot be undone.");
-    match answer("Type the topic's name to delete: ")? == topic {
+    let undone = "nothing was deleted";
+    match answer("Type the topic's name to delete: ", undone).await? == topic {
         true => Ok(()),
         false => {
-            Err(Failure::new(Exit::Failed, "what was typed is not the name; nothing was deleted"))
+            let what = format!("what was typed is not the name; {undone}");
+            Err(Failure::new(Exit::Failed, what))
         }
     }
 }
 
 /// Wants a name typed in after a warning; otherwise `undone` says what did not happen.
-pub fn typed(name: &str, warning: &str, undone: &str) -> Result<(), Failure> {
+pub async fn typed(name: &str, warning: &str, undone: &str) -> Result<(), Failure> {
     eprintln!("{warning} It cannot be undone.");
-    match answer(&format!("Type {name} to go on: "))? == name {
+    match answer(&format!("Type {name} to go on: "), undone).await? == name {
         true => Ok(()),
         false => {
             let what = format!("what was typed is not {name}; {undone}");
@@ -32,17 +36,27 @@ pub fn typed(name: &str, warning: &str, undone: &str) -> Result<(), Failure> {
 }
 
 /// Wants a yes to `question`; otherwise `undone` says what did not happen.
-pub fn yes(question: &str, undone: &str) -> Result<(), Failure> {
-    match answer(&format!("{question} [y/N] "))?.as_str() {
+pub async fn yes(question: &str, undone: &str) -> Result<(), Failure> {
+    match answer(&format!("{question} [y/N] "), undone).await?.as_str() {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(Failure::new(Exit::Failed, format!("not confirmed; {undone}"))),
     }
 }
 
-fn answer(question: &str) -> Result<String, Failure> {
+async fn answer(question: &str, undone: &str) -> Result<String, Failure> {
     eprint!("{question}");
     io::stderr().flush()?;
-    let mut typed = String::new();
-    io::stdin().lock().read_line(&mut typed)?;
-    Ok(typed.trim().to_owned())
+    let line = tokio::task::spawn_blocking(|| {
+        let mut typed = String::new();
+        io::stdin().lock().read_line(&mut typed).map(|_| typed.trim().to_owned())
+    });
+    tokio::select! {
+        // Who interrupts and answers at once means the former.
+        biased;
+        Ok(()) = tokio::signal::ctrl_c() => {
+            eprintln!();
+            Err(Failure::new(Exit::Interrupted, format!("interrupted; {undone}")))
+        }
+        line = line => Ok(line.map_err(io::Error::other)??),
+    }
 }

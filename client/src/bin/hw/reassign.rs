@@ -143,7 +143,7 @@ pub async fn reassign(args: ReassignArgs, settings: &Settings) -> Result<Exit, F
     }
     plan.tell();
     if !args.yes {
-        confirm::yes(&format!("Move {what}?"), "nothing was moved")?;
+        confirm::yes(&format!("Move {what}?"), "nothing was moved").await?;
     }
     if let Some(file) = &args.rollback {
         plan_file::write(file, &plan_file::text(&moves, &names, plan_file::Side::Before))?;

@@ -76,7 +76,7 @@ pub async fn decommission(args: DecommissionArgs, settings: &Settings) -> Result
     plan.tell();
     if !args.yes {
         let question = format!("Move {} off broker {node}?", plan.size());
-        confirm::yes(&question, "nothing was changed")?;
+        confirm::yes(&question, "nothing was changed").await?;
     }
     let begun = admin.set_duty(node, BrokerDuty::Leaving, DryRun::No).await?.moves;
     Plan::of(&admin, &begun, &names)
@@ -158,7 +158,7 @@ pub async fn remove(args: RemoveArgs, settings: &Settings) -> Result<Exit, Failu
         let question = format!(
             "Remove broker {node}? Its process ends, and its data directory registers no more."
         );
-        confirm::yes(&question, "nothing was changed")?;
+        confirm::yes(&question, "nothing was changed").await?;
     }
     admin.remove_broker(node, unretired, DryRun::No).await?;
     eprintln!("broker {node} is no part of the cluster any more");

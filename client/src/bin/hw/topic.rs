@@ -273,7 +273,7 @@ async fn delete_one(admin: &Admin, name: &str, args: &TopicDeleteArgs) -> Result
         return Ok(row);
     }
     if !args.yes {
-        confirm::deletion(name, &plan)?;
+        confirm::deletion(name, &plan).await?;
     }
     admin.delete_topic(name).await?;
     eprintln!("deleted {plan}");

@@ -80,7 +80,7 @@ pub async fn run(args: TrimArgs, settings: &Settings) -> Result<Exit, Failure> {
         return Ok(Exit::Fine);
     }
     if !args.yes {
-        confirm::deletion(topic, &what)?;
+        confirm::deletion(topic, &what).await?;
     }
     let exit = carry_out(&admin, topic, &cuts).await?;
     page(topic, &cuts, Done::Yes).print_for_programs(args.output.format)?;

@@ -5,6 +5,8 @@
 //! the partition's name must be typed. What is decided here only chooses and warns: the controller
 //! refuses by itself while replicas that are not given up could elect a leader.
 
+mod page;
+
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
@@ -18,10 +20,11 @@ use highwater_client::{
 
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
-use crate::output::ids;
+use crate::output::{ReadOutput, Row, ids};
 use crate::reassign::Names;
 use crate::target::PartitionName;
 use crate::{confirm, follow, human};
+use page::Begun;
 
 #[derive(Debug, Args)]
 pub struct UnsafeRecoverArgs {
@@ -43,6 +46,9 @@ pub struct UnsafeRecoverArgs {
     /// Show what would be lost, change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
 }
 
 /// A replica, as far as it can be asked.
@@ -52,15 +58,7 @@ struct Seen {
     fenced: bool,
     /// When the controller lost touch with its broker, in words.
     since: Option<String>,
-    answer: Result<Standing, String>,
-}
-
-/// Where a replica stands.
-#[derive(Debug)]
-struct Standing {
-    inspected: InspectReplicaResponse,
-    /// The term of the last batch of its log: what makes one log better than another.
-    last_term: Term,
+    answer: Result<InspectReplicaResponse, String>,
 }
 
 /// What there is to be decided about one partition.
@@ -91,26 +89,41 @@ pub async fn run(args: UnsafeRecoverArgs, settings: &Settings) -> Result<Exit, F
             ));
     }
     let admin = settings.connect().await?.admin();
+    let mut rows = Vec::new();
+    let result = one_after_another(&admin, &args, &mut rows).await;
+    // What was done is done, also where a later one failed.
+    page::page(rows).print_for_programs(args.output.format)?;
+    result.map(|()| Exit::Fine)
+}
+
+async fn one_after_another(
+    admin: &Admin,
+    args: &UnsafeRecoverArgs,
+    rows: &mut Vec<Row>,
+) -> Result<(), Failure> {
     for name in &args.partitions {
-        let case = look(&admin, name).await?;
+        let case = look(admin, name).await?;
         let survivor = choose(&case, args.broker.map(NodeId))?;
         report(&case, survivor);
         if args.dry_run {
+            rows.push(page::row(&case, survivor, Begun::No));
             continue;
         }
-        if unconfirmed(&name) {
+        if !args.yes_i_lose.contains(name) {
             confirm::typed(
                 &name.to_string(),
                 "What is not listed as kept is lost for good, also where it was acknowledged.",
                 "nothing was changed",
-            )?;
+            )
+            .await?;
         }
-        recover(&admin, &case, survivor).await?;
+        recover(admin, &case, survivor).await?;
+        rows.push(page::row(&case, survivor, Begun::Yes));
         if !args.no_refill {
-            refill(&admin, &case, survivor, args.detach).await?;
+            refill(admin, &case, survivor, args.detach).await?;
         }
     }
-    Ok(Exit::Fine)
+    Ok(())
 }
 
 async fn look(admin: &Admin, name: &PartitionName) -> Result<Case, Failure> {
@@ -133,33 +146,40 @@ async fn look(admin: &Admin, name: &PartitionName) -> Result<Case, Failure> {
     }
     hosts.sort_unstable();
     hosts.dedup();
-    let fencings = fencings(admin).await;
-    let asked = hosts.iter().map(|node| {
-        let (brokers, fencings) = (&brokers, &fencings);
-        async move {
-            let fenced = brokers.iter().any(|it: &BrokerInfo| it.node == *node && it.fenced);
-            let since = fencings.iter().find(|(of, _)| of == node).map(|(_, since)| since.clone());
-            let answer = stand(admin, *node, partition).await;
-            Seen { node: *node, fenced, since: since.filter(|_| fenced), answer }
-        }
+    let (fencings, brokers) = (fencings(admin).await, &brokers);
+    let asked = hosts.iter().map(|node| stand(admin, *node, partition, brokers));
+    let seen = join_all(asked).await.into_iter().zip(hosts.iter());
+    let seen = seen.map(|((answer, fenced), node)| {
+        let since = fencings.iter().find(|(of, _)| of == node).map(|(_, since)| since.clone());
+        Seen { node: *node, fenced, since: since.filter(|_| fenced), answer }
     });
-    let seen = join_all(asked).await;
+    let seen = seen.collect();
     Ok(Case { name: name.clone(), partition, replicas: found.replicas.clone(), seen })
 }
 
-async fn stand(admin: &Admin, node: NodeId, at: TopicPartition) -> Result<Standing, String> {
-    let ask = async |offset| {
-        let answer = admin.inspect_replica(node, at, offset, PATIENCE).await;
-        answer.map_err(|error| error.to_string())
-    };
-    let inspected = ask(None).await?;
-    let last = inspected.log_end.0.checked_sub(1).map(Offset);
-    let batch = match last.filter(|last| *last >= inspected.log_start) {
-        Some(last) => ask(Some(last)).await?.batch,
-        None => None,
-    };
-    let last_term = batch.map_or(Term(0), |batch| batch.term);
-    Ok(Standing { inspected, last_term })
+/// Where a replica stands, and whether its broker is fenced. Who is silent is asked again until the
+/// controller has lost touch with it as well: a moment's trouble must not cost anybody's records.
+async fn stand(
+    admin: &Admin,
+    node: NodeId,
+    at: TopicPartition,
+    brokers: &[BrokerInfo],
+) -> (Result<InspectReplicaResponse, String>, bool) {
+    let is_fenced = |brokers: &[BrokerInfo]| brokers.iter().any(|it| it.node == node && it.fenced);
+    let (begun, mut fenced) = (Instant::now(), is_fenced(brokers));
+    loop {
+        let error = match admin.inspect_replica(node, at, None, PATIENCE).await {
+            Ok(answer) => return (Ok(answer), fenced),
+            Err(error) => error,
+        };
+        let said = error.code().is_some_and(|code| !code.retriable());
+        if fenced || said || begun.elapsed() > SILENT_FOR {
+            return (Err(error.to_string()), fenced);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+        let brokers = admin.cluster().await.map(|info| info.brokers);
+        fenced = brokers.is_ok_and(|brokers| is_fenced(&brokers));
+    }
 }
 
 /// When each broker was fenced last, as far as the controller's log goes back.
@@ -175,30 +195,50 @@ async fn fencings(admin: &Admin) -> Vec<(NodeId, String)> {
 }
 
 impl Case {
-    fn standing(&self, node: NodeId) -> Option<&Standing> {
+    fn standing(&self, node: NodeId) -> Option<&InspectReplicaResponse> {
         self.seen.iter().find(|seen| seen.node == node)?.answer.as_ref().ok()
     }
 
-    /// The replicas that vote and can: those of the set in force that answer and forgot nothing.
-    fn able(&self) -> Vec<NodeId> {
-        let able = |node: &&NodeId| self.standing(**node).is_some_and(|it| !it.inspected.suspect);
-        self.replicas.iter().filter(able).copied().collect()
+    fn answers(&self) -> impl Iterator<Item = (NodeId, &InspectReplicaResponse)> {
+        self.seen.iter().filter_map(|seen| Some((seen.node, seen.answer.as_ref().ok()?)))
+    }
+
+    /// Of some voters, those that can vote: they answer, and forgot nothing.
+    fn able(&self, voters: &[NodeId]) -> Vec<NodeId> {
+        let able = |node: &&NodeId| self.standing(**node).is_some_and(|it| !it.suspect);
+        voters.iter().filter(able).copied().collect()
+    }
+
+    /// Who votes: as the best log says, which may be ahead of what the controller has heard of a move.
+    fn voters(&self) -> &[NodeId] {
+        let best = self.answers().max_by_key(|(_, it)| Case::place(it));
+        let named = best.map(|(_, it)| &it.voters[..]).filter(|voters| !voters.is_empty());
+        named.unwrap_or(&self.replicas)
+    }
+
+    /// Voters that elect a leader by themselves, and the set of which they are a majority: every replica
+    /// stands by the voters that its own log names.
+    fn electing(&self) -> Option<(Vec<NodeId>, &[NodeId])> {
+        let own = self.answers().map(|(_, it)| &it.voters[..]).filter(|it| !it.is_empty());
+        let sets = own.chain([self.voters()]);
+        let mut sets = sets.map(|voters| (self.able(voters), voters));
+        sets.find(|(able, voters)| able.len() * 2 > voters.len())
     }
 
     /// What one replica has and another one lacks, in the order of Raft.
-    fn place(standing: &Standing) -> (Term, u64) {
-        (standing.last_term, standing.inspected.indexes.appended.0)
+    fn place(standing: &InspectReplicaResponse) -> (Term, u64) {
+        (standing.last_term, standing.indexes.appended.0)
     }
 }
 
 /// The replica to go on with, unless the partition has not lost its majority.
 fn choose(case: &Case, wanted: Option<NodeId>) -> Result<NodeId, Failure> {
-    let (able, of, name) = (case.able(), case.replicas.len(), &case.name);
-    if able.len() * 2 > of {
+    let name = &case.name;
+    if let Some((able, voters)) = case.electing() {
         let what = format!(
             "{name} has not lost its majority: brokers {} of {} are alive and able to elect a leader",
             ids(&able),
-            ids(&case.replicas)
+            ids(voters)
         );
         return Err(Failure::new(Exit::Conflict, what).way_out(format!(
             "wait a second; `hw partition explain {name}` shows what keeps them"
@@ -228,7 +268,8 @@ fn choose(case: &Case, wanted: Option<NodeId>) -> Result<NodeId, Failure> {
 
 /// What is gone, what is kept, and what is lost.
 fn report(case: &Case, survivor: NodeId) {
-    let (able, of, name) = (case.able().len(), case.replicas.len(), &case.name);
+    let (voters, name) = (case.voters(), &case.name);
+    let (able, of) = (case.able(voters).len(), voters.len());
     eprintln!(
         "{name} has lost its majority: {able} of {of} replicas can vote, {} are needed",
         of / 2 + 1
@@ -246,23 +287,23 @@ fn lines(case: &Case, survivor: NodeId) -> Vec<String> {
         ));
         return lines;
     };
-    let end = kept.inspected.log_end;
+    let end = kept.log_end;
     lines.push(format!(
         "kept: offsets {} up to {end} (exclusive), of which broker {survivor} knew those before {} to be committed",
-        kept.inspected.log_start, kept.inspected.high_watermark
+        kept.log_start, kept.high_watermark
     ));
     lines.push(format!(
         "lost: every record from offset {end} on, also those that were acknowledged"
     ));
     for seen in case.seen.iter().filter(|seen| seen.node != survivor) {
         let Ok(other) = &seen.answer else { continue };
-        let more = other.inspected.log_end.0.saturating_sub(end.0);
+        let more = other.log_end.0.saturating_sub(end.0);
         if more > 0 {
             lines.push(format!(
                 "lost: {} records that broker {} still has, offsets {end} up to {}; --broker {} keeps them instead",
                 human::count(more),
                 seen.node,
-                other.inspected.log_end,
+                other.log_end,
                 seen.node
             ));
         } else if other.last_term > kept.last_term {
@@ -287,11 +328,11 @@ fn lines(case: &Case, survivor: NodeId) -> Vec<String> {
 fn line(seen: &Seen, survivor: NodeId) -> String {
     let chosen = if seen.node == survivor { " <- goes on with this" } else { "" };
     let what = match &seen.answer {
-        Ok(Standing { inspected, last_term }) => {
-            let doubt = if inspected.suspect { ", may have forgotten what it had" } else { "" };
+        Ok(stands) => {
+            let doubt = if stands.suspect { ", may have forgotten what it had" } else { "" };
             format!(
-                "log end {}, high watermark {}, last written in term {last_term}{doubt}",
-                inspected.log_end, inspected.high_watermark
+                "log end {}, high watermark {}, last written in term {}{doubt}",
+                stands.log_end, stands.high_watermark, stands.last_term
             )
         }
         Err(_) if seen.fenced => match &seen.since {
@@ -304,16 +345,20 @@ fn line(seen: &Seen, survivor: NodeId) -> String {
 }
 
 async fn recover(admin: &Admin, case: &Case, survivor: NodeId) -> Result<(), Failure> {
-    let able = case.able();
-    let given_up = case.replicas.iter().copied().filter(|node| !able.contains(node)).collect();
-    let terms = case.seen.iter().filter_map(|seen| Some(seen.answer.as_ref().ok()?.inspected.term));
-    let term = terms.max().unwrap_or(Term(0));
+    let able = case.able(case.voters());
+    let hosts = case.seen.iter().map(|seen| seen.node);
+    let given_up = hosts.filter(|node| !able.contains(node)).collect();
+    let term = case.answers().map(|(_, it)| it.term).max().unwrap_or(Term(0));
+    let epoch = case.answers().map(|(_, it)| it.epoch).max().unwrap_or_default();
     admin.recover_partition(case.partition, survivor, given_up, term).await?;
     eprintln!("{}: decided; waiting until broker {survivor} leads", case.name);
     let begun = Instant::now();
     loop {
+        // In the group of before it may lead as well, and in a newer term than anybody has said.
+        let anew = admin.inspect_replica(survivor, case.partition, None, PATIENCE).await;
+        let since = anew.ok().filter(|it| it.epoch > epoch).map(|it| it.term);
         let detail = admin.describe_topic(&case.name.topic).await?;
-        if leads(&detail, case.partition.partition, survivor, term) {
+        if since.is_some_and(|term| leads(&detail, case.partition.partition, survivor, term)) {
             eprintln!("{}: broker {survivor} leads, and takes writes again", case.name);
             return Ok(());
         }
@@ -328,7 +373,7 @@ async fn recover(admin: &Admin, case: &Case, survivor: NodeId) -> Result<(), Fai
 
 fn leads(detail: &TopicDetail, number: PartitionId, survivor: NodeId, term: Term) -> bool {
     let found = detail.partitions.iter().find(|partition| partition.partition == number);
-    found.is_some_and(|it| it.leader == Some(survivor) && it.term > term)
+    found.is_some_and(|it| it.leader == Some(survivor) && it.term >= term)
 }
 
 /// Has as many replicas copied as there were, where so many brokers are alive.
@@ -372,6 +417,9 @@ async fn refill(admin: &Admin, case: &Case, survivor: NodeId, detach: bool) -> R
 
 const CLUSTER: &str = "__cluster";
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Longer than the controller needs to lose touch with a broker that died.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 const LEADS_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const EVENTS_MAX: u32 = 10_000;
@@ -382,6 +430,7 @@ Examples:
   hw partition unsafe-recover orders/3                asks for the partition's name first
   hw partition unsafe-recover orders/3 --broker 4     go on with broker 4's replica
   hw partition unsafe-recover orders/3 --yes-i-lose orders/3
+  hw partition unsafe-recover orders/3 --dry-run -o json
 
 For a partition that has lost more than half of its replicas for good: disks that are gone, machines that
 never come back. It goes on with what one replica has; every record which that one lacks is lost, also where

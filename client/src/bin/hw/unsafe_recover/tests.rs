@@ -1,13 +1,13 @@
 //! Which replica is chosen, when the command refuses, and what it says is lost.
 
 use highwater_client::{ReplicaIndexes, ReplicaRole, TopicId};
-use highwater_protocol::ids::LogIndex;
+use highwater_protocol::ids::{LogIndex, RecoveryEpoch};
 
 use super::*;
 
-fn answers(last_term: u32, log_end: u64, suspect: bool) -> Result<Standing, String> {
+fn answers(last_term: u32, log_end: u64, suspect: bool) -> Result<InspectReplicaResponse, String> {
     let index = LogIndex(log_end + 1);
-    let inspected = InspectReplicaResponse {
+    Ok(InspectReplicaResponse {
         term: Term(9),
         leader: None,
         role: ReplicaRole::Follower,
@@ -21,18 +21,19 @@ fn answers(last_term: u32, log_end: u64, suspect: bool) -> Result<Standing, Stri
         log_end: Offset(log_end),
         indexes: ReplicaIndexes { committed: index, flushed: index, appended: index },
         peers: Vec::new(),
+        last_term: Term(last_term),
+        epoch: RecoveryEpoch(0),
         batch: None,
-    };
-    Ok(Standing { inspected, last_term: Term(last_term) })
+    })
 }
 
-fn down() -> Result<Standing, String> {
+fn down() -> Result<InspectReplicaResponse, String> {
     Err("cannot be reached".to_owned())
 }
 
 /// A partition with a replica on brokers 1, 2 and so on; who does not answer is fenced.
-fn case(answers: Vec<Result<Standing, String>>) -> Case {
-    let seen = |(at, answer): (usize, Result<Standing, String>)| Seen {
+fn case(answers: Vec<Result<InspectReplicaResponse, String>>) -> Case {
+    let seen = |(at, answer): (usize, Result<InspectReplicaResponse, String>)| Seen {
         node: NodeId(at as u32 + 1),
         fenced: answer.is_err(),
         since: None,
@@ -63,6 +64,26 @@ fn a_partition_with_a_majority_is_left_alone() {
         refused.contains("1,2") && refused.contains("hw partition explain orders/3"),
         "{refused}"
     );
+}
+
+#[test]
+fn who_votes_is_what_the_logs_say() {
+    let voting = |voters: &[u32], log_end| {
+        let mut answer = answers(3, log_end, false).expect("it answers");
+        answer.voters = voters.iter().copied().map(NodeId).collect();
+        Ok(answer)
+    };
+    // The controller has yet to hear that a move brought the votes to brokers 3, 4 and 5.
+    let moved = voting(&[3, 4, 5], 90);
+    let mut alive = case(vec![down(), down(), moved.clone(), voting(&[1, 2, 3], 80), down()]);
+    alive.replicas.truncate(3);
+    assert!(
+        choose(&alive, None).expect_err("3 and 4 elect one").to_string().contains("3,4 of 3,4,5")
+    );
+    // Of the old set two are alive, and only one of those that vote now.
+    let mut lost = case(vec![voting(&[1, 2, 3, 4, 5], 70), moved, down(), down(), down()]);
+    lost.replicas.truncate(3);
+    assert_eq!(choose(&lost, None).expect("neither set has a majority"), NodeId(2));
 }
 
 #[test]

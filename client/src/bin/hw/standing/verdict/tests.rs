@@ -1,7 +1,7 @@
 //! Every word about a record, from made-up replicas.
 
 use highwater_client::{ReplicaIndexes, Term, Timestamp};
-use highwater_protocol::ids::LogIndex;
+use highwater_protocol::ids::{LogIndex, RecoveryEpoch};
 
 use super::*;
 
@@ -24,6 +24,8 @@ fn replica(node: u32, role: ReplicaRole, committed: u64, flushed: u64, end: u64)
             flushed: LogIndex(flushed),
             appended: LogIndex(end),
         },
+        last_term: Term(4),
+        epoch: RecoveryEpoch(0),
         peers: Vec::new(),
         batch: None,
     };
