@@ -44,6 +44,8 @@ mutants! {
     CutOnLateAppend,
     /// A follower does not compare the term where an append joins on.
     JoinAnywhere,
+    /// A follower stores other records than it was sent, with checksums that fit them.
+    FollowerAltersRecords,
     /// A leader believes what it knew of a follower before that restarted.
     TrustOldLife,
     /// A shard lets frames of an earlier life pass.

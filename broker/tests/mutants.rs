@@ -42,6 +42,7 @@ const RUN: RunOptions = RunOptions { fault_ms: 20_000, verbose: Verbose::No };
 
 /// Those that the scripts below find.
 const SCRIPTED: &[Mutant] = &[
+    Mutant::FollowerAltersRecords,
     Mutant::CommitUnmatched,
     Mutant::ChangeVotersEarly,
     Mutant::SuspectClearedEarly,
@@ -109,6 +110,22 @@ fn a_leader_that_changes_voters_before_it_committed_in_its_term_is_found_by_a_sc
         let raft = leader_over_five_entries();
         let target = VoterSet { voters: nodes(&[1, 2, 3]), learners: nodes(&[4]) };
         raft.next_voter_set(Millis(1_002), &target).is_none()
+    });
+}
+
+/// The checker sees it at once; what counts here is that the replicas' own hashes tell it, as they would
+/// `hw cluster verify`.
+#[test]
+fn a_replica_that_holds_other_records_is_found_by_its_hash() {
+    check_script(Mutant::FollowerAltersRecords, || {
+        let mut cluster = Cluster::new(1, Swarm::quiet(3, vec![FlushPolicy::Ack]));
+        for _ in 0..300 {
+            let _ = sim::judge(&mut cluster, |cluster| cluster.run_for_ms(10));
+        }
+        let compared = cluster.hashes_agree();
+        let known = cluster.checker.committed(cluster.partitions[0]).end();
+        assert!(known > LogIndex(1), "something was written");
+        compared.is_ok()
     });
 }
 

@@ -47,6 +47,7 @@ mod brokers;
 mod balance;
 mod client;
 mod connection;
+mod digest;
 mod error;
 mod events;
 mod inspect;
@@ -77,6 +78,9 @@ pub use highwater_protocol::native::balance::{
 };
 pub use highwater_protocol::native::brokers::{
     BrokerDuty, BrokerStatus, SetDutyResponse, Unretired, Vote,
+};
+pub use highwater_protocol::native::digest::{
+    Digest, DigestRange, DigestReplicaResponse, Unreadable,
 };
 pub use highwater_protocol::native::events::ClusterEvent;
 pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};

@@ -11,6 +11,7 @@ use highwater_protocol::ids::*;
 use highwater_protocol::native::admin::*;
 use highwater_protocol::native::alter::SettingChange;
 use highwater_protocol::native::brokers::*;
+use highwater_protocol::native::digest::*;
 use highwater_protocol::native::events::*;
 use highwater_protocol::native::fetch::*;
 use highwater_protocol::native::frame::*;
@@ -422,6 +423,26 @@ proptest! {
     }
 
     #[test]
+    fn hashes_of_replicas_come_back(
+        partition in partition(), from in countable(), until in countable(), seed: u128, bytes_max: u32, file in ".*"
+    ) {
+        let (from, until) = (LogIndex(from), LogIndex(until));
+        let range = DigestRange { from, until, seed, bytes_max };
+        let offsets = (Offset(from.0), Offset(until.0));
+        let unreadable = Unreadable { offsets, file };
+        let digest = |unreadable| Digest { end: until, offsets, bytes: 9, hash: seed, unreadable };
+        for (range, digest) in [
+            (None, None), (Some(range), Some(digest(None))), (Some(range), Some(digest(Some(unreadable)))),
+        ] {
+            comes_back!(DigestReplicaRequest { partition, range }, DigestReplicaRequest);
+            let response = DigestReplicaResponse {
+                start: from, log_start: Offset(1), committed: until, high_watermark: Offset(2), digest,
+            };
+            comes_back!(response, DigestReplicaResponse);
+        }
+    }
+
+    #[test]
     fn settings_and_their_changes_come_back(
         node: u32, set in vec((".*", ".*"), 0..4), unset in vec(".*", 0..4), name in ".*", value: Option<u8>
     ) {
@@ -586,6 +607,8 @@ pub fn decode_everything(bytes: Bytes) {
     let _ = DescribePartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = RecoverPartitionRequest::decode(&mut Reader::new(&bytes));
     let _ = RecoverPartitionResponse::decode(&mut Reader::new(&bytes));
+    let _ = DigestReplicaRequest::decode(&mut Reader::new(&bytes));
+    let _ = DigestReplicaResponse::decode(&mut Reader::new(&bytes));
     let _ = InspectReplicaRequest::decode(&mut Reader::new(&bytes));
     let _ = InspectReplicaResponse::decode(&mut Reader::new(&bytes));
     let _ = AlterSettingsRequest::decode(&mut Reader::new(&bytes));

@@ -5,7 +5,7 @@
 //! connections or principals; nothing here decides what a shard or the controller decides.
 //!
 //! Read `produce` and `fetch` for the hot roads, `admission` for what is refused under load, then
-//! `metadata`, `partitions`, `inspect`, `admin`, `settings`, `moves`, `events`, `brokers`, `balance`;
+//! `metadata`, `partitions`, `inspect`, `digest`, `admin`, `settings`, `moves`, `events`, `brokers`, `balance`;
 //! `errors` has the words.
 
 mod admin;
@@ -13,6 +13,7 @@ mod admission;
 mod alter;
 mod brokers;
 mod balance;
+mod digest;
 mod errors;
 mod events;
 mod fetch;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{Term, TopicPartition};
+use tokio::sync::Semaphore;
 
 use crate::log::LogReader;
 use crate::node::{LeaderView, Node, Route};
@@ -53,6 +55,8 @@ pub struct Api {
     node: Node,
     admission: Arc<Admission>,
     file: Arc<BTreeMap<String, String>>,
+    /// One replica is hashed at a time.
+    digests: Arc<Semaphore>,
 }
 
 impl Api {
@@ -61,7 +65,8 @@ impl Api {
     pub fn new(node: Node, options: ApiOptions) -> Api {
         let admission = Arc::new(Admission::new(&options));
         tokio::spawn(admission::watch_disk(node.clone(), admission.clone()));
-        Api { node, admission, file: Arc::new(options.file) }
+        let digests = Arc::new(Semaphore::new(1));
+        Api { node, admission, file: Arc::new(options.file), digests }
     }
 
     /// The node behind it.

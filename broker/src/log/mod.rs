@@ -11,10 +11,11 @@
 //!
 //! Read in this order: `header` and `index` (what lies on disk), `segment` (one pair of files),
 //! `reader` (what any thread may do), this file (appends and flushes), `roll` and `start` (how
-//! segments come and go), `lookup` and `locate`, and for opening `chain`, `scan` and `recovery`.
+//! segments come and go), `lookup`, `locate` and `digest`, and for opening `chain`, `scan` and `recovery`.
 
 mod append;
 mod chain;
+mod digest;
 mod faults;
 mod header;
 mod index;
@@ -44,6 +45,7 @@ use crate::disk::{Disk, File};
 use roll::Unsealed;
 use segment::Stem;
 
+pub use digest::Digested;
 pub use faults::FaultyRange;
 pub use locate::Located;
 pub use mend::{Mend, Mended, Missing};

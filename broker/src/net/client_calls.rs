@@ -24,6 +24,7 @@ use highwater_protocol::native::brokers::{
     ChangeControllerRequest, ListBrokersRequest, ListBrokersResponse, RemoveBrokerRequest,
     SetDutyRequest,
 };
+use highwater_protocol::native::digest::DigestReplicaRequest;
 use highwater_protocol::native::events::ListEventsRequest;
 use highwater_protocol::native::fetch::{FetchRequest, FetchResponse, ListOffsetsRequest};
 use highwater_protocol::native::frame::{
@@ -144,9 +145,8 @@ impl Calls {
                 ask!(self, correlation, read, ChangeControllerRequest, change_controller)
             }
             ApiKey::PlanBalance => ask!(self, correlation, read, PlanBalanceRequest, plan_balance),
-            ApiKey::RecoverPartition => self.recover(correlation, read)?,
-            ApiKey::InspectReplica => {
-                ask!(self, correlation, read, InspectReplicaRequest, inspect_replica)
+            ApiKey::RecoverPartition | ApiKey::InspectReplica | ApiKey::DigestReplica => {
+                self.one_replica(api, correlation, read)?
             }
             ApiKey::ListEvents => ask!(self, correlation, read, ListEventsRequest, list_events),
             ApiKey::AlterSettings => {
@@ -162,7 +162,19 @@ impl Calls {
         self.at_once(correlation, Ok(our_hello()), HelloResponse::encode)
     }
 
-    fn recover(&self, correlation: CorrelationId, read: &Bytes) -> Result<Answering, DecodeError> {
+    /// What concerns one replica of a partition.
+    fn one_replica(
+        &self,
+        api: ApiKey,
+        correlation: CorrelationId,
+        read: &Bytes,
+    ) -> Result<Answering, DecodeError> {
+        if api == ApiKey::InspectReplica {
+            return Ok(ask!(self, correlation, read, InspectReplicaRequest, inspect_replica));
+        }
+        if api == ApiKey::DigestReplica {
+            return Ok(ask!(self, correlation, read, DigestReplicaRequest, digest_replica));
+        }
         Ok(ask!(self, correlation, read, RecoverPartitionRequest, recover_partition))
     }
 
@@ -260,6 +272,7 @@ impl Calls {
             | ApiKey::TransferLeader
             | ApiKey::InspectReplica
             | ApiKey::RecoverPartition
+            | ApiKey::DigestReplica
             | ApiKey::ListEvents
             | ApiKey::DescribeSettings
             | ApiKey::AlterSettings

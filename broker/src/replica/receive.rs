@@ -9,9 +9,11 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use highwater_protocol::batch::{FrameHeader, FrameKind, LogStart, Mark, VoterSet, frames};
+use highwater_protocol::batch::{
+    FrameHeader, FrameKind, LogStart, Mark, VoterSet, frames, stamp_append_time,
+};
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{LogIndex, NodeId, Position};
+use highwater_protocol::ids::{LogIndex, NodeId, Position, Timestamp};
 use highwater_protocol::peer::{AppendRequest, RaftMessage};
 
 use crate::log::StartPoint;
@@ -243,6 +245,14 @@ impl Replica {
             self.waiters.truncated(cut, out);
             self.starts.truncate(cut);
         }
+        let altered;
+        let entries = match mutant::active(Mutant::FollowerAltersRecords) {
+            false => entries,
+            true => {
+                altered = entries.iter().map(with_other_times).collect::<Vec<_>>();
+                &altered
+            }
+        };
         let before = self.log.end();
         let appended = match parsed.places.get(skip).filter(|_| skip > 0) {
             None => self.log.append_frames(entries)?,
@@ -268,6 +278,19 @@ impl Replica {
         self.noted_append(now);
         Ok(())
     }
+}
+
+/// For the mutant: the same frames, sound and of the same lengths, but not the same records.
+fn with_other_times(entries: &Bytes) -> Bytes {
+    let mut altered = Vec::with_capacity(entries.len());
+    for (header, frame) in frames(entries).map_while(Result::ok) {
+        let at = altered.len();
+        altered.extend_from_slice(frame);
+        if header.kind() == FrameKind::Data {
+            stamp_append_time(&mut altered[at..], Timestamp(1));
+        }
+    }
+    altered.into()
 }
 
 impl Parsed {

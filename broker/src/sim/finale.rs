@@ -23,7 +23,42 @@ impl Cluster {
         self.every_partition_takes_a_write()?;
         self.workload.stop();
         self.all_replicas_converge()?;
+        self.hashes_agree()?;
         self.every_promise_was_kept()
+    }
+
+    /// I4, by the replicas' own means: what all of them have and know to be committed has one hash.
+    pub fn hashes_agree(&self) -> Checked {
+        for partition in &self.partitions {
+            let open = self.nodes.iter().enumerate().filter_map(|(number, node)| {
+                let view = node.shard.as_ref()?.replica(*partition)?.view();
+                Some((number, view, node.readers.get(partition)?))
+            });
+            let open: Vec<_> = open.collect();
+            let start = open.iter().map(|(_, view, _)| view.log_start).max();
+            let end = open.iter().map(|(_, view, _)| view.commit).min();
+            let Some((start, end)) = start.zip(end).filter(|(start, end)| start < end) else {
+                continue;
+            };
+            let mut first = None;
+            for (number, _, reader) in open {
+                let node = node_id(number);
+                let digested = reader.digest(start..end, 0, u64::MAX).map_err(|error| Broken {
+                    invariant: "S2: every record returned passes its checks",
+                    detail: format!("{node}, {partition}: hashing {start}..{end}: {error}"),
+                })?;
+                let (other, hash) = *first.get_or_insert((node, digested.hash));
+                if hash != digested.hash || digested.end != end {
+                    return Err(Broken {
+                        invariant: "I4: what is committed has the same hash on all replicas",
+                        detail: format!(
+                            "{partition}, {start}..{end}: {node} is not like {other}: {digested:?}"
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn mend(&mut self) -> Checked {

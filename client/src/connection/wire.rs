@@ -18,6 +18,7 @@ use highwater_protocol::native::brokers::{
     ListBrokersResponse, RemoveBrokerRequest, RemoveBrokerResponse, SetDutyRequest,
     SetDutyResponse, Vote,
 };
+use highwater_protocol::native::digest::{DigestReplicaRequest, DigestReplicaResponse};
 use highwater_protocol::native::events::{ListEventsRequest, ListEventsResponse};
 use highwater_protocol::native::fetch::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -195,6 +196,8 @@ calls! {
     AlterSettingsRequest, AlterSettings, AlterSettingsResponse, |_| "change settings".into();
     RecoverPartitionRequest, RecoverPartition, RecoverPartitionResponse,
         |request| format!("recover partition {}", request.partition.partition);
+    DigestReplicaRequest, DigestReplica, DigestReplicaResponse,
+        |request| format!("hash a replica of partition {}", request.partition.partition);
     InspectReplicaRequest, InspectReplica, InspectReplicaResponse,
         |request| format!("inspect a replica of partition {}", request.partition.partition);
 }
@@ -217,7 +220,7 @@ responses! {
     DescribePartitionResponse TrimPartitionResponse ReassignResponse CancelMovesResponse
     ListMovesResponse AlterTopicResponse CreatePartitionsResponse ListBrokersResponse
     SetDutyResponse RemoveBrokerResponse ChangeControllerResponse ListReplicasResponse
-    PlanBalanceResponse ThrottleMovesResponse InspectReplicaResponse
+    PlanBalanceResponse ThrottleMovesResponse InspectReplicaResponse DigestReplicaResponse
     DescribeSettingsResponse AlterSettingsResponse ListEventsResponse RecoverPartitionResponse
 }
 

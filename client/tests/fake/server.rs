@@ -140,6 +140,7 @@ impl Session {
             | ApiKey::PlanBalance
             | ApiKey::InspectReplica
             | ApiKey::RecoverPartition
+            | ApiKey::DigestReplica
             | ApiKey::ListEvents
             | ApiKey::DescribeSettings
             | ApiKey::AlterSettings
@@ -151,8 +152,7 @@ impl Session {
             | ApiKey::RemoveBroker
             | ApiKey::ChangeController
             | ApiKey::ThrottleMoves => {
-                let error = WireError::new(ErrorCode::InvalidRequest, "not in the fake");
-                error_answer(id, &error)
+                error_answer(id, &WireError::new(ErrorCode::InvalidRequest, "not in the fake"))
             }
         };
         let _ = answers.send(answer);

@@ -73,6 +73,8 @@ pub enum ApiKey {
     PlanBalance = 41,
     /// Go on with what one replica of a partition has.
     RecoverPartition = 50,
+    /// The hash of what one replica holds.
+    DigestReplica = 51,
 }
 
 impl ApiKey {
@@ -105,6 +107,7 @@ impl ApiKey {
         ApiKey::ListReplicas,
         ApiKey::PlanBalance,
         ApiKey::RecoverPartition,
+        ApiKey::DigestReplica,
     ];
 
     /// The number on the wire.

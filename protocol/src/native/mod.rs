@@ -9,6 +9,7 @@ pub mod alter;
 pub mod brokers;
 pub mod balance;
 pub(crate) mod coding;
+pub mod digest;
 pub mod events;
 pub mod fetch;
 pub mod frame;

@@ -246,6 +246,9 @@ pub enum ClusterVerb {
     /// Say whether every broker is up and every partition led and fully replicated
     #[command(after_help = crate::cluster::HEALTH_EXAMPLES)]
     Health(crate::cluster::HealthArgs),
+    /// Compare what the replicas of partitions hold, by hash
+    #[command(after_help = crate::verify::EXAMPLES)]
+    Verify(crate::verify::VerifyArgs),
     /// Spread replicas and leaders over racks and brokers
     #[command(after_help = crate::balance::EXAMPLES)]
     Balance(crate::balance::BalanceArgs),

@@ -52,6 +52,7 @@ pub async fn run(verb: ClusterVerb, settings: &Settings) -> Result<Exit, Failure
         ClusterVerb::Remove(args) => crate::retire::remove(args, settings).await,
         ClusterVerb::Controller(verb) => crate::controller::run(verb, settings).await,
         ClusterVerb::Events(args) => crate::events::run(args, settings).await,
+        ClusterVerb::Verify(args) => crate::verify::run(args, settings).await,
         ClusterVerb::Config(verb) => crate::config::run(verb, settings).await,
     }
 }

@@ -41,6 +41,7 @@ mod top;
 mod topic;
 mod trim;
 mod unsafe_recover;
+mod verify;
 mod watch;
 mod why;
 mod yaml;

@@ -2,6 +2,7 @@
 //!
 //! The verbs that print such a word have it from here or are held to this table by tests.
 
+mod compared;
 mod events;
 
 /// A word for a state, for people.
@@ -28,7 +29,7 @@ const fn reason(
 
 /// Every word, states first.
 pub fn all() -> impl Iterator<Item = &'static Reason> {
-    REASONS.iter().chain(events::EVENTS)
+    REASONS.iter().chain(compared::COMPARED).chain(events::EVENTS)
 }
 
 /// Every word for a state, sorted by name.
@@ -359,7 +360,7 @@ mod tests {
 
     #[test]
     fn every_reason_is_sorted_and_explained() {
-        for table in [REASONS, events::EVENTS] {
+        for table in [REASONS, compared::COMPARED, events::EVENTS] {
             assert!(table.is_sorted_by(|a, b| a.name < b.name), "sorted, each name once");
         }
         for Reason { name, meaning, advice, example } in all() {
@@ -377,6 +378,7 @@ mod tests {
         let sources = [Default, File, Cluster, Broker].map(crate::config::source_word);
         let words = stages.map(crate::moving::stage_word).into_iter().chain(sources);
         let words = words.chain(roles.map(crate::partition::role_word)).chain(["topic"]);
+        let words = words.chain(crate::verify::VERDICTS).chain(crate::verify::FINDINGS);
         let words = words.chain(crate::cluster::VERDICTS).chain(crate::brokers::WORDS);
         words.chain(highwater_protocol::native::events::KINDS).for_each(|word| {
             assert!(is_known(word), "{word}");
