@@ -101,6 +101,10 @@ metrics! {
     replicas: Gauge = "highwater_replicas", "";
     /// Changes of leadership seen by the replicas hosted here.
     leader_changes: Counter = "highwater_raft_leader_changes_total", "";
+    /// Directories of replicas that the controller did not know and that are set aside.
+    strays: Gauge = "highwater_stray_replicas", "";
+    /// Replicas that were set aside because the controller did not know them.
+    strays_set_aside: Counter = "highwater_strays_set_aside_total", "";
     /// Bytes that the scrub has read and checked.
     scrub_bytes: Counter = "highwater_scrub_bytes_total", "";
     /// How often the scrub has read all that this broker holds.
@@ -147,6 +151,11 @@ impl Gauge {
     /// One less.
     pub fn down(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// So many now.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
     }
 
     /// How many now.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use highwater_protocol::batch::{BatchView, frames};
@@ -20,7 +20,7 @@ use super::snapshot::{self, Snapshot};
 use super::{Inner, NodeOptions, NodeState, strays};
 use crate::controller::{ClusterImage, MetadataRecord};
 use crate::log::{LogReader, ReadError};
-use crate::shard::event::{AfterClose, Event};
+use crate::shard::event::{AfterClose, Event, OpenReplica};
 
 /// Follows the controller's log.
 pub(super) struct Follower {
@@ -33,6 +33,7 @@ pub(super) struct Follower {
     /// Replicas that this life has had open: their files are the shards'.
     touched: BTreeSet<TopicPartition>,
     caught_up: bool,
+    strays_due: Instant,
 }
 
 impl Follower {
@@ -46,6 +47,7 @@ impl Follower {
             save_not_before: Instant::now(),
             touched: BTreeSet::new(),
             caught_up: false,
+            strays_due: Instant::now(),
         }
     }
 
@@ -76,6 +78,7 @@ impl Follower {
                 () = sleep_until(self.save_not_before), if unsaved => {
                     self.save().await;
                 }
+                () = sleep_until(self.strays_due), if self.caught_up => self.tend_strays().await,
             }
         }
         if self.applied > self.saved {
@@ -177,6 +180,7 @@ impl Follower {
             tracing::info!(%partition, ?after, "closing a replica");
             self.node.shards.of(partition).control(Event::Close(partition, after)).await;
         }
+        self.take_back(&open).await;
         for replica in open {
             let partition = replica.partition;
             self.touched.insert(partition);
@@ -185,15 +189,36 @@ impl Follower {
         // Our own registration in this life comes after everything that was decided before it.
         if registered && !self.caught_up {
             self.caught_up = true;
-            self.remove_strays().await;
+            self.tend_strays().await;
             self.node.state.send_replace(NodeState::Serving);
             tracing::info!(offset = %self.applied, "registered and caught up with the cluster");
         }
     }
 
-    async fn remove_strays(&self) {
+    /// What was set aside of replicas that this life has not had open.
+    async fn take_back(&self, open: &[OpenReplica]) {
+        let fresh = open.iter().filter(|replica| !self.touched.contains(&replica.partition));
+        let opening: Vec<_> = fresh.map(|it| (it.partition, it.dir.clone())).collect();
+        if opening.is_empty() {
+            return;
+        }
+        let node = self.node.clone();
+        let work = move || strays::take_back(&*node.disk, &node.options.data_dir, &opening);
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::warn!(%error, "looking for what was set aside failed");
+        }
+    }
+
+    async fn tend_strays(&mut self) {
+        self.strays_due = Instant::now() + STRAYS_EVERY;
         let (node, touched) = (self.node.clone(), self.touched.clone());
-        let work = move || strays::remove(&*node.disk, node.me(), &node.image.load(), &touched);
+        let work = move || {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let (image, now_s) = (node.image.load(), since.as_secs());
+            let tended = strays::tend(&*node.disk, node.me(), &image, &touched, now_s);
+            node.metrics.strays_set_aside.add(tended.set_aside);
+            node.metrics.strays.set(tended.kept);
+        };
         if let Err(error) = tokio::task::spawn_blocking(work).await {
             tracing::warn!(%error, "looking for left-over directories failed");
         }
@@ -241,5 +266,7 @@ const READ_BYTES: u32 = 1024 * 1024;
 const FAULTY_WAIT: Duration = Duration::from_millis(200);
 /// The least time between two saves of the image.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// What waits for its day to pass may wait an hour longer.
+const STRAYS_EVERY: Duration = Duration::from_secs(3_600);
 /// A broker that reads of its removal stays as long.
 const FAREWELL: Duration = Duration::from_secs(1);

@@ -41,6 +41,7 @@ use crate::controller::record::BrokerRegistration;
 use crate::controller::{ClusterImage, Command, CommandReply};
 use crate::disk::Disk;
 use crate::log;
+use crate::metrics::Metrics;
 use crate::replica::{FlushPolicy, ReplicaOptions, Retention};
 use crate::shard::event::{Event, Identity, OpenReplica};
 use crate::shard::handle::{PeerOutbox, Shards};
@@ -119,6 +120,7 @@ struct Inner {
     shards: Shards,
     outbox: PeerOutbox,
     routes: Routes,
+    metrics: Arc<Metrics>,
     image: ArcSwap<ClusterImage>,
     /// Up to where the controller's log is in `image`.
     applied: watch::Sender<Offset>,
@@ -135,6 +137,7 @@ impl Node {
         shards: Shards,
         outbox: PeerOutbox,
         routes: Routes,
+        metrics: Arc<Metrics>,
     ) -> io::Result<Node> {
         let Snapshot { image, applied } =
             snapshot::load(&*disk, &options.data_dir)?.unwrap_or_default();
@@ -144,6 +147,7 @@ impl Node {
             shards,
             outbox,
             routes,
+            metrics,
             image: ArcSwap::default(),
             applied: watch::Sender::new(applied),
             state: watch::Sender::new(NodeState::Starting),

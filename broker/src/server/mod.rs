@@ -182,7 +182,9 @@ impl Core {
         }
         let shards = Shards::new(handles);
         let options = node_options(config, data_dir);
-        let node = Node::start(options, disk, shards.clone(), outbox.clone(), routes).await?;
+        let (handles, peers) = (shards.clone(), outbox.clone());
+        let counted = Arc::clone(metrics);
+        let node = Node::start(options, disk, handles, peers, routes, counted).await?;
         let api = Api::new(
             node.clone(),
             ApiOptions {

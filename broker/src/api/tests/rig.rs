@@ -115,7 +115,8 @@ impl Rig {
         let (handle, thread) = thread::start(options, surroundings).expect("the journal opens");
         let shards = Shards::new(vec![handle]);
         let options = self.node_options(me, dir, incarnation);
-        let node = Node::start(options, disk, shards.clone(), outbox.clone(), routes)
+        let metrics = Arc::new(Metrics::default());
+        let node = Node::start(options, disk, shards.clone(), outbox.clone(), routes, metrics)
             .await
             .expect("the image can be read");
         let file = BTreeMap::from([("limits.connections".to_string(), "5".to_string())]);
