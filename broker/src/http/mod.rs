@@ -5,16 +5,21 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use crate::metrics::Metrics;
 use crate::node::NodeState;
@@ -54,7 +59,69 @@ impl Bound {
             .route("/health/live", get(|| async { "live\n" }))
             .route("/health/ready", get(ready))
             .with_state(shown);
-        axum::serve(self.listener, router).with_graceful_shutdown(until.cancelled_owned()).await
+        let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let door = Door { listener: self.listener, seats };
+        axum::serve(door, router).with_graceful_shutdown(until.cancelled_owned()).await
+    }
+}
+
+/// Lets so many in at a time: each takes a descriptor, and those belong to storage first. Who comes
+/// when it is full is turned away at once, so that nobody waits behind connections that nobody uses.
+struct Door {
+    listener: TcpListener,
+    seats: Arc<Semaphore>,
+}
+
+impl Listener for Door {
+    type Io = Visitor;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Visitor, SocketAddr) {
+        loop {
+            let (stream, remote) = Listener::accept(&mut self.listener).await;
+            match Arc::clone(&self.seats).try_acquire_owned() {
+                Ok(seat) => return (Visitor { stream, _seat: seat }, remote),
+                Err(_) => debug!(%remote, "HTTP connection refused: too many are open"),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection with its seat.
+struct Visitor {
+    stream: TcpStream,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Visitor {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Visitor {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -84,3 +151,6 @@ async fn ready(State(shown): State<Shown>) -> (StatusCode, String) {
         }
     }
 }
+
+/// Connections for metrics and health at one time; those who ask for them are few.
+pub const CONNECTIONS_MAX: usize = 64;

@@ -3,6 +3,7 @@
 //! Ports come first, because a taken port is the likeliest mistake and must leave no trace in the
 //! data directory. The doors open last, when there is something behind them.
 
+mod descriptors;
 pub mod process;
 mod scrub;
 
@@ -51,6 +52,7 @@ impl Server {
             Some(listen) => Some(http::Bound::bind(listen).await?),
             None => None,
         };
+        descriptors::reserve(&config.data_dir)?;
         let mut data_dir = DataDir::open(&config.data_dir, &config.cluster.id, config.node.id)?;
         let metrics = Arc::new(Metrics::default());
         let core = Core::start(config, &data_dir, &metrics).await?;

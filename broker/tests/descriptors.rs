@@ -1,0 +1,85 @@
+//! Real brokers under a small limit of open files: they take as much as they may have, refuse to start where their
+//! replicas do not fit, and let visitors of HTTP take nothing that storage needs.
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{Cluster, broker, edit, free_port};
+use highwater_client::NewTopic;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_takes_what_it_may_have_and_refuses_to_start_with_less_than_its_replicas_need() {
+    let mut cluster = Cluster::started(1);
+    let client = cluster.client().await;
+    client.admin().create_topic(NewTopic::new("orders", 8).replication(1)).await.expect("created");
+    drop(client);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", cluster.pid(1))).expect("it runs");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("named");
+    let words: Vec<&str> = files.split_whitespace().collect();
+    assert_eq!(words[3], words[4], "the soft limit is the hard one: {files}");
+    assert!(cluster.stop(1));
+
+    let output = limited(140, &cluster.created.configs[0]).output().expect("it ends by itself");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    for part in ["may open 140 files", "its 8 replicas", "need 144 at least", "LimitNOFILE="] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    cluster.start(1);
+    drop(cluster.client().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn visitors_of_http_are_turned_away_before_storage_runs_out_of_descriptors() {
+    let mut cluster = Cluster::made(1);
+    let http = free_port();
+    edit(
+        &cluster.created.configs[0],
+        "[[peers]]",
+        &format!("[http]\nlisten = \"{http}\"\n\n[[peers]]"),
+    );
+    cluster.start(1);
+    let client = cluster.client().await;
+    let visitors: Vec<TcpStream> =
+        (0..200).map(|_| TcpStream::connect(http).expect("the kernel takes it")).collect();
+    let turned_away = |mut visitor: &TcpStream| {
+        visitor.set_read_timeout(Some(Duration::from_millis(1))).expect("it is open");
+        !matches!(visitor.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    cluster
+        .eventually("all but 64 are turned away", async || {
+            let away = visitors.iter().filter(|visitor| turned_away(visitor)).count();
+            (away == 200 - 64).then_some(())
+        })
+        .await;
+    client.admin().create_topic(NewTopic::new("orders", 8).replication(1)).await.expect("created");
+
+    drop(visitors);
+    cluster
+        .eventually("there is room again", async || {
+            let mut visitor = TcpStream::connect(http).ok()?;
+            visitor.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+            let request = "GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            visitor.write_all(request.as_bytes()).ok()?;
+            let mut answer = String::new();
+            visitor.read_to_string(&mut answer).ok()?;
+            answer.contains("ready").then_some(())
+        })
+        .await;
+}
+
+/// The broker with so many descriptors, and no right to more.
+fn limited(files: u32, config: &Path) -> Command {
+    let inner = broker(config);
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {files}; exec \"$@\""), "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.stdin(Stdio::null());
+    command
+}
