@@ -144,6 +144,8 @@ mutants! {
     ReceiptOverclaims,
     /// A commit goes back to what an older message says.
     CommitGoesBack,
+    /// After a jump of the clock a replica gives up a tenth with each look, not each hour.
+    TenthEachLook,
     /// A replica gives up records when the decision is appended, not when it is committed.
     TrimAtAppend,
     /// The new start of a log is not flushed before its segments are removed.

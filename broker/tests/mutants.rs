@@ -63,6 +63,8 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::MendNotFlushed,
     Mutant::FaultyStands,
     Mutant::SealedTakesAppends,
+    // Of the clock of retention, in `shard::retention`.
+    Mutant::TenthEachLook,
     // Of the controller, in `controller_mutants`.
     Mutant::CancelGoesOn,
     Mutant::HostRemoved,

@@ -407,8 +407,7 @@ impl Shard {
     }
 
     fn retain(&mut self, now: Millis, wall: Timestamp, out: &mut Vec<Effect>) {
-        let (due, by_age) = self.retention.next(now, wall, &self.replicas);
-        for partition in due {
+        for (partition, by_age) in self.retention.next(now, wall, &self.replicas) {
             let hosted = self.replicas.get_mut(&partition).expect("it was listed just now");
             let mut output = Output::default();
             hosted.replica.retain(now, wall, by_age, &mut output);
