@@ -80,7 +80,9 @@ pub async fn run(args: CancelArgs, settings: &Settings) -> Result<Exit, Failure>
         confirm::yes(&format!("Have {what} go back to where they began?"), "nothing was changed")
             .await?;
     }
-    let cancelled = admin.cancel_moves(partitions).await?;
+    // Without names the controller takes what moves by then: moves end while this is asked.
+    let named = if args.all { Vec::new() } else { partitions };
+    let cancelled = admin.cancel_moves(named).await?;
     for PlannedMove { partition, to, .. } in &cancelled {
         eprintln!("{} goes back to {}", title(*partition, &names), ids(to));
     }
