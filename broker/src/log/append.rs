@@ -40,12 +40,16 @@ impl Log {
         let bytes = mark.encode(self.end.offset, term);
         let header = FrameHeader::parse(&bytes).expect("our own mark");
         let appended = self.append_one(&header, &[&bytes])?;
-        self.remember(term, mark);
+        self.remember(term, mark, Bytes::copy_from_slice(&bytes));
         Ok(appended)
     }
 
-    /// Voters outlive a trim, so the log keeps the few marks that name them.
-    fn remember(&mut self, term: Term, mark: &Mark) {
+    /// Voters outlive a trim, so the log keeps the few marks that name them; and every mark, until the
+    /// segment is sealed that has it.
+    fn remember(&mut self, term: Term, mark: &Mark, frame: Bytes) {
+        let current = self.current_mut();
+        let slot = current.segment.growing().entries.count() - 1;
+        current.marks.insert(slot, frame);
         match mark {
             Mark::TermStart | Mark::LogStart(_) => {}
             Mark::Voters(_) => {
@@ -73,7 +77,8 @@ impl Log {
                 if header.kind() == FrameKind::Mark {
                     // Marks are rare: written at once, so that their end is the log's.
                     self.write(std::mem::take(&mut batch))?;
-                    self.remember(header.term, &Mark::parse(bytes).expect("parsed at the edge"));
+                    let mark = Mark::parse(bytes).expect("parsed at the edge");
+                    self.remember(header.term, &mark, Bytes::copy_from_slice(bytes));
                 }
             }
         }

@@ -72,7 +72,11 @@ fn read_header(
         let error = io::Error::new(io::ErrorKind::InvalidData, why);
         Err(explain(&error, "use the segment", &path))
     };
-    match Header::decode(&log.read(0..HEADER_PAGE_BYTES)?) {
+    let page = match log.read(0..HEADER_PAGE_BYTES) {
+        Ok(page) => page,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    match Header::decode(&page) {
         Ok(header) if header.partition != partition => {
             refuse(format!("it belongs to partition {}, not {partition}", header.partition))
         }
@@ -98,7 +102,9 @@ fn has_evidence(disk: &dyn Disk, stem: &Stem) -> io::Result<bool> {
     if log.len() < HEADER_PAGE_BYTES {
         return Ok(false);
     }
-    Ok(log.read(HEADER_PAGE_BYTES..log.len())?.iter().any(|byte| *byte != 0))
+    // What cannot be read was written once.
+    let rest = log.read(HEADER_PAGE_BYTES..log.len());
+    Ok(rest.map_or(true, |bytes| bytes.iter().any(|byte| *byte != 0)))
 }
 
 /// Up to where a segment's index witnesses durable frames.

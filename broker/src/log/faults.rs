@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use highwater_protocol::batch::{FrameHeader, Mark};
@@ -34,7 +34,7 @@ pub struct FaultyRange {
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     count: AtomicUsize,
-    found: Mutex<BTreeMap<u64, BTreeSet<usize>>>,
+    found: Mutex<BTreeMap<u64, Arc<BTreeSet<usize>>>>,
 }
 
 impl Faults {
@@ -48,27 +48,27 @@ impl Faults {
         let mut found = self.found.lock().expect("no thread panics while it holds the lock");
         let known = found.entry(sequence).or_default();
         let before = known.len();
-        known.extend(slots);
+        Arc::make_mut(known).extend(slots);
         let news = known.len() > before;
         found.retain(|_, slots| !slots.is_empty());
-        self.count.store(found.values().map(BTreeSet::len).sum(), Ordering::Release);
+        self.count.store(found.values().map(|slots| slots.len()).sum(), Ordering::Release);
         news
     }
 
     /// The oldest segment with faults, and which of its slots they are.
-    pub(super) fn first(&self) -> Option<(u64, BTreeSet<usize>)> {
+    pub(super) fn first(&self) -> Option<(u64, Arc<BTreeSet<usize>>)> {
         let found = self.found.lock().expect("no thread panics while it holds the lock");
-        found.first_key_value().map(|(sequence, slots)| (*sequence, slots.clone()))
+        found.first_key_value().map(|(sequence, slots)| (*sequence, Arc::clone(slots)))
     }
 
     /// Keeps those slots of a segment that `keep` names.
     pub(super) fn retain(&self, sequence: u64, keep: impl Fn(usize) -> bool) {
         let mut found = self.found.lock().expect("no thread panics while it holds the lock");
         if let Some(slots) = found.get_mut(&sequence) {
-            slots.retain(|slot| keep(*slot));
+            Arc::make_mut(slots).retain(|slot| keep(*slot));
         }
         found.retain(|_, slots| !slots.is_empty());
-        self.count.store(found.values().map(BTreeSet::len).sum(), Ordering::Release);
+        self.count.store(found.values().map(|slots| slots.len()).sum(), Ordering::Release);
     }
 
     fn has(&self, sequence: u64) -> bool {

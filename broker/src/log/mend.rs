@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -87,17 +88,16 @@ impl Log {
             }
             let view = self.shared.view(&piece)?;
             let kept = self.kept_from(&piece, &view)?..view.slots();
-            let counts = |slot: usize| kept.contains(&slot) || slot == HEADER_SLOT;
-            if !slots.iter().all(|slot| counts(*slot)) {
+            let void = |range| slots.range::<usize, Range<usize>>(range).next().is_some();
+            if void(0..kept.start) || void(kept.end..HEADER_SLOT) {
+                let counts = |slot: usize| kept.contains(&slot) || slot == HEADER_SLOT;
                 self.shared.faults.retain(sequence, counts);
                 continue;
             }
             let mending = self.mending.as_ref().filter(|mending| mending.sequence == sequence);
-            let fetched = mending.map(|mending| mending.fetched.clone()).unwrap_or_default();
-            let mut wanted = slots.iter().filter(|slot| !fetched.contains(slot));
-            let Some(first) = wanted.next().filter(|slot| **slot != HEADER_SLOT).copied() else {
-                return Ok(None);
-            };
+            let nothing = BTreeSet::new();
+            let fetched = mending.map_or(&nothing, |mending| &mending.fetched);
+            let Some(first) = first_wanted(&slots, fetched) else { return Ok(None) };
             if view.sound(first..first + 1)?.1.is_none() {
                 // A reader found it through a file that was replaced meanwhile.
                 self.shared.faults.retain(sequence, |slot| slot != first);
@@ -159,12 +159,15 @@ impl Log {
         let Some(piece) = self.piece(sequence).filter(|piece| piece.segment.is_sealed()) else {
             return Ok(None);
         };
-        if slots.iter().all(|slot| *slot == HEADER_SLOT) {
+        if slots.first() == Some(&HEADER_SLOT) {
             self.begin_mending(&piece)?;
         }
         let Some(mending) = &mut self.mending else { return Ok(None) };
+        // A large segment may have a million faulty frames, and they come a few at a time.
+        let few_are_missing = mending.fetched.len() + 1 >= slots.len();
         let has = |slot: &usize| *slot == HEADER_SLOT || mending.fetched.contains(slot);
-        if mending.sequence != sequence || mending.handed_out || !slots.iter().all(has) {
+        let complete = few_are_missing && slots.iter().all(has);
+        if mending.sequence != sequence || mending.handed_out || !complete {
             return Ok(None);
         }
         mending.handed_out = true;
@@ -254,7 +257,20 @@ impl Log {
     }
 }
 
+/// The first faulty slot that has not come yet. They come in order, so it is looked for behind the last.
+fn first_wanted(slots: &BTreeSet<usize>, fetched: &BTreeSet<usize>) -> Option<usize> {
+    let behind = fetched.last().map_or(0, |last| last + 1);
+    let next = slots.range(behind..HEADER_SLOT).next().copied();
+    next.or_else(|| slots.difference(fetched).copied().find(|slot| *slot != HEADER_SLOT))
+}
+
 impl Mend {
+    /// What to report where it cannot be run to its end: the log begins again.
+    pub fn undone(&self) -> Mended {
+        let result = Err(io::Error::other("the copying did not come to its end"));
+        Mended { file: Arc::clone(&self.file), result }
+    }
+
     /// Copies and flushes; blocks for as long as the segment is large.
     pub fn run(self) -> Mended {
         let result = self.copy();

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use highwater_protocol::batch::Mark;
 use highwater_protocol::ids::{LogIndex, TopicPartition};
 
@@ -27,7 +28,7 @@ use super::header::{HEADER_PAGE_BYTES, Header, Origin};
 use super::index::slot_at;
 use super::mend::HEADER_SLOT;
 use super::reader::Shared;
-use super::roll::{Unsealed, discard, make_index};
+use super::roll::{Marks, Unsealed, discard, make_index};
 use super::scan::{Scanned, Stop, read_slots, scan};
 use super::segment::{
     Body, Ended, Growing, MEND, Piece, SealedIndex, Segment, Stem, View, index_bytes_max,
@@ -107,6 +108,20 @@ fn rewrite_unproven(growing: &Growing, witnessed: usize) -> io::Result<()> {
     let to = end_of(growing.entries.count()).unwrap_or(HEADER_PAGE_BYTES);
     let bytes = growing.log.read(from..to)?;
     growing.log.write_at(from, &[&bytes])
+}
+
+/// The slots that a summary names, with the frames of marks; and the latter by themselves.
+fn marks_in(view: &View<'_>) -> io::Result<(Vec<(usize, Bytes)>, Marks)> {
+    let (mut notables, mut marks) = (Vec::new(), Marks::new());
+    for slot in notable(view)? {
+        let frame = if view.entry(slot)?.is_mark() { view.mark(slot)? } else { Bytes::new() };
+        if !frame.is_empty() {
+            // Not the mapped bytes themselves: those are what may rot.
+            marks.insert(slot, Bytes::copy_from_slice(&frame));
+        }
+        notables.push((slot, frame));
+    }
+    Ok((notables, marks))
 }
 
 impl<'a> Recovery<'a> {
@@ -286,8 +301,8 @@ impl<'a> Recovery<'a> {
         });
         let view = segment.view(slots).expect("a growing segment is open");
         self.end = view.place_before(slots)?;
-        let notable = notable(&view)?.into_iter();
-        self.note(&view, notable.map(|slot| (slot, bytes::Bytes::new())))?;
+        let (notable, marks) = marks_in(&view)?;
+        self.note(&view, notable.into_iter())?;
         // Behind the next segment's base, witnesses are void: a truncation came after them.
         let durable = next.map_or(scanned.durable, |next| scanned.durable.min(next));
         let whole = self.end.index >= durable;
@@ -317,7 +332,7 @@ impl<'a> Recovery<'a> {
             self.faulty.push((segment.header.sequence, scanned.faulty));
         }
         let witnessed = scanned.witnessed;
-        self.unsealed.push_back(Unsealed { segment, witnessed, retired, dirty: false });
+        self.unsealed.push_back(Unsealed { segment, witnessed, retired, dirty: false, marks });
         Ok(())
     }
 
@@ -343,7 +358,7 @@ impl<'a> Recovery<'a> {
     fn note(
         &mut self,
         view: &View<'_>,
-        notable: impl Iterator<Item = (usize, bytes::Bytes)>,
+        notable: impl Iterator<Item = (usize, Bytes)>,
     ) -> io::Result<()> {
         let base = view.place_before(0)?;
         for (slot, frame) in notable {

@@ -4,11 +4,13 @@
 //! its name are durable it overrules everything from its base on, in this life and in the next.
 //! What it overrules is removed only afterwards.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use highwater_protocol::ids::{LogIndex, Offset};
 
 use super::header::{self, Header, Origin};
@@ -29,7 +31,12 @@ pub(super) struct Unsealed {
     pub retired: Option<usize>,
     /// Written to since the last flush was taken.
     pub dirty: bool,
+    /// The marks in it, by their slots: what a seal says of them must be known, also if one rots.
+    pub marks: Marks,
 }
+
+/// Marks as they lie in a segment, by their slots.
+pub(super) type Marks = BTreeMap<usize, Bytes>;
 
 impl Unsealed {
     fn limit(&self) -> usize {
@@ -179,7 +186,13 @@ impl Log {
         self.unsealed.retain(|held| {
             origin != Origin::Start && !overruled.contains(&held.segment.header.sequence)
         });
-        self.unsealed.push_back(Unsealed { segment, witnessed: 0, retired: None, dirty: false });
+        self.unsealed.push_back(Unsealed {
+            segment,
+            witnessed: 0,
+            retired: None,
+            dirty: false,
+            marks: Marks::new(),
+        });
         self.active = true;
         let beyond = std::mem::take(&mut self.beyond);
         discard(&*self.shared.disk, &self.dir, &beyond, self.owed)?;
@@ -207,7 +220,7 @@ impl Log {
         let held = self.unsealed.front().expect("the caller looked at it");
         let slots = held.retired.expect("only a complete segment is sealed");
         let view = held.segment.view(slots).expect("a growing segment is open");
-        let seal = held.segment.growing().seal(&view)?;
+        let seal = held.segment.growing().seal(&view, &held.marks)?;
         let sealed = Segment::sealed(held.segment.header, held.segment.stem.clone(), &seal);
         let sealed = Piece { segment: Arc::new(sealed), cut: Some(slots) };
         let mut pieces = self.shared.pieces.load().to_vec();

@@ -88,7 +88,10 @@ pub(super) fn scan(
         };
         let checked = match named {
             Some(entry) if entry.position() <= trusted => Ok(entry),
-            Some(_) | None => check_frame(log, &before, &header.base, named)?,
+            // What cannot be read is as good as what is wrong, where an entry says what it was.
+            Some(_) => check_frame(log, &before, &header.base, named)
+                .unwrap_or_else(|error| Err(error.to_string())),
+            None => check_frame(log, &before, &header.base, named)?,
         };
         let checked = checked.or_else(|why| {
             let kept = named.filter(|entry| stands_for(&before, entry, &header.base));

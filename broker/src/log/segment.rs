@@ -16,6 +16,7 @@ use highwater_protocol::batch::crc32c;
 use super::faults::{is_named, term_start};
 use super::header::{self, BadBlock, Header, Seal};
 use super::index::{ENTRY_BYTES, Entry, Slot, slot_at};
+use super::roll::Marks;
 use super::{Place, scan};
 use crate::disk::{Disk, File, explain};
 use crate::mutant::{self, Mutant};
@@ -341,10 +342,10 @@ impl Growing {
     }
 
     /// Ends the index file with a summary and the seal; all entries must have been written.
-    pub(super) fn seal(&self, view: &View<'_>) -> io::Result<Seal> {
+    pub(super) fn seal(&self, view: &View<'_>, marks: &Marks) -> io::Result<Seal> {
         let (slots, header) = (view.slots(), &view.segment.header);
         let entries = self.encoded(header.sequence, 0..slots);
-        let summary = summarize(view)?;
+        let summary = summarize(view, marks)?;
         // Behind the entries that a cut made void: they stay what they are.
         let summary_at = slot_at(self.entries.count());
         self.index.extend(self.index.len().max(summary_at + summary.len() as u64))?;
@@ -367,10 +368,14 @@ impl Growing {
 
 /// What a reader of a sealed index wants to know without reading the frames: the slots where the
 /// term changes, and the marks as they are.
-fn summarize(view: &View<'_>) -> io::Result<Vec<u8>> {
+fn summarize(view: &View<'_>, marks: &Marks) -> io::Result<Vec<u8>> {
     let mut summary = Vec::new();
     for slot in notable(view)? {
-        let frame = if view.entry(slot)?.is_mark() { view.mark(slot)? } else { Bytes::new() };
+        let frame = match (view.entry(slot)?.is_mark(), marks.get(&slot)) {
+            (false, _) => Bytes::new(),
+            (true, Some(known)) => known.clone(),
+            (true, None) => view.mark(slot)?,
+        };
         let number = u32::try_from(slot).expect("a segment is smaller than 4 GiB");
         summary.extend_from_slice(&number.to_le_bytes());
         summary.extend_from_slice(&(frame.len() as u32).to_le_bytes());

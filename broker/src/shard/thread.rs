@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
@@ -325,21 +326,23 @@ impl Flushing {
 }
 
 impl Mending {
-    /// Starts the next copying, unless one is under way.
+    /// Starts the next copying, unless one is under way. Whatever becomes of it, the replica hears that it
+    /// is over: it would wait for ever, and not begin again.
     fn start_next(&mut self) {
         if self.under_way {
             return;
         }
         let Some((partition, mend)) = self.waiting.pop_front() else { return };
-        let done = self.done.clone();
+        let (done, unspawned, panicked) = (self.done.clone(), mend.undone(), mend.undone());
         let spawned = thread::Builder::new().name("mend".to_owned()).spawn(move || {
+            let ran = panic::catch_unwind(AssertUnwindSafe(|| mend.run()));
             // Nobody listens after the shard was stopped.
-            drop(done.send((partition, mend.run())));
+            drop(done.send((partition, ran.unwrap_or(panicked))));
         });
-        match spawned {
-            Ok(_) => self.under_way = true,
-            // The segment stays as it is until the broker is started again.
-            Err(error) => error!(%partition, %error, "no thread for mending a segment"),
+        self.under_way = true;
+        if let Err(error) = spawned {
+            error!(%partition, %error, "no thread for mending a segment");
+            drop(self.done.send((partition, unspawned)));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use highwater_protocol::batch::Mark;
-use highwater_protocol::ids::{LogIndex, Offset, Term};
+use highwater_protocol::ids::{LogIndex, NodeId, Offset, Term};
 
 use crate::disk::Disk;
 use crate::log::tests::{Bench, DIR, offsets};
@@ -74,6 +74,57 @@ fn a_spoilt_page_with_the_start_of_a_term_in_it_is_mended() {
     assert_eq!((recovered.damage, recovered.faulty.len()), (None, 2));
     assert_eq!(recovered.term_starts.len(), 1, "the start of a term says nothing else");
     assert_eq!(repair(&mut bench, &peer), 2);
+    assert!(bench.everything() == whole);
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_mended_like_one_that_is_spoilt() {
+    for page in [0, 1] {
+        let ((bench, whole), (peer, _)) = (filled(3), filled(3));
+        bench.disk.make_unreadable(&bench.oldest(".log"), page);
+        let (mut bench, recovered) = bench.kill();
+        assert_eq!((recovered.damage, bench.log.end()), (None, peer.log.end()), "page {page}");
+        assert!(bench.log.is_faulty(), "page {page}");
+        repair(&mut bench, &peer);
+        assert!(bench.everything() == whole, "page {page}");
+    }
+}
+
+#[test]
+fn a_mark_that_rots_while_its_segment_grows_does_not_keep_it_from_being_sealed_and_mended() {
+    let set =
+        || highwater_protocol::batch::VoterSet { voters: vec![NodeId(1)], learners: Vec::new() };
+    let marked = || {
+        let mut bench = Bench::new();
+        bench.log.append_mark(Term(1), &Mark::Voters(set())).expect("append");
+        bench.fill(1);
+        bench.flush();
+        bench
+    };
+    let (mut bench, peer) = (marked(), marked());
+    assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + 62) * 8));
+    bench.log.end_segment().expect("end");
+    scrub(&bench);
+    assert_eq!(repair(&mut bench, &peer), 1);
+    assert!(bench.everything() == peer.everything());
+    let (bench, recovered) = bench.kill();
+    let known = recovered.marks.iter().map(|placed| placed.mark.clone()).collect::<Vec<_>>();
+    assert_eq!(known, [Mark::Voters(set())]);
+    assert!(bench.everything() == peer.everything());
+}
+
+#[test]
+fn a_mend_that_nobody_carried_out_begins_again() {
+    let ((bench, whole), (peer, _)) = (filled(3), filled(3));
+    assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + 9_000) * 8));
+    let (mut bench, _) = bench.kill();
+    let missing = bench.log.missing().expect("missing").expect("a batch rotted");
+    let read = peer.log.read_frames(missing.behind.index, 1 << 20).expect("read");
+    assert_eq!(bench.log.mend(missing.behind.index, &read.frames).expect("mend"), 1);
+    let mend = bench.log.take_mend().expect("take").expect("all has come");
+    assert_eq!(bench.log.mended(mend.undone()).expect("mended"), 0);
+    drop(mend);
+    assert_eq!(repair(&mut bench, &peer), 1);
     assert!(bench.everything() == whole);
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Contents {
     pub released: u64,
     /// Held by every handle too: contents without names and handles are forgotten.
     pub handles: Arc<()>,
+    /// Pages that give an error.
+    pub unreadable: BTreeSet<u64>,
     pages: BTreeMap<u64, Arc<Page>>,
     pages_on_medium: BTreeMap<u64, Arc<Page>>,
     dirty: BTreeSet<u64>,

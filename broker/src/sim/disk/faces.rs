@@ -162,6 +162,10 @@ impl File for SimFile {
         let mut state = self.alive()?;
         let contents = state.contents(self.id);
         assert!(range.start <= range.end && range.end <= contents.len, "a read behind the end");
+        let (first, last) = (range.start / PAGE_BYTES, range.end.div_ceil(PAGE_BYTES));
+        if contents.unreadable.range(first..last.max(first)).next().is_some() {
+            return Err(explain(&io::Error::other("a sector cannot be read"), "read", &self.path));
+        }
         Ok(contents.read(range))
     }
 
@@ -192,3 +196,5 @@ impl File for SimFile {
         })
     }
 }
+
+const PAGE_BYTES: u64 = 4096;

@@ -205,6 +205,14 @@ impl SimDisk {
         state.injected.pages_spoilt += 1;
     }
 
+    /// A page of a file cannot be read any more: whoever tries gets an error.
+    pub fn make_unreadable(&self, path: &Path, page: u64) {
+        let mut state = self.lock();
+        let id = *state.names.get(path).expect("the caller found the file");
+        state.contents(id).unreadable.insert(page);
+        state.injected.pages_spoilt += 1;
+    }
+
     /// Brings all that lies in a directory to the medium, as a machine does that has the time; what a
     /// failed flush took for clean stays lost.
     pub fn write_back(&self, dir: &Path) {
