@@ -38,6 +38,12 @@ mutants! {
     CommitByMinority,
     /// A leader counts its own entries before they are on disk.
     LeaderCountsUnflushed,
+    /// A replica counts by an interval, and has others count so, before its journal says that it may.
+    CountsBeforeNoted,
+    /// The journal takes back that unflushed entries were counted before they are all on disk.
+    VouchTakenBackEarly,
+    /// A leader that goes by an interval counts what a follower has appended, though it does not vouch for it.
+    LeaderCountsUnvouched,
     /// A follower reports what it appended as flushed.
     FollowerReportsUnflushed,
     /// A follower cuts its log at the end of an append that it holds already.

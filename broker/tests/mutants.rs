@@ -185,7 +185,12 @@ fn a_broker_that_comes_back_in_the_term_it_left_in_is_found_by_a_script() {
         let mut raft = leader_over_five_entries();
         let held = |raft: &mut Raft, node: u32, end: u64| {
             let (appended, flushed) = (LogIndex(end), LogIndex(end));
-            let outcome = AppendOutcome::Accepted { appended, flushed, legible: Legible::All };
+            let outcome = AppendOutcome::Accepted {
+                appended,
+                flushed,
+                vouched: flushed,
+                legible: Legible::All,
+            };
             let answer = AppendAnswer { term: Term(2), outcome };
             raft.receive_append_answer(Millis(1_002), NodeId(node), answer);
         };
@@ -209,7 +214,8 @@ fn a_learner_that_gets_its_vote_with_a_gap_in_its_log_is_found_by_a_script() {
         let mut raft = leader_over_five_entries();
         let says = |raft: &mut Raft, node: u32, legible: Legible| {
             let end = raft.last().index;
-            let outcome = AppendOutcome::Accepted { appended: end, flushed: end, legible };
+            let outcome =
+                AppendOutcome::Accepted { appended: end, flushed: end, vouched: end, legible };
             let answer = AppendAnswer { term: Term(2), outcome };
             raft.receive_append_answer(Millis(1_002), NodeId(node), answer);
         };
@@ -261,7 +267,8 @@ fn a_leader_that_believes_what_it_knew_of_an_earlier_life_is_found_by_a_script()
     check_script(Mutant::TrustOldLife, || {
         let mut raft = leader_over_five_entries();
         let (appended, flushed) = (LogIndex(6), LogIndex(6));
-        let outcome = AppendOutcome::Accepted { appended, flushed, legible: Legible::All };
+        let outcome =
+            AppendOutcome::Accepted { appended, flushed, vouched: flushed, legible: Legible::All };
         let answer = AppendAnswer { term: Term(2), outcome };
         raft.receive_append_answer(Millis(1_002), NodeId(2), answer);
         assert_eq!(raft.holders(LogIndex(6)).appended, 2);

@@ -52,6 +52,7 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.died_booting > least / 100, "{reached:#?}");
     assert!(reached.repaired > 0, "{reached:#?}");
     assert!(reached.from_the_past > 0 && reached.frozen_disks > least / 50, "{reached:#?}");
+    assert!(reached.flush_changes > least / 3, "{reached:#?}");
     assert!(reached.clock_jumps > least / 20, "{reached:#?}");
     assert!(reached.reads > 100 * least, "{reached:#?}");
 }

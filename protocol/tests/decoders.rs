@@ -96,9 +96,10 @@ fn raft_message() -> impl Strategy<Value = RaftMessage> {
                 RaftMessage::Append(AppendRequest { term, prev, commit, start, entries })
             }
         ),
-        (term(), index(), index(), any::<bool>()).prop_map(|(term, appended, flushed, gaps)| {
+        (term(), index(), index(), index(), any::<bool>()).prop_map(|it| {
+            let (term, appended, flushed, vouched, gaps) = it;
             let legible = if gaps { Legible::Gaps } else { Legible::All };
-            let outcome = AppendOutcome::Accepted { appended, flushed, legible };
+            let outcome = AppendOutcome::Accepted { appended, flushed, vouched, legible };
             RaftMessage::AppendAnswer(AppendAnswer { term, outcome })
         }),
         (term(), index(), position()).prop_map(|(term, at, hint)| {

@@ -2,8 +2,8 @@
 //!
 //! Kept as text, as given: whoever goes by one asks for it by name. What must hold: every value here
 //! is one that its table takes, for the decision checked it. A topic that does not say otherwise goes
-//! by the cluster's value, but for `flush`: it cannot change while a topic is in use, so a new topic
-//! takes the cluster's value of that moment as its own.
+//! by the cluster's value, but for `flush`: how a topic counts should not change under it, so a new
+//! topic takes the cluster's value of that moment as its own.
 
 use std::collections::BTreeMap;
 

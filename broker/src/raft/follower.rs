@@ -116,8 +116,8 @@ impl Raft {
             self.follow(now, from, heartbeat.term);
             // Not above what agrees in this life: the leader may speak to the one before.
             self.raise_commit(heartbeat.commit.min(self.agreed_end()));
-            // The word that all is on disk is said once and may be lost; an idle leader would wait for ever.
-            self.answer_due |= heartbeat.commit < self.flushed.min(self.agreed_end());
+            // The word that it vouches for all is said once and may be lost; an idle leader would wait for ever.
+            self.answer_due |= heartbeat.commit < self.vouched_end();
             // Nor is the word that something cannot be read said once only.
             self.answer_due |= self.legible == Legible::Gaps;
             // Who was closed and opened again agrees with less than the leader remembers of it.
@@ -144,9 +144,27 @@ impl Raft {
                 true => appended,
                 false => self.flushed.min(appended),
             };
-            let outcome = AppendOutcome::Accepted { appended, flushed, legible: self.legible };
+            let (vouched, legible) = (self.vouched_end(), self.legible);
+            let outcome = AppendOutcome::Accepted { appended, flushed, vouched, legible };
             let answer = AppendAnswer { term: self.hard.term, outcome };
             self.send(leader, RaftMessage::AppendAnswer(answer));
+        }
+    }
+
+    /// What others may count of it. A newcomer that is Suspect vouches for nothing: it would get a vote that
+    /// it may not use, and if its leader ended then, nobody could ever trust it again.
+    fn vouched_end(&self) -> LogIndex {
+        match self.trust == Trust::Full || self.membership.is_voter(self.me) {
+            true => self.kept_end(),
+            false => LogIndex::ZERO,
+        }
+    }
+
+    /// What it is sure to have after any end of its life, or to be Suspect without.
+    fn kept_end(&self) -> LogIndex {
+        match self.options.counts {
+            Counts::Flushed => self.flushed.min(self.agreed_end()),
+            Counts::Appended => self.agreed_end(),
         }
     }
 
@@ -224,9 +242,12 @@ impl Raft {
     /// A leader that has committed in its own term knows all that was ever committed. Its commit
     /// counts only as an append states it: heartbeats lower it to what they know of us.
     fn clear_suspicion(&mut self, leader_commit: LogIndex) {
+        if self.trust == Trust::Full {
+            return;
+        }
         let caught_up = leader_commit <= self.agreed.1
             && self.terms.term_at(leader_commit) == Some(self.hard.term);
-        if self.trust != Trust::Full && caught_up {
+        if caught_up {
             // The first such place will do, and is not cut any more: it is committed.
             self.whole_at.get_or_insert(leader_commit);
         }
@@ -239,12 +260,14 @@ impl Raft {
     /// Trust comes when what the leader had committed counts here, too. Trusted before that, a second
     /// power cut would find a replica that lost it again and whose journal says that nothing is lost.
     pub(super) fn trust_what_counts(&mut self) {
-        let counted = match self.options.counts {
-            Counts::Flushed if !mutant::active(Mutant::TrustedAtAppend) => self.flushed,
-            Counts::Flushed | Counts::Appended => self.terms.last().index,
+        let counted = match mutant::active(Mutant::TrustedAtAppend) {
+            true => self.terms.last().index,
+            false => self.kept_end(),
         };
         if self.whole_at.is_some_and(|end| end <= counted) {
             (self.trust, self.whole_at) = (Trust::Full, None);
+            // A newcomer vouches for it from now on.
+            self.answer_due = true;
         }
     }
 }

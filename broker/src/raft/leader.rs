@@ -14,7 +14,7 @@ use highwater_protocol::peer::{
 };
 
 use super::options::{CommitNews, Counts, Options};
-use super::progress::{Fed, Lag, Progress, joint};
+use super::progress::{Fed, Held, Lag, Progress, joint};
 use super::quorum::{is_majority, majority_end};
 use super::transfer::Transfer;
 use super::{Legible, Message, Millis, Raft, Role, Trust};
@@ -182,7 +182,7 @@ impl Raft {
     pub fn receive_append_answer(&mut self, now: Millis, from: NodeId, answer: AppendAnswer) {
         let Some(peer) = self.peer_in_term(now, from, answer.term) else { return };
         match answer.outcome {
-            AppendOutcome::Accepted { appended, flushed, legible } => {
+            AppendOutcome::Accepted { appended, flushed, vouched, legible } => {
                 let end = self.terms.last().index;
                 if appended > end {
                     // No follower of this term can hold more than its leader.
@@ -190,7 +190,7 @@ impl Raft {
                 }
                 let counts = self.options.counts;
                 let peer = self.peer(peer);
-                peer.accepted(now, appended, flushed);
+                peer.accepted(now, Held { appended, flushed, vouched });
                 peer.legible = legible;
                 peer.heard(now, end, counts);
                 self.advance_commit(now);
@@ -285,10 +285,8 @@ impl Raft {
                 flushed: sum.flushed.saturating_add(u8::from(peer.flushed >= end)),
             }),
             Role::Follower { .. } | Role::Candidate(_) if end > self.commit => own,
-            Role::Follower { .. } | Role::Candidate(_) => match self.options.counts {
-                Counts::Flushed => Holders { appended: majority, flushed: majority },
-                Counts::Appended => Holders { appended: majority, ..own },
-            },
+            // What the leader counted, flushed or not, is for it to say.
+            Role::Follower { .. } | Role::Candidate(_) => Holders { appended: majority, ..own },
         }
     }
 
@@ -390,8 +388,13 @@ impl Raft {
     }
 
     pub(super) fn counted(&self, node: NodeId) -> LogIndex {
+        // Others may still go by another policy than this leader: what counts of them is what they
+        // vouch for, and never more.
         let (appended, flushed) = match self.progress(node) {
-            Some(peer) => (peer.appended, peer.flushed),
+            Some(peer) if mutant::active(Mutant::LeaderCountsUnvouched) => {
+                (peer.appended, peer.flushed)
+            }
+            Some(peer) => (peer.vouched, peer.flushed),
             None if node == self.me => (self.terms.last().index, self.flushed),
             None => return LogIndex::ZERO,
         };

@@ -249,7 +249,10 @@ impl Raft {
 
     /// Changed options, in force at once.
     pub fn reconfigure(&mut self, now: Millis, options: Options) {
+        // Who vouches for more, or less, from now on says so.
+        self.answer_due |= options.counts != self.options.counts;
         self.options = options;
+        self.trust_what_counts();
         self.advance_commit(now);
     }
 
@@ -303,6 +306,11 @@ impl Raft {
     /// What it may have forgotten: to be remembered by the host until it is over.
     pub fn suspicion(&self) -> Suspicion {
         self.trust.suspicion()
+    }
+
+    /// What it counts, of itself and of others.
+    pub fn counts(&self) -> Counts {
+        self.options.counts
     }
 
     /// Up to where its log is known to be on disk.

@@ -22,6 +22,8 @@ pub(super) struct Progress {
     pub flushed: LogIndex,
     /// Whether it said last that it can read all of that.
     pub legible: Legible,
+    /// What it vouches for: if it loses any of that, it will know that it may have.
+    pub vouched: LogIndex,
     /// The end of what it was told to be committed.
     pub commit_told: LogIndex,
     /// When it last spoke in this term.
@@ -38,6 +40,14 @@ pub(super) struct Progress {
     caught_up_at: Option<Millis>,
     /// The end to reach for the next such moment, and when it was the log's end.
     goal: (LogIndex, Millis),
+}
+
+/// What a peer says it holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub appended: LogIndex,
+    pub flushed: LogIndex,
+    pub vouched: LogIndex,
 }
 
 /// Whether a peer needs a heartbeat of its own.
@@ -71,6 +81,7 @@ impl Progress {
             appended: LogIndex::ZERO,
             flushed: LogIndex::ZERO,
             legible: Legible::All,
+            vouched: LogIndex::ZERO,
             commit_told: LogIndex::ZERO,
             heard_at: None,
             fed: Fed::No,
@@ -87,7 +98,7 @@ impl Progress {
     pub(super) fn counted(&self, counts: Counts) -> LogIndex {
         match counts {
             Counts::Flushed => self.flushed,
-            Counts::Appended => self.appended,
+            Counts::Appended => self.vouched,
         }
     }
 
@@ -123,9 +134,11 @@ impl Progress {
     }
 
     /// It holds what was sent up to `appended`.
-    pub(super) fn accepted(&mut self, now: Millis, appended: LogIndex, flushed: LogIndex) {
+    pub(super) fn accepted(&mut self, now: Millis, held: Held) {
+        let Held { appended, flushed, vouched } = held;
         self.appended = self.appended.max(appended);
         self.flushed = self.flushed.max(flushed.min(appended));
+        self.vouched = self.vouched.max(vouched.min(appended));
         match &mut self.pace {
             Pace::Probing { asked } => {
                 // What it holds need not be asked for, however low a late word of it made us begin: that
@@ -186,6 +199,7 @@ impl Progress {
     fn lower(&mut self, end: LogIndex) {
         self.appended = self.appended.min(end);
         self.flushed = self.flushed.min(end);
+        self.vouched = self.vouched.min(end);
         self.commit_told = self.commit_told.min(end);
     }
 
@@ -290,10 +304,16 @@ mod tests {
 
     const END: LogIndex = LogIndex(100);
 
+    /// By a peer that vouches for what it has on disk.
+    fn held(appended: u64, flushed: u64) -> Held {
+        let (appended, flushed) = (LogIndex(appended), LogIndex(flushed));
+        Held { appended, flushed, vouched: flushed }
+    }
+
     fn streaming_at(appended: u64) -> Progress {
         let mut peer = Progress::new(LogIndex(appended), Millis(0));
         peer.sent(Millis(0), LogIndex(appended), LogIndex(appended), 0);
-        peer.accepted(Millis(0), LogIndex(appended), LogIndex(appended));
+        peer.accepted(Millis(0), held(appended, appended));
         peer
     }
 
@@ -321,7 +341,7 @@ mod tests {
         assert_eq!(allowance(&mut peer), Some((LogIndex(20), 40)));
         peer.sent(Millis(1), LogIndex(20), LogIndex(30), 50);
         assert_eq!(allowance(&mut peer), None);
-        peer.accepted(Millis(2), LogIndex(20), LogIndex(0));
+        peer.accepted(Millis(2), held(20, 0));
         assert_eq!(allowance(&mut peer), Some((LogIndex(30), 50)));
     }
 
@@ -373,10 +393,10 @@ mod tests {
         assert_eq!(peer.lag(Millis(1), learner), Some(Lag::Far));
         peer.sent(Millis(1), LogIndex(10), LogIndex(90), 5);
         peer.sent(Millis(1), LogIndex(90), END, 5);
-        peer.accepted(Millis(2), LogIndex(90), LogIndex(90));
+        peer.accepted(Millis(2), held(90, 90));
         peer.heard(Millis(2), LogIndex(90), Counts::Flushed);
         assert_eq!(peer.lag(Millis(2), voter), None, "the last of it would be overtaken");
-        peer.accepted(Millis(3), END, END);
+        peer.accepted(Millis(3), held(END.0, END.0));
         assert_eq!(peer.lag(Millis(3), voter), Some(Lag::Near));
     }
 
@@ -385,7 +405,7 @@ mod tests {
         let mut peer = Progress::new(LogIndex(0), Millis(0));
         for step in 1..100 {
             let end = LogIndex(step * 10);
-            peer.accepted(Millis(step), LogIndex(step * 10 - 3), LogIndex(step * 10 - 3));
+            peer.accepted(Millis(step), held(step * 10 - 3, step * 10 - 3));
             peer.heard(Millis(step), end, Counts::Flushed);
         }
         assert!(peer.keeps_up(Millis(100), 5));

@@ -33,7 +33,7 @@ impl Raft {
         let has_all = |peer: &Progress| {
             let held = match mutant::active(Mutant::VoteBeforeFlushed) {
                 true => peer.appended,
-                false => peer.counted(self.options.counts),
+                false => peer.vouched,
             };
             let whole = peer.legible == Legible::All || mutant::active(Mutant::VoteWithGaps);
             held >= self.commit && whole

@@ -25,6 +25,7 @@ mod repair;
 mod retention;
 #[cfg(feature = "sim")]
 mod view;
+mod vouch;
 mod watermarks;
 
 #[cfg(test)]
@@ -39,7 +40,7 @@ use highwater_protocol::ids::{Incarnation, LogIndex, NodeId, TopicPartition};
 use highwater_protocol::peer::{AppendRequest, RaftMessage};
 
 use crate::disk::File;
-use crate::log::{self, Log, LogReader};
+use crate::log::{self, FrameSummary, Log, LogReader};
 use crate::mutant::{self, Mutant};
 use crate::raft::{HardState, Lag, Millis, Raft, SendPlan, Suspicion};
 
@@ -89,6 +90,7 @@ pub struct Replica {
     raft: Raft,
     producers: Producers,
     waiters: Waiters,
+    vouch: vouch::Vouch,
     flush: Flush,
     told: watermarks::Told,
     wishes: commands::Wishes,
@@ -127,7 +129,7 @@ impl Replica {
         let log = log::Options { keep_free_bytes, ..open.options.log };
         self.options = ReplicaOptions { log, ..open.options };
         self.log.reconfigure(log);
-        self.raft.reconfigure(self.now, open::raft_options(self.partition, &self.options));
+        self.reconfigure_raft();
     }
 
     /// Time has passed: elections, check-quorum, deadlines of waiting requests.
@@ -367,12 +369,16 @@ impl Replica {
             return Ok(());
         }
         self.producers.clear();
-        for summary in self.log.recent_producers()? {
+        self.fold_producers(self.log.recent_producers()?);
+        Ok(())
+    }
+
+    fn fold_producers(&mut self, summaries: Vec<FrameSummary>) {
+        for summary in summaries {
             let (base_offset, end, term) = (summary.base_offset, summary.end, summary.term);
             let placed = Placed { base_offset, end, term, stamped: None };
             self.producers.appended(summary.producer, summary.records, placed);
         }
-        Ok(())
     }
 
     /// The files failed: the kernel has forgotten what it could not write, so this is final.

@@ -16,12 +16,13 @@ use crate::raft::{
 };
 
 use super::acks::Waiters;
-use super::producers::{Placed, Producers};
+use super::producers::Producers;
 use super::receive::Parsed;
 use super::recovery::{Recovery, made_with, since, term_min, voter_set};
 use super::retention::Starts;
+use super::vouch::Vouch;
 use super::watermarks::Told;
-use super::{Boot, Failure, Flush, FlushPolicy, LastLife, Replica, ReplicaOptions};
+use super::{Boot, Failure, Flush, LastLife, Replica, ReplicaOptions};
 
 /// What must not be forgotten of a replica, whatever becomes of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Remembered {
     pub last_life: LastLife,
     /// The recovery that began its group, if one did.
     pub recovery: Option<Recovery>,
+    /// What others may count of it: after an unclean end it may have lost that.
+    pub vouches: Counts,
 }
 
 impl Replica {
@@ -50,7 +53,7 @@ impl Replica {
         let OpenReplica { partition, dir, voters, learners, identity, recovery, options } = open;
         let forgotten = is_forgotten(identity, known);
         let (mut log, recovered) = open_log(disk, &dir, partition, (options.log, forgotten))?;
-        let suspicion = suspicion(&options, known, identity, &recovered);
+        let suspicion = suspicion(known, identity, &recovered);
         if identity == Identity::Founds {
             accept_loss(partition, recovery, known, &mut log)?;
         }
@@ -69,7 +72,9 @@ impl Replica {
             seed: seed(boot, partition),
         };
         warn_if_suspect(partition, suspicion);
-        let raft = Raft::new(start, raft_options(partition, &options), now);
+        let vouch = Vouch::new(known.map_or(Counts::Flushed, |known| known.vouches), log.end());
+        let counts = vouch.counts(options.flush);
+        let raft = Raft::new(start, raft_options(partition, &options, counts), now);
         let unflushed = log.durable() < log.end();
         let mut replica = Replica {
             partition,
@@ -81,6 +86,7 @@ impl Replica {
             raft,
             producers: Producers::default(),
             waiters: Waiters::default(),
+            vouch,
             flush: Flush { under_way: None, oldest_unflushed: unflushed.then_some(now) },
             told: Told::default(),
             wishes: super::commands::Wishes::default(),
@@ -90,11 +96,7 @@ impl Replica {
             repair: super::repair::Repair::default(),
             parsed: Parsed::default(),
         };
-        for summary in recovered.producers_from {
-            let (base_offset, end, term) = (summary.base_offset, summary.end, summary.term);
-            let placed = Placed { base_offset, end, term, stamped: None };
-            replica.producers.appended(summary.producer, summary.records, placed);
-        }
+        replica.fold_producers(recovered.producers_from);
         Ok(replica)
     }
 }
@@ -123,11 +125,11 @@ fn open_log(
 }
 
 /// How Raft goes about a replica with these options.
-pub(super) fn raft_options(partition: TopicPartition, options: &ReplicaOptions) -> Options {
-    let counts = match options.flush {
-        FlushPolicy::Ack => Counts::Flushed,
-        FlushPolicy::Interval { .. } => Counts::Appended,
-    };
+pub(super) fn raft_options(
+    partition: TopicPartition,
+    options: &ReplicaOptions,
+    counts: Counts,
+) -> Options {
     // Every broker acts on what the controller commits; consumers read at the leader.
     let commit_news = match partition == TopicPartition::CLUSTER {
         true => CommitNews::Prompt,
@@ -139,7 +141,6 @@ pub(super) fn raft_options(partition: TopicPartition, options: &ReplicaOptions) 
 
 /// What the files and the last life give reason to doubt.
 fn found_suspicion(
-    options: &ReplicaOptions,
     known: Option<Remembered>,
     identity: Identity,
     recovered: &Recovered,
@@ -159,11 +160,12 @@ fn found_suspicion(
         (Identity::Same, None) => {}
     }
     // A replica without a term in the journal never acknowledged anything.
-    let last_life = known.map_or(LastLife::Clean, |known| known.last_life);
-    match (options.flush, last_life) {
-        (FlushPolicy::Interval { .. }, LastLife::Unclean) => Suspicion::LostTail,
-        (FlushPolicy::Interval { .. }, LastLife::Clean)
-        | (FlushPolicy::Ack, LastLife::Unclean | LastLife::Clean) => Suspicion::None,
+    let Some(known) = known else { return Suspicion::None };
+    // By what others counted of it, whatever the topic says now.
+    match (known.vouches, known.last_life) {
+        (Counts::Appended, LastLife::Unclean) => Suspicion::LostTail,
+        (Counts::Appended, LastLife::Clean)
+        | (Counts::Flushed, LastLife::Unclean | LastLife::Clean) => Suspicion::None,
     }
 }
 
@@ -175,13 +177,8 @@ fn warn_if_suspect(partition: TopicPartition, suspicion: Suspicion) {
 
 /// Files that are in order again prove nothing: only a leader's word ends a suspicion, or a recovery
 /// that begins with what there is.
-fn suspicion(
-    options: &ReplicaOptions,
-    known: Option<Remembered>,
-    identity: Identity,
-    recovered: &Recovered,
-) -> Suspicion {
-    let found = found_suspicion(options, known, identity, recovered);
+fn suspicion(known: Option<Remembered>, identity: Identity, recovered: &Recovered) -> Suspicion {
+    let found = found_suspicion(known, identity, recovered);
     let remembered = known.map_or(Suspicion::None, |known| known.suspicion);
     match (mutant::active(Mutant::SuspicionForgotten), identity) {
         (_, Identity::Founds) => Suspicion::None,

@@ -17,6 +17,7 @@ use super::{AdminReply, Identity, ProduceEvent, ReplicaCommand, RequestId};
 use crate::disk::Disk;
 use crate::disk::mmap::MmapDisk;
 use crate::log;
+use crate::raft::Counts;
 use crate::sim::disk::SimDisk;
 
 type Answer = Result<Receipt, ErrorCode>;
@@ -112,12 +113,13 @@ impl Trio {
         };
         let boot = Boot { me: id, incarnation: Incarnation(1), seed: 5 };
         let known = self.saved.get(&id);
-        let known = known.map(|hard| Remembered {
-            hard: *hard,
-            suspicion: Suspicion::None,
-            last_life,
-            recovery: None,
-        });
+        let vouches = match self.flush {
+            FlushPolicy::Ack => Counts::Flushed,
+            FlushPolicy::Interval { .. } => Counts::Appended,
+        };
+        let (suspicion, recovery) = (Suspicion::None, None);
+        let known =
+            known.map(|hard| Remembered { hard: *hard, suspicion, last_life, vouches, recovery });
         let disk: Arc<dyn Disk> = match self.small_disks.get(&id) {
             Some(disk) => disk.clone(),
             None => Arc::new(MmapDisk::default()),
@@ -187,6 +189,7 @@ impl Trio {
             if let Some(hard) = replica.hard_state_if_dirty() {
                 self.saved.insert(id, hard);
             }
+            replica.vouches_durably(self.now, replica.vouches());
             if self.slow_disks.contains(&id) {
                 continue;
             }

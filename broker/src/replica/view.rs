@@ -4,7 +4,7 @@ use highwater_protocol::ids::{LogIndex, NodeId, RecoveryEpoch, Term};
 
 use super::{Replica, epoch_of};
 use crate::log::Log;
-use crate::raft::Suspicion;
+use crate::raft::{Counts, Suspicion};
 
 /// Where a replica stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub struct View {
     pub flushed: LogIndex,
     /// Whether there is something in it that it knows it cannot read.
     pub faulty: bool,
+    /// What others may count of it, also by what it said before.
+    pub vouched: LogIndex,
+    /// What they may count of it as its journal says.
+    pub noted: Counts,
     /// The voters in force.
     pub voters: Vec<NodeId>,
     /// The learners in force.
@@ -49,6 +53,8 @@ impl Replica {
             log_end: log.end(),
             flushed: self.raft.flushed_end(),
             faulty: log.is_faulty(),
+            vouched: self.vouched_end(),
+            noted: self.vouch.noted(),
             voters: self.raft.voter_set().voters.clone(),
             learners: self.raft.voter_set().learners.clone(),
             epoch: epoch_of(self.recovery),

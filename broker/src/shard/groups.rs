@@ -12,7 +12,7 @@ use super::event::{AfterClose, Effect, Identity, OpenReplica};
 use super::journal::Memory;
 use super::{Shard, Suspicion};
 use crate::mutant::{self, Mutant};
-use crate::raft::HardState;
+use crate::raft::{Counts, HardState};
 use crate::replica::{LastLife, Remembered, epoch_of};
 
 /// Whether a replica to open is one of a group that is new here.
@@ -70,17 +70,19 @@ impl Shard {
         }
         let hard = known.map_or(HardState::default(), |known| known.hard);
         let (suspicion, last_life) = (Suspicion::LostIdentity, LastLife::Clean);
+        let vouches = Counts::Flushed;
         let told_to_found = open.identity == Identity::Founds;
         open.identity = Identity::Joins;
         if told_to_found && !may_found {
             // Its files stay, for they may be all there is; a further recovery can begin with them.
             let recovery = open.recovery;
-            self.journal.remember(partition, Remembered { hard, suspicion, last_life, recovery });
+            let known = Remembered { hard, suspicion, last_life, vouches, recovery };
+            self.journal.remember(partition, known);
             return BegunAnew::No;
         }
         self.close_replica(partition, AfterClose::Delete, out);
         let recovery = known.and_then(|known| known.recovery);
-        let lost = Remembered { hard, suspicion, last_life, recovery };
+        let lost = Remembered { hard, suspicion, last_life, vouches, recovery };
         if !self.doomed.contains_key(&partition) && self.disk.list(&open.dir).is_ok() {
             self.journal.remember(partition, lost);
             self.doomed.insert(partition, open.dir.clone());

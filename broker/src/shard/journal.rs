@@ -224,7 +224,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::{HardState, Suspicion};
+    use crate::raft::{Counts, HardState, Suspicion};
     use crate::sim::disk::SimDisk;
     use crate::sim::rng::Rng;
     use highwater_protocol::ids::{NodeId, PartitionId, Term, TopicId};
@@ -237,7 +237,13 @@ mod tests {
 
     fn voted(term: u32) -> Remembered {
         let hard = HardState { term: Term(term), vote: Some(NodeId(term % 3)) };
-        Remembered { hard, suspicion: Suspicion::None, last_life: LastLife::Clean, recovery: None }
+        Remembered {
+            hard,
+            suspicion: Suspicion::None,
+            last_life: LastLife::Clean,
+            recovery: None,
+            vouches: Counts::Flushed,
+        }
     }
 
     fn open(disk: &Arc<SimDisk>, life: u64) -> Journal {

@@ -10,7 +10,7 @@ use highwater_protocol::batch::crc32c;
 use highwater_protocol::ids::{NodeId, PartitionId, RecoveryEpoch, Term, TopicId, TopicPartition};
 use uuid::Uuid;
 
-use crate::raft::{HardState, Suspicion};
+use crate::raft::{Counts, HardState, Suspicion};
 use crate::replica::{LastLife, Recovery, Remembered};
 
 /// What a record says of one replica.
@@ -91,10 +91,12 @@ pub fn record_of(sequence: u64, changes: &BTreeMap<TopicPartition, Change>) -> V
         body.extend(partition.partition.0.to_le_bytes());
         let (kind, doubt, term, vote, recovery) = match change {
             Change::Gone => (GONE, 0, Term(0), NodeId(0), None),
-            Change::Set(Remembered { hard, suspicion, last_life, recovery }) => {
+            Change::Set(Remembered { hard, suspicion, last_life, vouches, recovery }) => {
                 let HardState { term, vote } = hard;
                 let kind = if vote.is_some() { VOTED } else { NO_VOTE };
-                let doubt = suspicion_code(*suspicion) | last_life_code(*last_life);
+                let doubt = suspicion_code(*suspicion)
+                    | last_life_code(*last_life)
+                    | vouches_code(*vouches);
                 (kind, doubt, *term, vote.unwrap_or(NodeId(0)), *recovery)
             }
         };
@@ -113,8 +115,9 @@ pub fn record_of(sequence: u64, changes: &BTreeMap<TopicPartition, Change>) -> V
 pub fn replay(bytes: &[u8]) -> Replayed {
     let mut replayed = Replayed::nothing();
     let Some((header, mut rest)) = bytes.split_at_checked(HEADER_BYTES) else { return replayed };
-    let change_bytes = match u32_at(header, 8) {
-        VERSION => CHANGE_BYTES,
+    let version = u32_at(header, 8);
+    let change_bytes = match version {
+        VERSION | VERSION_BEFORE_VOUCHES => CHANGE_BYTES,
         VERSION_BEFORE_RECOVERIES => CHANGE_BYTES - RECOVERY_BYTES,
         _ => return replayed,
     };
@@ -131,6 +134,10 @@ pub fn replay(bytes: &[u8]) -> Replayed {
         replayed.sequence = sequence;
         for (partition, change) in changes {
             match change {
+                Change::Set(known) if version < VERSION => {
+                    let vouches = Counts::Appended;
+                    replayed.live.insert(partition, Remembered { vouches, ..known })
+                }
                 Change::Set(known) => replayed.live.insert(partition, known),
                 Change::Gone => replayed.live.remove(&partition),
             };
@@ -164,7 +171,11 @@ fn parse_change(bytes: &[u8]) -> Option<(TopicPartition, Change)> {
         0 => LastLife::Clean,
         _ => LastLife::Unclean,
     };
-    let suspicion = match bytes[21] & !UNCLEAN {
+    let vouches = match bytes[21] & UNFLUSHED {
+        0 => Counts::Flushed,
+        _ => Counts::Appended,
+    };
+    let suspicion = match bytes[21] & !(UNCLEAN | UNFLUSHED) {
         0 => Suspicion::None,
         1 => Suspicion::LostTail,
         2 => Suspicion::LostIdentity,
@@ -187,7 +198,7 @@ fn parse_change(bytes: &[u8]) -> Option<(TopicPartition, Change)> {
         }),
         Some(_) | None => None,
     };
-    Some((partition, Change::Set(Remembered { hard, suspicion, last_life, recovery })))
+    Some((partition, Change::Set(Remembered { hard, suspicion, last_life, vouches, recovery })))
 }
 
 fn suspicion_code(suspicion: Suspicion) -> u8 {
@@ -206,6 +217,13 @@ fn last_life_code(last_life: LastLife) -> u8 {
     }
 }
 
+fn vouches_code(vouches: Counts) -> u8 {
+    match vouches {
+        Counts::Flushed => 0,
+        Counts::Appended => UNFLUSHED,
+    }
+}
+
 fn memory_code(memory: Memory) -> u32 {
     match memory {
         Memory::Whole => 0,
@@ -218,7 +236,9 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 const MAGIC: [u8; 8] = *b"HWVOTES\0";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Did not tell what a replica vouches for: then the worse is taken.
+const VERSION_BEFORE_VOUCHES: u32 = 2;
 /// The same without the recovery in a change.
 const VERSION_BEFORE_RECOVERIES: u32 = 1;
 /// Magic, version, memory, checksum.
@@ -231,6 +251,8 @@ const CHANGE_BYTES: usize = 42;
 const RECOVERY_BYTES: usize = 12;
 /// Set beside the suspicion: not opened since an unclean end.
 const UNCLEAN: u8 = 0x80;
+/// Set beside the suspicion: others may count what it has not flushed.
+const UNFLUSHED: u8 = 0x40;
 const GONE: u8 = 0;
 const NO_VOTE: u8 = 1;
 const VOTED: u8 = 2;

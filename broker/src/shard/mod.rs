@@ -15,6 +15,7 @@ mod flushes;
 mod groups;
 pub mod handle;
 mod heartbeats;
+mod hosted;
 mod identity;
 mod journal;
 mod journal_codec;
@@ -37,7 +38,7 @@ use highwater_protocol::peer::{GroupMessage, RaftMessage};
 use crate::disk::{Disk, FlushFailure};
 use crate::log;
 use crate::mutant::{self, Mutant};
-use crate::raft::Suspicion;
+use crate::raft::{Counts, Suspicion};
 use crate::replica::{Boot, LastLife, Output, Remembered, Replica, epoch_of};
 
 use deadlines::Deadlines;
@@ -45,6 +46,7 @@ use event::{AfterClose, Effect, Event, FlushTicket, Leadership, Millis, OpenRepl
 use flushes::{Flushes, Part};
 use groups::BegunAnew;
 use heartbeats::HeartbeatRound;
+use hosted::{Hosted, Noted};
 use journal::Journal;
 use peers::{Outbox, Peers};
 
@@ -96,34 +98,6 @@ pub struct Shard {
     doomed: BTreeMap<TopicPartition, PathBuf>,
     /// When an event was last taken.
     awake_at: Millis,
-}
-
-/// A replica and where it lies.
-struct Hosted {
-    replica: Replica,
-    dir: PathBuf,
-    known: Option<Remembered>,
-}
-
-impl Hosted {
-    /// Notes in the journal what changed of that which must not be forgotten.
-    fn write_down(&mut self, partition: TopicPartition, journal: &mut Journal) {
-        let before = self.known.map(|known| known.hard).unwrap_or_default();
-        let hard = self.replica.hard_state_if_dirty().unwrap_or(before);
-        let suspicion = self.replica.suspicion();
-        let recovery = match mutant::active(Mutant::EpochNotJournaled) {
-            true => None,
-            false => self.replica.recovery(),
-        };
-        let mut known = Remembered { hard, suspicion, last_life: LastLife::Clean, recovery };
-        if mutant::active(Mutant::VoteNotJournaled) {
-            known.hard.vote = None;
-        }
-        if self.known != Some(known) {
-            self.known = Some(known);
-            journal.remember(partition, known);
-        }
-    }
 }
 
 impl Shard {
@@ -214,9 +188,12 @@ impl Shard {
         }
         let mut files = Vec::new();
         let mut parts = Vec::new();
+        let mut vouching = Vec::new();
         for partition in dirty {
             let Some(hosted) = self.replicas.get_mut(&partition) else { continue };
-            hosted.write_down(partition, &mut self.journal);
+            if hosted.write_down(partition, &mut self.journal) == Noted::Vouch {
+                vouching.push(partition);
+            }
             if let Some(unflushed) = hosted.replica.take_unflushed(now) {
                 let first = files.len();
                 files.extend(unflushed);
@@ -230,6 +207,7 @@ impl Shard {
             self.outbox.clear();
             return Err(error);
         }
+        self.vouch(now, vouching);
         self.outbox.drain_into(&self.peers, out);
         if !parts.is_empty() {
             out.push(Effect::Flush(self.flushes.begin(parts), files));
@@ -316,8 +294,8 @@ impl Shard {
                 let hard = hosted.known.map(|known| known.hard).unwrap_or_default();
                 let suspicion = Suspicion::LostIdentity;
                 let recovery = hosted.known.and_then(|known| known.recovery);
-                let last_life = LastLife::Clean;
-                let known = Remembered { hard, suspicion, last_life, recovery };
+                let (last_life, vouches) = (LastLife::Clean, Counts::Flushed);
+                let known = Remembered { hard, suspicion, last_life, vouches, recovery };
                 self.journal.remember(partition, known);
                 self.doomed.insert(partition, hosted.dir);
                 return;

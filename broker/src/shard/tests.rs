@@ -13,7 +13,7 @@ use super::journal::Journal;
 use super::{Directory, Shard, ShardOptions};
 use crate::disk::Disk;
 use crate::log;
-use crate::raft::{HardState, Millis, Suspicion};
+use crate::raft::{Counts, HardState, Millis, Suspicion};
 use crate::replica::{FlushPolicy, LastLife, Recovery, Remembered, ReplicaOptions, Retention};
 use crate::sim::disk::{Fate, SimDisk};
 
@@ -91,7 +91,13 @@ fn a_remembered_suspicion_outlives_closing_and_restarts_although_the_files_are_i
         let journal = journal.as_mut().expect("a sound disk");
         journal.remember(
             PARTITION,
-            Remembered { hard, suspicion: why, last_life: LastLife::Clean, recovery: None },
+            Remembered {
+                hard,
+                suspicion: why,
+                last_life: LastLife::Clean,
+                vouches: Counts::Flushed,
+                recovery: None,
+            },
         );
         journal.flush().expect("a sound disk");
         for life in 2..4 {
@@ -124,8 +130,13 @@ fn an_unclean_end_is_remembered_until_the_files_were_opened() {
     let as_disk = Arc::clone(&disk) as Arc<dyn Disk>;
     let journal = Journal::open(as_disk, Path::new(SHARD_DIR), Directory::New, LastLife::Clean);
     let mut journal = journal.expect("a sound disk");
-    let known =
-        Remembered { hard, suspicion: Suspicion::None, last_life: LastLife::Clean, recovery: None };
+    let known = Remembered {
+        hard,
+        suspicion: Suspicion::None,
+        last_life: LastLife::Clean,
+        vouches: Counts::Appended,
+        recovery: None,
+    };
     journal.remember(PARTITION, known);
     journal.flush().expect("a sound disk");
     drop(boot_after(&disk, 2, LastLife::Unclean));
@@ -143,7 +154,13 @@ fn a_lost_directory_is_remembered_whenever_the_power_fails() {
     let mut journal = journal.expect("a sound disk");
     let hard = HardState { term: Term(3), vote: None };
     let (suspicion_then, last_life) = (Suspicion::None, LastLife::Clean);
-    let known = Remembered { hard, suspicion: suspicion_then, last_life, recovery: None };
+    let known = Remembered {
+        hard,
+        suspicion: suspicion_then,
+        last_life,
+        vouches: Counts::Flushed,
+        recovery: None,
+    };
     journal.remember(PARTITION, known);
     journal.flush().expect("a sound disk");
     for operations in 1..20 {
@@ -297,4 +314,26 @@ fn a_replica_whose_journal_was_lost_founds_nothing() {
     pass(&mut shard, vec![recovered(2, 1, Identity::Founds)]);
     pass(&mut shard, vec![Event::Tick]);
     assert!(raft(&shard).is_leader(), "a further recovery begins with what it has");
+}
+
+/// Whatever the topic says by then: others may have counted what was not flushed.
+#[test]
+fn an_unclean_end_is_judged_by_what_the_journal_says_was_vouched_for() {
+    let interval = || open_with(FlushPolicy::Interval { ms: 1_000 });
+    let judged_after = |opened: Vec<Event>| {
+        let disk = SimDisk::new(1);
+        let mut shard = boot(&disk, 1);
+        for open in opened {
+            pass(&mut shard, vec![open]);
+            pass(&mut shard, Vec::new());
+        }
+        drop(shard);
+        let mut shard = boot_after(&disk, 2, LastLife::Unclean);
+        pass(&mut shard, vec![open_event()]);
+        suspicion(&shard)
+    };
+    assert_eq!(judged_after(vec![open_event()]), Suspicion::None);
+    assert_eq!(judged_after(vec![interval()]), Suspicion::LostTail);
+    assert_eq!(judged_after(vec![open_event(), interval()]), Suspicion::LostTail);
+    assert_eq!(judged_after(vec![interval(), open_event()]), Suspicion::None, "all was flushed");
 }

@@ -11,7 +11,8 @@ use highwater_protocol::ids::{LogIndex, NodeId, Term, TopicPartition};
 use highwater_protocol::peer::{Ballot, RaftMessage};
 
 use crate::log::Log;
-use crate::replica::{FlushPolicy, View};
+use crate::raft::Counts;
+use crate::replica::View;
 use crate::sim::model::{self, CommittedLog, Frame};
 use crate::sim::recovery::World;
 use crate::sim::shadow::Shadow;
@@ -47,7 +48,6 @@ pub struct Checker {
     pub(super) leaders: BTreeMap<(TopicPartition, Term), NodeId>,
     pub(super) votes: BTreeMap<(TopicPartition, NodeId, Term), NodeId>,
     pub(super) voters: BTreeMap<TopicPartition, Vec<NodeId>>,
-    pub(super) policies: BTreeMap<TopicPartition, FlushPolicy>,
     /// Where committed decisions let logs start.
     pub(super) starts: BTreeSet<(TopicPartition, LogIndex)>,
     /// Which group of a partition is judged, where one was begun anew.
@@ -68,15 +68,9 @@ pub(super) fn broken(invariant: &'static str, detail: fmt::Arguments<'_>) -> Che
 
 impl Checker {
     /// A partition exists from now on.
-    pub fn add_partition(
-        &mut self,
-        partition: TopicPartition,
-        voters: Vec<NodeId>,
-        policy: FlushPolicy,
-    ) {
+    pub fn add_partition(&mut self, partition: TopicPartition, voters: Vec<NodeId>) {
         self.committed.insert(partition, CommittedLog::default());
         self.voters.insert(partition, voters);
-        self.policies.insert(partition, policy);
     }
 
     /// The committed history of a partition.
@@ -118,8 +112,8 @@ impl Checker {
         }
         self.follow_log(node, partition, log, view)?;
         self.founded(node, partition, view, log.start())?;
-        self.check_trust(node, partition, view)?;
         self.check_watermarks(node, partition, view)?;
+        self.check_trust(node, partition, view)?;
         self.check_commit(node, partition, view)?;
         self.check_start(node, partition, view)?;
         if view.leads {
@@ -140,11 +134,7 @@ impl Checker {
         if shadow.starts_anew(log) {
             self.starts_anew += 1;
         }
-        let counted = match self.policies[&partition] {
-            FlushPolicy::Ack => shadow.flushed,
-            FlushPolicy::Interval { .. } => shadow.end(),
-        };
-        let cut = shadow.let_go(log, counted, &self.committed[&partition]);
+        let cut = shadow.let_go(log, &self.committed[&partition]);
         let end = shadow.end();
         if let Some(survives) = shadow.must_survive.take() {
             if end < survives {
@@ -189,14 +179,21 @@ impl Checker {
         }
     }
 
-    /// I8: whoever lost what it once counted is Suspect until it has it again.
+    /// I8: whoever lost what it once counted is Suspect until it has it again, and counts it. I12: an end
+    /// that may take what is counted is one that the journal tells of.
     fn check_trust(&mut self, node: NodeId, partition: TopicPartition, view: &View) -> Checked {
         let shadow = self.shadows.get_mut(&(node, partition)).expect("followed before");
-        let counted = match self.policies[&partition] {
-            FlushPolicy::Ack => view.flushed,
-            FlushPolicy::Interval { .. } => view.log_end,
-        };
-        match shadow.owes(view.log_start, counted) {
+        shadow.vouches(view.vouched);
+        if view.noted == Counts::Flushed && shadow.vouched > shadow.flushed {
+            return broken(
+                "I12: who lets others count what is not on disk has noted that",
+                format_args!(
+                    "{node} has {partition} on disk up to {}, and lets others count it up to {}",
+                    shadow.flushed, shadow.vouched
+                ),
+            );
+        }
+        match shadow.owes(view.log_start, shadow.vouched) {
             Some(end) if view.trusted => broken(
                 "I8: a replica that lost what it counted is not trusted until it has it again",
                 format_args!("{node} lacks what it had of {partition} up to {end}"),
@@ -245,7 +242,6 @@ impl Checker {
         // After a restart a replica may not know what of its log is on disk; it is there all the same.
         // Nor is there any promise about what it only knows by its index.
         shadow.flushed = shadow.flushed.max(view.flushed.min(shadow.end()));
-        shadow.reached_on_disk = shadow.reached_on_disk.max(shadow.flushed);
         Ok(())
     }
 
@@ -333,8 +329,7 @@ impl Checker {
             return broken(
                 "I6: the high watermark is never above what a majority counts",
                 format_args!(
-                    "{seen_at} takes {frame:?} of {partition} for committed, but of the voters {sets:?} only {holders:?} count it ({:?})",
-                    self.policies[&partition]
+                    "{seen_at} takes {frame:?} of {partition} for committed, but of the voters {sets:?} only {holders:?} count it",
                 ),
             );
         }
@@ -347,11 +342,7 @@ impl Checker {
     }
 
     pub(super) fn counts(&self, node: NodeId, partition: TopicPartition, frame: &Frame) -> bool {
-        let Some(shadow) = self.shadows.get(&(node, partition)) else { return false };
-        match self.policies[&partition] {
-            FlushPolicy::Ack => shadow.held_on_disk(frame),
-            FlushPolicy::Interval { .. } => shadow.held(frame),
-        }
+        self.shadow(node, partition).is_some_and(|shadow| shadow.counts(frame))
     }
 
     /// I10: one voter change at a time.

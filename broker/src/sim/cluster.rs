@@ -156,9 +156,7 @@ impl Cluster {
             cluster.begin_moves(seed);
         }
         for (number, partition) in cluster.partitions.iter().enumerate() {
-            let (voters, policy) =
-                (cluster.voters_at_start(number), cluster.swarm.partitions[number]);
-            cluster.checker.add_partition(*partition, voters, policy);
+            cluster.checker.add_partition(*partition, cluster.voters_at_start(number));
         }
         for number in 0..cluster.nodes.len() {
             cluster.schedule(number as u64 * 100, Happening::Restart(number));

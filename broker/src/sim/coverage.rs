@@ -33,6 +33,8 @@ pub struct Coverage {
     pub spared_replicas: u64,
     /// Replicas closed and opened again in one life of their broker.
     pub reopened: u64,
+    /// Changes of `flush` while in use.
+    pub flush_changes: u64,
     /// Logs that rotted while their brokers were down.
     pub rotted: u64,
     /// Damaged batches that were mended.
@@ -96,6 +98,7 @@ impl AddAssign<&Coverage> for Coverage {
         self.failed_replicas += other.failed_replicas;
         self.spared_replicas += other.spared_replicas;
         self.reopened += other.reopened;
+        self.flush_changes += other.flush_changes;
         self.rotted += other.rotted;
         self.repaired += other.repaired;
         self.pages_spoilt += other.pages_spoilt;

@@ -48,7 +48,11 @@ impl Cluster {
     /// Which replicas came and went in a pass: to be known before anything of it is judged.
     pub(super) fn note_services(&mut self, node: usize, effects: &[Effect]) {
         let broker = &mut self.nodes[node];
+        broker.closed.clear();
         for effect in effects {
+            if let Effect::Closed(partition) = effect {
+                broker.closed.insert(*partition);
+            }
             match effect {
                 Effect::Closed(partition) if broker.dropping.contains_key(partition) => {
                     self.checker.deleted(broker.id, *partition);
@@ -131,7 +135,9 @@ impl Cluster {
                 continue;
             }
             let view = shard.replica(*group).map(|replica| replica.view());
-            let suspect = view.as_ref().is_some_and(|view| view.suspect);
+            // A vote may be that of a replica that was closed in the same pass, before this one was opened.
+            let speaks = !broker.closed.contains(group);
+            let suspect = view.as_ref().is_some_and(|view| view.suspect && speaks);
             self.checker.sent(broker.id, to, *group, message, suspect)?;
             if let (RaftMessage::Append(append), Some(rate)) =
                 (message, self.swarm.learner_bytes_per_s)

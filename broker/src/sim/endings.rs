@@ -2,7 +2,6 @@
 
 use highwater_protocol::ids::{LogIndex, NodeId, TopicPartition};
 
-use crate::replica::FlushPolicy;
 use crate::sim::checker::{Checker, Death};
 use crate::sim::shadow::Ended;
 
@@ -38,11 +37,7 @@ impl Checker {
     pub fn emptied(&mut self, node: NodeId, partition: TopicPartition) {
         let shadow =
             self.shadows.get_mut(&(node, partition)).expect("what is lost was seen before");
-        let counted = match self.policies[&partition] {
-            FlushPolicy::Ack => shadow.flushed,
-            FlushPolicy::Interval { .. } => shadow.end(),
-        };
-        shadow.emptied(counted, &self.committed[&partition]);
+        shadow.emptied(&self.committed[&partition]);
     }
 
     /// A replica was closed in this pass, which may have cut what was not committed.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use highwater_protocol::ids::{NodeId, Offset};
 
+use crate::replica::FlushPolicy;
 use crate::shard::event::{AfterClose, Event, ReplicaCommand};
 use crate::sim::checker::{Checked, Death};
 use crate::sim::cluster::{Cluster, Happening};
@@ -45,13 +46,15 @@ pub enum FaultKind {
     Rot,
     /// A clock jumps ahead by up to a minute.
     ClockJump,
+    /// A topic's `flush` changes while it is in use.
+    FlushChange,
     /// The controller is asked to move replicas, or to cancel moves.
     Moves,
     /// The operator gives up a partition's majority.
     Recover,
 }
 
-const KINDS: [FaultKind; 17] = [
+const KINDS: [FaultKind; 18] = [
     FaultKind::Kill,
     FaultKind::Power,
     FaultKind::Fuse,
@@ -69,6 +72,7 @@ const KINDS: [FaultKind; 17] = [
     FaultKind::ClockJump,
     FaultKind::Moves,
     FaultKind::Recover,
+    FaultKind::FlushChange,
 ];
 
 impl FaultRates {
@@ -91,6 +95,7 @@ impl FaultRates {
             FaultKind::ClockJump => self.clock_jump,
             FaultKind::Moves => self.moves,
             FaultKind::Recover => self.recover,
+            FaultKind::FlushChange => self.flush_change,
         }
     }
 }
@@ -152,6 +157,7 @@ impl Cluster {
             }
             FaultKind::Moves => return self.wish_for_moves(),
             FaultKind::Recover => return self.wish_for_recovery(),
+            FaultKind::FlushChange => self.change_flush(),
         }
         Ok(())
     }
@@ -284,6 +290,23 @@ impl Cluster {
         self.reopen(node, number, after_us);
     }
 
+    /// The topic's `flush` becomes another one; each broker hears of it in its own time, and one that is
+    /// down when it starts.
+    fn change_flush(&mut self) {
+        let number = self.rng.below(self.partitions.len() as u64) as usize;
+        let policies =
+            [FlushPolicy::Ack, FlushPolicy::Interval { ms: 20 }, FlushPolicy::Interval { ms: 500 }];
+        self.swarm.partitions[number] = *self.rng.pick(&policies);
+        self.coverage.flush_changes += 1;
+        let policy = self.swarm.partitions[number];
+        self.trace.note(self.now_us, format_args!("partition {number} goes by {policy:?}"));
+        for node in 0..self.nodes.len() {
+            let mean_us = *self.rng.pick(&[10_000, 100_000, 2_000_000]);
+            let after_us = self.rng.long_tailed(mean_us);
+            self.schedule(self.now_us + after_us, Happening::Open(node, number));
+        }
+    }
+
     /// Closes a replica and opens it again so much later.
     pub fn reopen(&mut self, node: usize, number: usize, after_us: u64) {
         self.trace.note(self.now_us, format_args!("broker {node} closes partition {number}"));
@@ -330,7 +353,8 @@ impl Cluster {
             | FaultKind::Rot
             | FaultKind::ClockJump
             | FaultKind::Moves
-            | FaultKind::Recover => unreachable!("not an order"),
+            | FaultKind::Recover
+            | FaultKind::FlushChange => unreachable!("not an order"),
         };
         self.trace.note(self.now_us, format_args!("broker {leader} is told {command:?}"));
         self.command(leader, partition, command);

@@ -6,12 +6,13 @@ use highwater_protocol::ids::{NodeId, TopicPartition};
 
 use crate::disk::Disk;
 use crate::log::{self, Log};
-use crate::replica::{FlushPolicy, LastLife, ReplicaOptions};
+use crate::replica::{LastLife, ReplicaOptions};
 use crate::shard::event::{Event, Identity, OpenReplica};
 use crate::sim::checker::{Broken, Checked, Death};
 use crate::sim::cluster::{Cluster, Happening, dir_of};
 use crate::sim::model;
 use crate::sim::node::{SimNode, node_id, node_number};
+use crate::sim::swarm::Loses;
 
 impl Cluster {
     /// Boots a broker that is down.
@@ -203,10 +204,10 @@ impl Cluster {
     /// Whether a broker may lose unflushed pages without a promise being broken: where entries count
     /// before they are flushed, only a minority may be short of what they counted at any time.
     pub fn may_lose_pages(&self, node: usize) -> bool {
-        let policies = self.partitions.iter().zip(&self.swarm.partitions);
-        policies.into_iter().all(|(partition, policy)| match policy {
-            FlushPolicy::Ack => true,
-            FlushPolicy::Interval { .. } => self.may_fall_short(node, *partition),
+        let mut partitions = self.partitions.iter().enumerate();
+        partitions.all(|(number, partition)| match self.swarm.loses(number) {
+            Loses::Nothing => true,
+            Loses::Unflushed => self.may_fall_short(node, *partition),
         })
     }
 

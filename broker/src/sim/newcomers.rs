@@ -2,7 +2,7 @@
 
 use highwater_protocol::ids::{LogIndex, NodeId, TopicPartition};
 
-use crate::replica::{FlushPolicy, View};
+use crate::replica::View;
 use crate::sim::checker::{Checked, Checker, broken};
 use crate::sim::model::Frame;
 
@@ -24,12 +24,8 @@ impl Checker {
         for next in own.filter_map(Frame::voters) {
             let last = before.unwrap_or_else(|| self.voters(partition).to_vec());
             for new in next.iter().filter(|new| !last.contains(new)) {
-                let reached = self.shadow(*new, partition).map_or(LogIndex::ZERO, |it| match self
-                    .policies[&partition]
-                {
-                    FlushPolicy::Ack => it.reached_on_disk,
-                    FlushPolicy::Interval { .. } => it.reached,
-                });
+                let reached = self.shadow(*new, partition);
+                let reached = reached.map_or(LogIndex::ZERO, |it| it.reached_vouched);
                 if reached < shadow.commit {
                     return broken(
                         "M3: nobody gets a vote before it has what is committed",

@@ -53,6 +53,8 @@ pub struct SimNode {
     pub rotten: BTreeSet<TopicPartition>,
     /// Replicas that it was told to delete, and how often, until they are closed.
     pub dropping: BTreeMap<TopicPartition, u32>,
+    /// Replicas that were closed in the last pass.
+    pub closed: BTreeSet<TopicPartition>,
     clock_ppm: u64,
     clock_base_us: u64,
     seed: u64,
@@ -81,6 +83,7 @@ impl SimNode {
             short: BTreeSet::new(),
             rotten: BTreeSet::new(),
             dropping: BTreeMap::new(),
+            closed: BTreeSet::new(),
             clock_ppm,
             clock_base_us: (seed >> 40) * 1_000,
             seed,

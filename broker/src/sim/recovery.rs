@@ -17,12 +17,13 @@ use highwater_protocol::native::recover::RecoverPartitionRequest;
 
 use crate::controller::moves::{MoveCommand, MoveId};
 use crate::controller::recover::{RecoverRecord, Recovered};
-use crate::replica::{FlushPolicy, View, epoch_of};
+use crate::replica::{View, epoch_of};
 use crate::shard::event::Event;
 use crate::sim::checker::{Checked, Checker, Death, broken};
 use crate::sim::cluster::Cluster;
 use crate::sim::model::Frame;
 use crate::sim::node::node_id;
+use crate::sim::swarm::Loses;
 
 /// The group of a partition that is judged.
 #[derive(Debug, Default)]
@@ -194,9 +195,9 @@ impl Cluster {
     /// nor about to be.
     fn may_found(&self, node: usize, number: usize) -> bool {
         let broker = &self.nodes[node];
-        let sound = match self.swarm.partitions[number] {
-            FlushPolicy::Ack => true,
-            FlushPolicy::Interval { .. } => {
+        let sound = match self.swarm.loses(number) {
+            Loses::Nothing => true,
+            Loses::Unflushed => {
                 !self.is_short(broker, self.partitions[number]) && !broker.disk.has_failed()
             }
         };

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use highwater_protocol::ids::{LogIndex, TopicPartition};
+use highwater_protocol::ids::LogIndex;
 
 use crate::disk::Disk;
 use crate::sim::checker::Checked;
@@ -32,7 +32,7 @@ impl Cluster {
         if !serves || self.nodes[node].disk.is_armed() || !self.may_fall_short(node, partition) {
             return Ok(());
         }
-        let Some(found) = self.something_flushed(node, partition) else { return Ok(()) };
+        let Some(found) = self.something_flushed(node, number) else { return Ok(()) };
         self.kill(node)?;
         let disk = &self.nodes[node].disk;
         // Only what was written back and dropped from the cache is read from the medium again.
@@ -74,8 +74,8 @@ impl Cluster {
         Ok(())
     }
 
-    fn something_flushed(&mut self, node: usize, partition: TopicPartition) -> Option<Found> {
-        let broker = &self.nodes[node];
+    fn something_flushed(&mut self, node: usize, number: usize) -> Option<Found> {
+        let (broker, partition) = (&self.nodes[node], self.partitions[number]);
         let replica = broker.shard.as_ref()?.replica(partition)?;
         let (files, view) = (replica.log().files(), replica.view());
         let newest = files.len().checked_sub(1)?;

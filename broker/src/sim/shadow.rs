@@ -17,14 +17,16 @@ pub struct Shadow {
     pub frames: Vec<Frame>,
     /// What of it is known to be on disk.
     pub flushed: LogIndex,
+    /// What it lets others count.
+    pub vouched: LogIndex,
     /// What it knew as committed.
     pub commit: LogIndex,
     /// Its term.
     pub term: Term,
     /// The furthest that it ever was.
     pub(super) reached: LogIndex,
-    /// The furthest that it ever was on disk.
-    pub(super) reached_on_disk: LogIndex,
+    /// The furthest that it ever let others count it.
+    pub(super) reached_vouched: LogIndex,
     /// Where it starts: what was before is given up.
     pub(super) log_start: LogIndex,
     /// Set from a crash until the log was read again.
@@ -48,13 +50,13 @@ pub(super) enum Ended {
     Losing,
 }
 
-/// What a crash took of a frame.
+/// What a crash took with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lost {
-    /// It was not on disk yet.
-    Unflushed,
+struct Lost {
     /// It was on disk, and rotted there.
-    Flushed,
+    flushed: bool,
+    /// Others may count on it.
+    counted: bool,
 }
 
 impl Shadow {
@@ -92,7 +94,19 @@ impl Shadow {
     /// Whether it has a frame on disk, or had it there until it rotted.
     pub(super) fn held_on_disk(&self, frame: &Frame) -> bool {
         self.holds(frame) && self.flushed >= frame.end
-            || self.lost.get(&(frame.end, frame.hash)) == Some(&Lost::Flushed)
+            || self.lost.get(&(frame.end, frame.hash)).is_some_and(|lost| lost.flushed)
+    }
+
+    /// Whether it lets others count a frame, or did so until a crash took it.
+    pub(super) fn counts(&self, frame: &Frame) -> bool {
+        self.holds(frame) && self.vouched >= frame.end
+            || self.lost.get(&(frame.end, frame.hash)).is_some_and(|lost| lost.counted)
+    }
+
+    /// It lets others count it up to here; what it said before holds still.
+    pub(super) fn vouches(&mut self, until: LogIndex) {
+        self.vouched = self.vouched.max(self.flushed).max(until.min(self.end()));
+        self.reached_vouched = self.reached_vouched.max(self.vouched);
     }
 
     /// How much of it is what was committed.
@@ -113,51 +127,48 @@ impl Shadow {
             self.frames.clear();
             self.log_start = start;
             // What it had flushed behind that was the other leader's as well.
-            self.flushed = start;
+            (self.flushed, self.vouched) = (start, start);
         }
         anew
     }
 
-    /// Lets go of the frames that its log has no more, and says whether there were any. What lies before
-    /// `counted` it once said it had.
-    pub(super) fn let_go(
-        &mut self,
-        log: &Log,
-        counted: LogIndex,
-        committed: &CommittedLog,
-    ) -> bool {
+    /// Lets go of the frames that its log has no more, and says whether there were any.
+    pub(super) fn let_go(&mut self, log: &Log, committed: &CommittedLog) -> bool {
         let before = self.frames.len();
         while let Some(last) = self.frames.last() {
             let held = last.end <= log.end() && log.term_at(last.end) == Some(last.term);
             if held || last.end <= log.start().0 {
                 break;
             }
-            self.let_go_of_last(counted, committed);
+            self.let_go_of_last(committed);
         }
         self.losing = false;
+        self.vouched = self.vouched.min(self.end());
         self.frames.len() < before
     }
 
-    fn let_go_of_last(&mut self, counted: LogIndex, committed: &CommittedLog) {
+    fn let_go_of_last(&mut self, committed: &CommittedLog) {
         let Some(last) = self.frames.pop() else { return };
-        let (id, flushed) = ((last.end, last.hash), last.end <= self.flushed);
+        let id = (last.end, last.hash);
+        let (flushed, counted) = (last.end <= self.flushed, last.end <= self.vouched);
         let known = committed.frame_ending_at(last.end);
         let committed = known.is_some_and(|known| known.hash == last.hash);
         if self.losing {
-            self.lost.insert(id, if flushed { Lost::Flushed } else { Lost::Unflushed });
+            self.lost.insert(id, Lost { flushed, counted });
         }
-        if self.losing && committed && last.end <= counted {
+        if self.losing && committed && counted {
             self.owed.insert(id);
         }
     }
 
     /// All its files are gone, while it was down.
-    pub(super) fn emptied(&mut self, counted: LogIndex, committed: &CommittedLog) {
+    pub(super) fn emptied(&mut self, committed: &CommittedLog) {
         self.ended(LogIndex::ZERO, Ended::Losing);
         while !self.frames.is_empty() {
-            self.let_go_of_last(counted, committed);
+            self.let_go_of_last(committed);
         }
-        (self.flushed, self.log_start) = (LogIndex::ZERO, LogIndex::ZERO);
+        (self.flushed, self.vouched) = (LogIndex::ZERO, LogIndex::ZERO);
+        self.log_start = LogIndex::ZERO;
     }
 
     /// Takes in what its log has gained. What it has again it may be told to cut: then no crash took it.

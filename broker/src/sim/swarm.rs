@@ -39,6 +39,17 @@ pub struct Swarm {
     pub clients: Clients,
     /// How often each fault strikes.
     pub faults: FaultRates,
+    /// Whether topics change their `flush`, so that any of them may lose what it had not flushed.
+    pub flush_changes: bool,
+}
+
+/// What a replica may lose of what others count, with its power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loses {
+    /// All that counts is on disk.
+    Nothing,
+    /// What was not flushed.
+    Unflushed,
 }
 
 /// What the clients of a run do.
@@ -89,6 +100,8 @@ pub struct FaultRates {
     pub weather: u64,
     /// A replica is closed, and opened again before long.
     pub reopen: u64,
+    /// A topic's `flush` changes.
+    pub flush_change: u64,
     /// A process dies, and a log of its rots while it is down.
     pub rot: u64,
     /// A broker's clock jumps ahead.
@@ -115,6 +128,7 @@ impl FaultRates {
         trim: 0,
         weather: 0,
         reopen: 0,
+        flush_change: 0,
         rot: 0,
         clock_jump: 0,
         moves: 0,
@@ -157,6 +171,7 @@ impl FaultRates {
             trim: rate(15_000),
             weather: rate(6_000),
             reopen: rate(6_000),
+            flush_change: 0,
             rot: rate(6_000),
             clock_jump: rate(20_000),
             moves: 0,
@@ -192,7 +207,29 @@ impl Swarm {
         if seed % 7 == 2 {
             swarm.recovering(&mut Rng::new(seed, "recoveries"));
         }
+        if seed % 6 == 2 {
+            swarm.changing_flush(&mut Rng::new(seed, "flush"));
+        }
         swarm
+    }
+
+    /// What a replica of this partition may lose.
+    pub fn loses(&self, partition: usize) -> Loses {
+        match self.partitions[partition] {
+            FlushPolicy::Ack if !self.flush_changes => Loses::Nothing,
+            FlushPolicy::Ack | FlushPolicy::Interval { .. } => Loses::Unflushed,
+        }
+    }
+
+    /// Topics change how their replicas count.
+    fn changing_flush(&mut self, rng: &mut Rng) {
+        self.flush_changes = true;
+        self.faults.flush_change = *rng.pick(&[300, 1_000, 3_000]);
+        if self.faults.power == 0 {
+            self.faults.power = 3_000;
+        }
+        self.partitions[0] = FlushPolicy::Interval { ms: 500 };
+        self.faults = self.faults.without_traps(&self.partitions);
     }
 
     /// Replicas move about, and nobody else changes voters.
@@ -260,6 +297,7 @@ impl Swarm {
             down_ms_max: 4_000,
             clients: Clients::draw(&mut rng),
             faults: FaultRates::draw(&mut rng).without_traps(&partitions),
+            flush_changes: false,
             partitions,
         }
     }
@@ -289,6 +327,7 @@ impl Swarm {
                 timeout_ms: 2_000,
             },
             faults: FaultRates::NONE,
+            flush_changes: false,
         }
     }
 

@@ -31,6 +31,8 @@ const HEARTBEAT_ANSWER: u8 = 52;
 const WANTED: u8 = 6;
 const FOUND: u8 = 7;
 const ACCEPTED_WITH_GAPS: u8 = 8;
+/// An append accepted by a follower that vouches for more, or less, than it has on disk.
+const APPEND_VOUCHED: u8 = 9;
 
 /// The fewest bytes of a message: a group, a kind and a term.
 const MESSAGE_BYTES_MIN: usize = 25;
@@ -194,14 +196,20 @@ fn encode_message(writer: &mut Writer, message: &RaftMessage, entries: &mut Vec<
 
 fn put_append_answer(writer: &mut Writer, answer: &AppendAnswer) {
     match &answer.outcome {
-        AppendOutcome::Accepted { appended, flushed, legible } => {
+        AppendOutcome::Accepted { appended, flushed, vouched, legible } => {
+            let differs = vouched != flushed;
             writer.u8(match legible {
+                Legible::All | Legible::Gaps if differs => APPEND_VOUCHED,
                 Legible::All => APPEND_ACCEPTED,
                 Legible::Gaps => ACCEPTED_WITH_GAPS,
             });
             writer.u32(answer.term.0);
             writer.uvarint(appended.0);
             writer.uvarint(flushed.0);
+            if differs {
+                writer.uvarint(vouched.0);
+                coding::put_flag(writer, *legible == Legible::All);
+            }
         }
         AppendOutcome::Rejected { at, hint } => {
             writer.u8(APPEND_REJECTED);
@@ -261,7 +269,7 @@ fn decode_message(
             entry_bytes.push(sizes(reader)?);
             RaftMessage::Append(AppendRequest { term, prev, commit, start, entries: Vec::new() })
         }
-        APPEND_ACCEPTED | ACCEPTED_WITH_GAPS | APPEND_REJECTED => {
+        APPEND_ACCEPTED | ACCEPTED_WITH_GAPS | APPEND_VOUCHED | APPEND_REJECTED => {
             RaftMessage::AppendAnswer(AppendAnswer { term, outcome: outcome(reader, kind)? })
         }
         TIMEOUT_NOW => RaftMessage::TimeoutNow { term },
@@ -289,13 +297,16 @@ fn decode_message(
 
 fn outcome(reader: &mut Reader<'_>, kind: u8) -> Result<AppendOutcome, DecodeError> {
     let first = coding::short_log_index(reader)?;
-    let legible = match kind {
-        APPEND_ACCEPTED => Legible::All,
-        ACCEPTED_WITH_GAPS => Legible::Gaps,
-        _ => return Ok(AppendOutcome::Rejected { at: first, hint: position(reader)? }),
-    };
+    let read_all = |whole| if whole { Legible::All } else { Legible::Gaps };
+    if kind == APPEND_REJECTED {
+        return Ok(AppendOutcome::Rejected { at: first, hint: position(reader)? });
+    }
     let flushed = coding::short_log_index(reader)?;
-    Ok(AppendOutcome::Accepted { appended: first, flushed, legible })
+    let (vouched, legible) = match kind == APPEND_VOUCHED {
+        true => (coding::short_log_index(reader)?, read_all(coding::flag(reader, "legible")?)),
+        false => (flushed, read_all(kind == APPEND_ACCEPTED)),
+    };
+    Ok(AppendOutcome::Accepted { appended: first, flushed, vouched, legible })
 }
 
 fn epoch_and_kind(reader: &mut Reader<'_>) -> Result<(RecoveryEpoch, u8), DecodeError> {

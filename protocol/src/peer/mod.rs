@@ -192,6 +192,9 @@ pub enum AppendOutcome {
         appended: LogIndex,
         /// Exclusive end of what agrees and is on disk.
         flushed: LogIndex,
+        /// Exclusive end of what the follower vouches for: what is on disk, or what agrees, where its
+        /// journal says that it may lose some of that. Nothing, while it is Suspect and has no vote.
+        vouched: LogIndex,
         /// Whether the follower can still read all of its log.
         legible: Legible,
     },

@@ -53,7 +53,7 @@ pub const KEYS: [ConfigKey; 13] = [
         description: "When a replica counts a batch as held: `ack` after it is on disk; a number \
                       once it is in the page cache, to be on disk within that many milliseconds.",
         advice: FLUSH_ADVICE,
-        example: "hw topic create logs --config flush=100",
+        example: "hw topic alter logs flush=100",
     },
     ConfigKey {
         name: "max.message.bytes",
@@ -171,9 +171,9 @@ pub const KEYS: [ConfigKey; 13] = [
 ];
 
 /// Whom a value of `flush` serves, and when it may change: said here and nowhere else.
-pub const FLUSH_ADVICE: &str = "With a number a power cut of a majority may cost that much. It cannot change between `ack` and a \
-     number while a topic is in use, so a value of the cluster holds for topics that are made from \
-     then on only.";
+pub const FLUSH_ADVICE: &str = "With a number a power cut of a majority may cost that much. It changes while the topic is in use, \
+     broker by broker within moments; after a change to `ack` what was written before is soon on disk. \
+     A value of the cluster holds for topics that are made from then on only.";
 
 const HOUR_MS: u64 = 3_600_000;
 const SEGMENT_BYTES_MIN: u64 = 1024 * 1024;

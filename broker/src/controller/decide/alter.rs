@@ -15,7 +15,7 @@ use super::{
     CLUSTER_PARTITIONS_MAX, Decision, TOPIC_PARTITIONS_MAX, check_insync, existing, placed,
 };
 use crate::controller::command::CommandReply;
-use crate::controller::config::{self, FlushMode, TopicConfig};
+use crate::controller::config::{self, TopicConfig};
 use crate::controller::image::{ClusterImage, Topic};
 use crate::controller::placement::{self, Wanted};
 use crate::controller::record::MetadataRecord;
@@ -79,21 +79,7 @@ impl Wishes<'_> {
 /// What a topic cannot bear of settings that are fine by themselves.
 fn unfit(topic: &Topic, config: &TopicConfig) -> Vec<String> {
     let replication = topic.partitions.iter().map(|set| set.len()).min().unwrap_or(1);
-    let mut wrong: Vec<String> =
-        check_insync(config, replication).err().map(|error| error.detail).into_iter().collect();
-    let by_ack = |config: &TopicConfig| match config.flush {
-        FlushMode::Ack => true,
-        FlushMode::Interval { .. } => false,
-    };
-    // What a replica may have forgotten after a crash is judged by how it counted before.
-    if by_ack(config) != by_ack(&topic.config) {
-        wrong.push(
-            "`flush` cannot change between `ack` and an interval while the topic is in use; \
-             make a new topic with the other mode"
-                .to_string(),
-        );
-    }
-    wrong
+    check_insync(config, replication).err().map(|error| error.detail).into_iter().collect()
 }
 
 /// The settings that there are afterwards, in the order in which they were given.
@@ -278,12 +264,12 @@ mod tests {
     fn what_the_topic_cannot_bear_is_refused() {
         let why = refused(&request(&[("min.insync.replicas", "4")], &[]));
         assert!(why.contains("3 replicas"), "{why}");
-        let why = refused(&request(&[("flush", "50")], &[]));
-        assert!(why.contains("while the topic is in use"), "{why}");
         let why = refused(&request(&[], &[]));
         assert!(why.contains("nothing"), "{why}");
-        let longer = request(&[("flush", "90")], &[]);
-        settings(&image(&[("flush", "50")]), None, &longer).expect("another interval is fine");
+        for (before, after) in [("50", "90"), ("50", "ack"), ("ack", "50")] {
+            let wish = request(&[("flush", after)], &[]);
+            settings(&image(&[("flush", before)]), None, &wish).expect("replicas see to it");
+        }
     }
 
     #[test]

@@ -79,7 +79,8 @@ fn append(raft: &mut Raft, term: u32, prev: Position, commit: u64, terms: &[u32]
 
 fn accepted(term: u32, appended: u64, flushed: u64) -> AppendAnswer {
     let (appended, flushed) = (LogIndex(appended), LogIndex(flushed));
-    let outcome = AppendOutcome::Accepted { appended, flushed, legible: Legible::All };
+    let (vouched, legible) = (flushed, Legible::All);
+    let outcome = AppendOutcome::Accepted { appended, flushed, vouched, legible };
     AppendAnswer { term: Term(term), outcome }
 }
 
@@ -404,8 +405,37 @@ fn a_suspect_neither_votes_nor_stands_until_it_has_what_is_committed() {
     assert!(raft.is_suspect(), "a power cut would take it again");
     raft.flushed(Millis(2), LogIndex(3));
     assert!(raft.is_suspect(), "half of it still");
+    append(&mut raft, 3, at(3, 4), 5, &[3]);
     raft.flushed(Millis(3), LogIndex(4));
-    assert!(!raft.is_suspect());
+    assert!(!raft.is_suspect(), "what was committed since it never counted");
+}
+
+#[test]
+fn a_suspect_by_an_interval_is_cleared_by_what_it_appended() {
+    let mut raft = replica(&[1, 1], (1, None), Suspicion::LostTail);
+    append(&mut raft, 3, at(1, 2), 3, &[3]);
+    assert!(raft.is_suspect(), "it does not vouch for it yet");
+    let options = Options { counts: Counts::Appended, ..Options::default() };
+    raft.reconfigure(Millis(2), options);
+    assert!(!raft.is_suspect(), "its journal tells, should the power take it once more");
+}
+
+#[test]
+fn a_newcomer_vouches_for_nothing_before_it_is_trusted() {
+    let mut raft = replica(&[1, 1], (1, None), Suspicion::LostIdentity);
+    let learns = set(&[2], &[1]);
+    let frames = &[FrameSpan { term: Term(3), end: LogIndex(3) }];
+    let (term, prev) = (Term(3), at(1, 2));
+    let voter_sets = vec![(LogIndex(3), learns)];
+    let arrival = Arrival { term, prev, commit: LogIndex(2), frames, voter_sets };
+    raft.receive_append(Millis(1), OTHER, arrival);
+    raft.flushed(Millis(2), LogIndex(3));
+    let (appended, flushed, vouched) = (LogIndex(3), LogIndex(3), LogIndex(0));
+    let outcome = AppendOutcome::Accepted { appended, flushed, vouched, legible: Legible::All };
+    let answer = AppendAnswer { term, outcome };
+    assert_eq!(said(&mut raft), [RaftMessage::AppendAnswer(answer)]);
+    append(&mut raft, 3, at(3, 3), 3, &[]);
+    assert_eq!(said(&mut raft), [RaftMessage::AppendAnswer(accepted(3, 3, 3))]);
 }
 
 #[test]

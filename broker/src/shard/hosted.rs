@@ -1,0 +1,67 @@
+//! A replica that a shard hosts, and what its journal says of it.
+//!
+//! What must hold: a replica goes by what it vouches for only from the pass on that follows the one whose
+//! journal says so, for others act on what it answers by then.
+
+use std::path::PathBuf;
+
+use highwater_protocol::ids::TopicPartition;
+
+use super::Shard;
+use super::event::Millis;
+use super::journal::Journal;
+use crate::mutant::{self, Mutant};
+use crate::raft::Counts;
+use crate::replica::{LastLife, Remembered, Replica};
+
+/// A replica and where it lies.
+pub(super) struct Hosted {
+    pub(super) replica: Replica,
+    pub(super) dir: PathBuf,
+    pub(super) known: Option<Remembered>,
+}
+
+/// Whether a pass notes another vouch of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Noted {
+    Vouch,
+    NoVouch,
+}
+
+impl Hosted {
+    /// Notes in the journal what changed of that which must not be forgotten.
+    pub(super) fn write_down(&mut self, partition: TopicPartition, journal: &mut Journal) -> Noted {
+        let vouched = self.known.map_or(Counts::Flushed, |known| known.vouches);
+        let before = self.known.map(|known| known.hard).unwrap_or_default();
+        let hard = self.replica.hard_state_if_dirty().unwrap_or(before);
+        let suspicion = self.replica.suspicion();
+        let recovery = match mutant::active(Mutant::EpochNotJournaled) {
+            true => None,
+            false => self.replica.recovery(),
+        };
+        let (last_life, vouches) = (LastLife::Clean, self.replica.vouches());
+        let mut known = Remembered { hard, suspicion, last_life, vouches, recovery };
+        if mutant::active(Mutant::VoteNotJournaled) {
+            known.hard.vote = None;
+        }
+        if self.known != Some(known) {
+            self.known = Some(known);
+            journal.remember(partition, known);
+        }
+        if known.vouches == vouched { Noted::NoVouch } else { Noted::Vouch }
+    }
+}
+
+impl Shard {
+    /// The journal says durably what these replicas vouch for: they go by it from the next pass on,
+    /// which is due at once.
+    pub(super) fn vouch(&mut self, now: Millis, partitions: Vec<TopicPartition>) {
+        for partition in partitions {
+            let Some(hosted) = self.replicas.get_mut(&partition) else { continue };
+            let known = hosted.known.expect("it was noted in this pass");
+            hosted.replica.vouches_durably(now, known.vouches);
+            self.dirty.insert(partition);
+            self.deadlines.set(partition, now);
+        }
+    }
+}
