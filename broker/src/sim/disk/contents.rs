@@ -11,6 +11,8 @@ use super::{Fate, Injected, Unflushed};
 /// The bytes of a file, by pages; a page that was never written is zero.
 #[derive(Clone, Default)]
 pub(super) struct Contents {
+    /// Flushes that failed. Who opened the file before one is told of it, once.
+    pub(super) flush_errors: u64,
     pub len: u64,
     pub len_on_medium: u64,
     /// Allocated bytes that were given back.

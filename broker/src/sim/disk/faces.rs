@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -16,15 +17,17 @@ struct SimFile {
     id: u64,
     life: u64,
     path: PathBuf,
+    /// The errors of flushes that it was told of, or that came before it.
+    told: AtomicU64,
     _handle: Arc<()>,
 }
 
 impl SimDisk {
     fn file(&self, state: &State, id: u64, path: &Path) -> Arc<dyn File> {
-        let handle = state.files.get(&id).map(|held| Arc::clone(&held.handles));
-        let _handle = handle.expect("a name leads to contents");
+        let held = state.files.get(&id).expect("a name leads to contents");
+        let (_handle, told) = (Arc::clone(&held.handles), AtomicU64::new(held.flush_errors));
         let (state, life) = (Arc::clone(&self.state), state.life);
-        Arc::new(SimFile { state, id, life, path: path.to_owned(), _handle })
+        Arc::new(SimFile { state, id, life, path: path.to_owned(), told, _handle })
     }
 }
 
@@ -192,7 +195,7 @@ impl File for SimFile {
 
     fn flush(&self) -> io::Result<()> {
         self.alive()?.operate(&self.path, |state| {
-            if state.dead { Ok(()) } else { state.flush(self.id, &self.path) }
+            if state.dead { Ok(()) } else { state.flush(self.id, &self.path, &self.told) }
         })
     }
 }

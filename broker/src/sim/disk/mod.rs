@@ -17,6 +17,7 @@ mod faces;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::disk::explain;
@@ -340,22 +341,28 @@ impl State {
         }
     }
 
-    fn flush(&mut self, id: u64, path: &Path) -> io::Result<()> {
+    /// `told` counts the errors that whoever flushes knows of.
+    fn flush(&mut self, id: u64, path: &Path, told: &AtomicU64) -> io::Result<()> {
         let fails = match &self.flush_fails {
             FlushFails::No => false,
             FlushFails::Next => true,
             FlushFails::NextOf(of) => path.starts_with(of),
         };
         if fails {
-            // The kernel reports the error once and takes the pages for clean.
+            // The kernel takes the pages for clean, and reports the error once to each handle that was open.
             self.contents(id).forget();
+            self.contents(id).flush_errors += 1;
             self.flush_fails = FlushFails::No;
             self.failed.insert(path.to_owned());
             self.injected.flush_errors += 1;
-            return Err(io::Error::other("the device failed"));
+        } else {
+            self.contents(id).flush();
         }
-        self.contents(id).flush();
-        Ok(())
+        let contents = self.contents(id);
+        match told.swap(contents.flush_errors, Ordering::Relaxed) < contents.flush_errors {
+            true => Err(io::Error::other("the device failed")),
+            false => Ok(()),
+        }
     }
 
     fn flush_dir(&mut self, dir: &Path) {
@@ -495,6 +502,18 @@ mod tests {
         disk.lose_power_by(&mut |_| Fate::Kept);
         let file = disk.open(&path("a"), 0).expect("open");
         assert_eq!(file.read(0..1).expect("read")[..], [0]);
+    }
+
+    #[test]
+    fn a_failed_flush_is_told_once_to_each_handle_that_was_open_and_to_no_later_one() {
+        let disk = disk();
+        let one = durable_file(&disk, "a");
+        let other = disk.open(&path("a"), 0).expect("open");
+        disk.fail_next_flush();
+        assert!(one.flush().is_err() && other.flush().is_err());
+        one.flush().expect("told");
+        other.flush().expect("told");
+        disk.open(&path("a"), 0).expect("open").flush().expect("it was not there");
     }
 
     #[test]
