@@ -66,6 +66,11 @@ impl Cluster {
         child.try_wait().expect("it is ours").is_none()
     }
 
+    /// Whether a broker is started and was neither stopped nor killed, nor ended by itself.
+    pub fn is_up(&mut self, node: usize) -> bool {
+        self.children[node - 1].is_some() && self.runs(node)
+    }
+
     /// A cluster with every broker started.
     pub fn started(nodes: usize) -> Cluster {
         let mut cluster = Cluster::made(nodes);
