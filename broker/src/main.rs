@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use highwater_broker::config::Config;
 use highwater_broker::dev;
 use highwater_broker::init::command;
-use highwater_broker::server::process;
+use highwater_broker::server::process::{self, Crashes};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,6 +41,9 @@ enum Command {
         /// The new broker's own directory: configuration, certificates, data
         #[arg(long, value_name = "DIR", requires = "join")]
         dir: Option<PathBuf>,
+        /// Host replicas again although this broker crashed often within the last hour: somebody has looked why
+        #[arg(long)]
+        after_crashes: bool,
         /// End when the process that started this one does
         #[arg(long, hide = true, value_name = "PID")]
         with_parent: Option<u32>,
@@ -65,8 +68,9 @@ fn main() -> ExitCode {
         Command::Init(arguments) => command::init(arguments),
         Command::Issue(arguments) => command::issue(arguments),
         Command::Invite(arguments) => command::invite(arguments),
-        Command::Start { config, join, dir, with_parent } => {
-            start(config, join.zip(dir), with_parent)
+        Command::Start { config, join, dir, after_crashes, with_parent } => {
+            let crashes = if after_crashes { Crashes::Forget } else { Crashes::Count };
+            start(config, join.zip(dir), with_parent, crashes)
         }
         Command::CheckConfig { config } => check_config(&config),
         Command::Format { config } => command::format(&config),
@@ -84,13 +88,14 @@ fn start(
     config: Option<PathBuf>,
     join: Option<(PathBuf, PathBuf)>,
     with_parent: Option<u32>,
+    crashes: Crashes,
 ) -> anyhow::Result<ExitCode> {
     let config = match (config, join) {
         (Some(config), _) => config,
         (None, Some((invitation, dir))) => command::join(&invitation, &dir)?,
         (None, None) => anyhow::bail!("give --config FILE, or --join FILE --dir DIR"),
     };
-    process::start(&config, with_parent)
+    process::start(&config, with_parent, crashes)
 }
 
 fn check_config(file: &Path) -> anyhow::Result<ExitCode> {

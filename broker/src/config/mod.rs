@@ -96,6 +96,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Requests of one connection that are not answered yet; more are not read.
     pub requests_in_flight_max: usize,
+    /// After so many crashes within an hour it starts for administration only; 0: never.
+    pub crashes_an_hour_max: usize,
 }
 
 /// What all brokers must agree on without being told.

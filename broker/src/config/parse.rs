@@ -208,11 +208,14 @@ fn limits(root: &mut Section) -> Limits {
     let in_flight = section.optional("requests_in_flight", "a number from 1 to 65536", |value| {
         number(value, 1, 65_536)
     });
+    let crashes = section
+        .optional("crashes_an_hour", "a number from 0 to 100", |value| number(value, 0, 100));
     section.finish(root);
     Limits {
         shards: shards.map_or_else(shards_default, |shards| shards as usize),
         connections_max: connections.map_or(10_000, |n| n as usize),
         requests_in_flight_max: in_flight.map_or(1024, |n| n as usize),
+        crashes_an_hour_max: crashes.map_or(5, |n| n as usize),
     }
 }
 

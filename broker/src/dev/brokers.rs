@@ -153,6 +153,8 @@ impl Broker {
             .arg("start")
             .arg("--config")
             .arg(&self.file)
+            // Whoever tries things out kills brokers on purpose.
+            .arg("--after-crashes")
             .arg("--with-parent")
             .arg(std::process::id().to_string())
             .stdin(Stdio::null())

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use highwater_protocol::ids::{DirectoryId, Incarnation, NodeId};
 use rustix::fs::{FlockOperation, flock};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -34,6 +35,8 @@ pub struct DataDir {
     pub used: Directory,
     /// What it was made for.
     pub made: Made,
+    /// How often it crashed within the last hour.
+    pub crashes: usize,
     meta: Meta,
     // Held for as long as the process lives; the kernel lets go of it whatever happens.
     _lock: File,
@@ -55,6 +58,13 @@ struct Meta {
     /// Whether it takes the place of a directory that was lost, so that its node has forgotten votes.
     #[serde(default)]
     anew: bool,
+    /// Whether the last life said that it ends: it was told to stop, or refused to go on. One that is
+    /// killed while it stops, or that could not start, has not crashed.
+    #[serde(default)]
+    ended: bool,
+    /// The lives that ended without a word, as the next life found it: those of the last hour.
+    #[serde(default)]
+    crashes: Vec<Crash>,
 }
 
 impl DataDir {
@@ -73,6 +83,8 @@ impl DataDir {
                 Made::New => false,
                 Made::Anew => true,
             },
+            ended: true,
+            crashes: Vec::new(),
         };
         write_new(&path.join(META), &meta.encode(), Secrecy::Public)
     }
@@ -98,9 +110,10 @@ impl DataDir {
         let directory = Uuid::parse_str(&meta.directory)
             .map_err(|error| refusal(format!("{} is damaged: {error}", file.display())))?;
         let all_written = meta.clean || meta.machine_boot == machine_boot();
+        meta.count_crash(Crash::now());
         let used = if meta.incarnation == 0 { Directory::New } else { Directory::Used };
         meta.incarnation = incarnation_after(meta.incarnation, unix_seconds());
-        meta.clean = false;
+        (meta.clean, meta.ended) = (false, false);
         replace(&file, &meta.encode(), Secrecy::Public)?;
         Ok(DataDir {
             path: path.to_owned(),
@@ -109,6 +122,7 @@ impl DataDir {
             used,
             made: if meta.anew { Made::Anew } else { Made::New },
             last_life: if all_written { LastLife::Clean } else { LastLife::Unclean },
+            crashes: meta.crashes.len(),
             meta,
             _lock: lock,
         })
@@ -118,6 +132,21 @@ impl DataDir {
     /// may the next life forget it.
     pub fn settle(&mut self) -> io::Result<()> {
         self.meta.machine_boot = machine_boot();
+        replace(&self.path.join(META), &self.meta.encode(), Secrecy::Public)
+    }
+
+    /// Notes that this life ends by its own will, whatever becomes of it on the way: it is no crash.
+    pub fn ends(&mut self) -> io::Result<()> {
+        self.meta.ended = true;
+        replace(&self.path.join(META), &self.meta.encode(), Secrecy::Public)
+    }
+
+    /// Begins to count crashes anew: somebody has looked at them, or does not want them counted.
+    pub fn forget_crashes(&mut self) -> io::Result<()> {
+        if self.meta.crashes.is_empty() {
+            return Ok(());
+        }
+        (self.crashes, self.meta.crashes) = (0, Vec::new());
         replace(&self.path.join(META), &self.meta.encode(), Secrecy::Public)
     }
 
@@ -154,6 +183,17 @@ impl Meta {
         serde_json::from_slice(&bytes).map_err(damaged)
     }
 
+    /// Counts the last life's end if that was a crash, and forgets those of more than an hour ago.
+    fn count_crash(&mut self, now: Crash) {
+        self.crashes.retain(|crash| crash.age_s(&now) < CRASH_COUNTS_S);
+        if !self.clean && !self.ended {
+            self.crashes.push(now);
+        }
+        // The oldest go: how long ago the newest was decides when it is over.
+        let too_many = self.crashes.len().saturating_sub(CRASHES_KEPT_MAX);
+        self.crashes.drain(..too_many);
+    }
+
     fn check_owner(&self, path: &Path, cluster: &str, node: NodeId) -> io::Result<()> {
         let path = path.display();
         if self.cluster != cluster {
@@ -170,6 +210,32 @@ impl Meta {
             )));
         }
         Ok(())
+    }
+}
+
+/// When it was found that a life had ended without a word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Crash {
+    /// In which boot of the machine, and how long after it began: nobody sets that clock.
+    machine_boot: String,
+    uptime_s: u64,
+    /// For other boots, where little better is known.
+    wall_s: u64,
+}
+
+impl Crash {
+    fn now() -> Crash {
+        let uptime = clock_gettime(ClockId::Boottime);
+        let uptime_s = u64::try_from(uptime.tv_sec).unwrap_or_default();
+        Crash { machine_boot: machine_boot(), uptime_s, wall_s: unix_seconds() }
+    }
+
+    fn age_s(&self, now: &Crash) -> u64 {
+        match self.machine_boot == now.machine_boot {
+            true => now.uptime_s.saturating_sub(self.uptime_s),
+            // It was before this boot began, whatever the clock said then.
+            false => now.wall_s.saturating_sub(self.wall_s).max(now.uptime_s),
+        }
     }
 }
 
@@ -225,6 +291,10 @@ fn refusal(reason: String) -> io::Error {
 const FORMAT: u32 = 1;
 const META: &str = "meta.json";
 const LOCK: &str = "lock";
+/// A crash that long ago is no part of a loop.
+const CRASH_COUNTS_S: u64 = 3_600;
+/// As many as can be asked for.
+const CRASHES_KEPT_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -297,6 +367,62 @@ mod tests {
         settled.close().expect("writable");
         let next = DataDir::open(dir.path(), "c1", NODE).expect("nobody holds it");
         assert_eq!(next.last_life, LastLife::Clean);
+    }
+
+    #[test]
+    fn crashes_are_counted_until_somebody_looked_at_them_and_clean_ends_are_not() {
+        let dir = formatted();
+        let open = || DataDir::open(dir.path(), "c1", NODE).expect("nobody holds it");
+        open().close().expect("writable");
+        assert_eq!(open().crashes, 0, "the last end was clean");
+        assert_eq!(open().crashes, 1);
+        assert_eq!(open().crashes, 2);
+        open().close().expect("writable");
+        let mut clean = open();
+        assert_eq!(clean.crashes, 3, "a clean end adds none, and takes none back");
+        clean.forget_crashes().expect("writable");
+        clean.close().expect("writable");
+        assert_eq!(open().crashes, 0);
+    }
+
+    #[test]
+    fn a_life_that_was_killed_while_it_stopped_or_could_not_start_has_not_crashed() {
+        let dir = formatted();
+        let open = || DataDir::open(dir.path(), "c1", NODE).expect("nobody holds it");
+        open().ends().expect("writable");
+        assert_eq!(open().crashes, 0);
+        assert_eq!(open().crashes, 1, "the life after it said nothing");
+    }
+
+    #[test]
+    fn of_more_crashes_than_are_kept_the_newest_decide_when_it_is_over() {
+        let mut meta = Meta::read(&formatted().path().join(META)).expect("just made");
+        (meta.clean, meta.ended) = (false, false);
+        let at = |uptime_s| Crash { machine_boot: "a".to_owned(), uptime_s, wall_s: 0 };
+        for second in 0..200 {
+            meta.count_crash(at(second));
+        }
+        assert_eq!(meta.crashes.len(), CRASHES_KEPT_MAX);
+        meta.count_crash(at(199 + CRASH_COUNTS_S));
+        assert_eq!(meta.crashes.len(), 1, "an hour after the last one");
+    }
+
+    #[test]
+    fn a_crash_is_an_hour_old_after_an_hour_whatever_is_done_to_the_clock() {
+        let at = |boot: &str, uptime_s, wall_s| Crash {
+            machine_boot: boot.to_owned(),
+            uptime_s,
+            wall_s,
+        };
+        let crash = at("a", 100, 5_000);
+        assert_eq!(crash.age_s(&at("a", 160, 9_000_000)), 60, "the clock was set ahead");
+        assert_eq!(crash.age_s(&at("a", 3_700, 10)), 3_600, "it was set back");
+        assert_eq!(crash.age_s(&at("b", 20, 5_300)), 300, "the machine was booted");
+        assert_eq!(
+            crash.age_s(&at("b", 20, 10)),
+            20,
+            "and its clock set back: since before it booted"
+        );
     }
 
     #[test]

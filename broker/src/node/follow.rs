@@ -17,10 +17,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::reconcile::{self, Changes};
 use super::snapshot::{self, Snapshot};
-use super::{Inner, NodeOptions, NodeState, strays};
+use super::{Hosting, Inner, NodeOptions, NodeState, strays};
 use crate::controller::{ClusterImage, MetadataRecord};
 use crate::log::{LogReader, ReadError};
 use crate::shard::event::{AfterClose, Event, OpenReplica};
+use crate::shard::handle::Notice;
 
 /// Follows the controller's log.
 pub(super) struct Follower {
@@ -144,7 +145,10 @@ impl Follower {
     /// Shows the image to everyone and has the shards follow it.
     pub async fn publish(&mut self, image: ClusterImage) {
         let old = self.node.image.load_full();
-        let changes = reconcile::diff(&old, &image, self.node.me());
+        let mut changes = reconcile::diff(&old, &image, self.node.me());
+        if let Hosting::Nothing(why) = &self.node.options.hosting {
+            changes = self.host_nothing(changes, why);
+        }
         let saves_first = reconcile::gives_up_files(&changes);
         let Changes { gone, appeared, mut close, mut open, discard } = changes;
         if !gone.is_empty() || !appeared.is_empty() {
@@ -195,6 +199,17 @@ impl Follower {
         }
     }
 
+    /// Says of every replica why it is not opened, and leaves all files as they are: what is to be deleted
+    /// is found by the next life that hosts anything.
+    fn host_nothing(&self, changes: Changes, why: &str) -> Changes {
+        let Changes { gone, appeared, close: _, open, discard: _ } = changes;
+        self.node.routes.change(appeared, &gone);
+        for replica in open {
+            self.node.routes.sink()(Notice::Failed(replica.partition, why.to_owned()));
+        }
+        Changes::default()
+    }
+
     /// What was set aside of replicas that this life has not had open.
     async fn take_back(&self, open: &[OpenReplica]) {
         let fresh = open.iter().filter(|replica| !self.touched.contains(&replica.partition));
@@ -211,6 +226,10 @@ impl Follower {
 
     async fn tend_strays(&mut self) {
         self.strays_due = Instant::now() + STRAYS_EVERY;
+        // Whoever opens nothing cannot tell what is in use.
+        if self.node.options.hosting != Hosting::All {
+            return;
+        }
         let (node, touched) = (self.node.clone(), self.touched.clone());
         let work = move || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

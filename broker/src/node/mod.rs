@@ -80,6 +80,8 @@ pub struct NodeOptions {
     /// The controller's log is begun anew with a whole image once it has this many records more than
     /// the image has.
     pub log_records_max: u64,
+    /// Whether it hosts what the cluster places on it.
+    pub hosting: Hosting,
     /// Leadership goes back to the preferred replica once that was in sync for this long; `None`
     /// leaves it where it is.
     pub leaders_return_after_ms: Option<u64>,
@@ -92,6 +94,15 @@ pub enum Made {
     New,
     /// For a broker whose directory was lost: what it voted for is forgotten.
     Anew,
+}
+
+/// Whether a broker hosts replicas of topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hosting {
+    /// All that are placed on it.
+    All,
+    /// None, for this reason: it only follows the controller's log and answers questions.
+    Nothing(String),
 }
 
 /// How far this broker is in taking part.

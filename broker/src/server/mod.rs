@@ -8,6 +8,7 @@ pub mod process;
 mod scrub;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use highwater_protocol::error::WireError;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::api::{Api, ApiOptions};
 use crate::config::Config;
@@ -27,7 +28,7 @@ use crate::http;
 use crate::init::data_dir::DataDir;
 use crate::metrics::Metrics;
 use crate::net::{Bound, Net, Rooms};
-use crate::node::{Node, NodeOptions, NodeState, Routes};
+use crate::node::{Hosting, Node, NodeOptions, NodeState, Routes};
 use crate::shard::ShardOptions;
 use crate::shard::event::{AdminReply, ReplicaCommand};
 use crate::shard::handle::{Clock, PeerOutbox, Shards};
@@ -54,24 +55,14 @@ impl Server {
         };
         descriptors::reserve(&config.data_dir)?;
         let mut data_dir = DataDir::open(&config.data_dir, &config.cluster.id, config.node.id)?;
-        let metrics = Arc::new(Metrics::default());
-        let core = Core::start(config, &data_dir, &metrics).await?;
-        // The shards' journals are open, and say which replicas an unclean end may have cost a tail.
-        data_dir.settle()?;
-        let routes = core.node.routes().clone();
-        let scrub = scrub::Scrub::start(routes, Arc::clone(&metrics), config.scrub_bytes_per_s)?;
-        let listen = bound.local;
-        let net = bound.serve(
-            config,
-            Rooms {
-                api: core.api.clone(),
-                node: core.node.clone(),
-                shards: core.shards.clone(),
-                outbox: core.outbox.clone(),
-                metrics: Arc::clone(&metrics),
-                incarnation: data_dir.incarnation,
-            },
-        )?;
+        let inside = Inside::start(config, bound, &mut data_dir).await;
+        let Inside { core, scrub, net, listen, metrics } = match inside {
+            Ok(inside) => inside,
+            Err(error) => {
+                say_end(&mut data_dir);
+                return Err(error);
+            }
+        };
         let http = http.map(|http| {
             let until = CancellationToken::new();
             let served = http.serve(metrics, core.node.state(), until.clone());
@@ -105,7 +96,8 @@ impl Server {
     }
 
     /// Stops everything, the doors first, and closes the logs cleanly.
-    pub async fn stop(self) -> io::Result<()> {
+    pub async fn stop(mut self) -> io::Result<()> {
+        say_end(&mut self.data_dir);
         self.hand_over().await;
         if let Some((until, task)) = self.http {
             until.cancel();
@@ -144,6 +136,38 @@ impl Server {
     }
 }
 
+/// What runs on a data directory, the doors included.
+struct Inside {
+    core: Core,
+    scrub: Option<scrub::Scrub>,
+    net: Net,
+    listen: SocketAddr,
+    metrics: Arc<Metrics>,
+}
+
+impl Inside {
+    async fn start(config: &Config, bound: Bound, data_dir: &mut DataDir) -> io::Result<Inside> {
+        let hosting = hosting(config, data_dir)?;
+        let metrics = Arc::new(Metrics::default());
+        let core = Core::start(config, data_dir, hosting, &metrics).await?;
+        // The shards' journals are open, and say which replicas an unclean end may have cost a tail.
+        data_dir.settle()?;
+        let routes = core.node.routes().clone();
+        let scrub = scrub::Scrub::start(routes, Arc::clone(&metrics), config.scrub_bytes_per_s)?;
+        let listen = bound.local;
+        let rooms = Rooms {
+            api: core.api.clone(),
+            node: core.node.clone(),
+            shards: core.shards.clone(),
+            outbox: core.outbox.clone(),
+            metrics: Arc::clone(&metrics),
+            incarnation: data_dir.incarnation,
+        };
+        let net = bound.serve(config, rooms)?;
+        Ok(Inside { core, scrub, net, listen, metrics })
+    }
+}
+
 /// Everything behind the doors.
 struct Core {
     shards: Shards,
@@ -157,6 +181,7 @@ impl Core {
     async fn start(
         config: &Config,
         data_dir: &DataDir,
+        hosting: Hosting,
         metrics: &Arc<Metrics>,
     ) -> io::Result<Core> {
         let disk: Arc<dyn Disk> = Arc::new(MmapDisk::default());
@@ -183,7 +208,7 @@ impl Core {
             threads.push(thread);
         }
         let shards = Shards::new(handles);
-        let options = node_options(config, data_dir);
+        let options = node_options(config, data_dir, hosting);
         let (handles, peers) = (shards.clone(), outbox.clone());
         let counted = Arc::clone(metrics);
         let node = Node::start(options, disk, handles, peers, routes, counted).await?;
@@ -197,6 +222,33 @@ impl Core {
         );
         Ok(Core { shards, threads, outbox, node, api })
     }
+}
+
+/// Who is told to stop, or cannot start and says so, has not crashed, even if it is killed on the way.
+fn say_end(data_dir: &mut DataDir) {
+    if let Err(error) = data_dir.ends() {
+        warn!(%error, "this end cannot be noted and may count as a crash");
+    }
+}
+
+/// A broker that crashes again and again is kept from doing so with data in its hands: it answers for itself,
+/// and hosts nothing, until somebody has looked.
+fn hosting(config: &Config, data_dir: &mut DataDir) -> io::Result<Hosting> {
+    let (max, crashes) = (config.limits.crashes_an_hour_max, data_dir.crashes);
+    if max == 0 {
+        data_dir.forget_crashes()?;
+    }
+    if max == 0 || crashes < max {
+        return Ok(Hosting::All);
+    }
+    let me = config.node.id;
+    let why = format!(
+        "broker {me} crashed {crashes} times within an hour and runs for administration only: its log says why; \
+         then start it with `highwater start --after-crashes` (or as always, an hour after the last crash), \
+         and take it back with `hw cluster undrain {me}`"
+    );
+    error!("{why}");
+    Ok(Hosting::Nothing(why))
 }
 
 fn shard_options(config: &Config, data_dir: &DataDir, number: usize) -> ShardOptions {
@@ -213,7 +265,7 @@ fn shard_options(config: &Config, data_dir: &DataDir, number: usize) -> ShardOpt
     }
 }
 
-fn node_options(config: &Config, data_dir: &DataDir) -> NodeOptions {
+fn node_options(config: &Config, data_dir: &DataDir, hosting: Hosting) -> NodeOptions {
     NodeOptions {
         me: config.node.id,
         cluster_id: config.cluster.id.clone(),
@@ -227,6 +279,7 @@ fn node_options(config: &Config, data_dir: &DataDir) -> NodeOptions {
         peer_address: config.advertise.clone(),
         session_ms: SESSION_MS,
         log_records_max: LOG_RECORDS_MAX,
+        hosting,
         leaders_return_after_ms: Some(LEADERS_RETURN_AFTER_MS),
     }
 }

@@ -15,12 +15,25 @@ use crate::config::{Config, LogFormat, LogOutput};
 use crate::node::{Node, NodeState};
 use crate::server::Server;
 
+/// What earlier crashes of this broker mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crashes {
+    /// After too many it starts for administration only.
+    Count,
+    /// Nothing any more: somebody has looked at them.
+    Forget,
+}
+
 /// Runs a broker until it is told to stop; the exit code says whether all went well.
-pub fn start(file: &Path, parent: Option<u32>) -> anyhow::Result<ExitCode> {
+pub fn start(file: &Path, parent: Option<u32>, crashes: Crashes) -> anyhow::Result<ExitCode> {
     if let Some(parent) = parent {
         die_with(parent).context("tie this process to the one that started it")?;
     }
-    let config = Config::load(file)?;
+    let mut config = Config::load(file)?;
+    match crashes {
+        Crashes::Count => {}
+        Crashes::Forget => config.limits.crashes_an_hour_max = 0,
+    }
     let filter_log = write_log(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("edge")

@@ -120,7 +120,9 @@ impl Cluster {
             .append(true)
             .open(self.log(node))
             .expect("the log can be written");
+        // Tests kill brokers on purpose, and often.
         let child = command
+            .arg("--after-crashes")
             .arg("--with-parent")
             .arg(std::process::id().to_string())
             .stdout(Stdio::null())

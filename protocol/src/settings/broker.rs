@@ -114,6 +114,18 @@ pub const KEYS: &[ConfigKey] = &[
         example: "hw cluster config set limits.connections=20000 --broker 2",
     },
     ConfigKey {
+        name: "limits.crashes_an_hour",
+        default: "5",
+        takes: Takes::Number { min: 0, max: 100 },
+        unit: Some("crashes"),
+        effect: Effect::AtStart,
+        description: "After so many crashes within an hour the broker starts for administration only: it \
+                      answers, and hosts nothing; 0: never.",
+        advice: "Leave it; `highwater start --after-crashes` starts a broker once somebody has looked \
+                 why, and begins to count anew.",
+        example: "[limits] crashes_an_hour = 0",
+    },
+    ConfigKey {
         name: "limits.requests_in_flight",
         default: "1024",
         takes: Takes::Number { min: 1, max: 65_536 },

@@ -24,7 +24,7 @@ use crate::disk::Disk;
 use crate::disk::flusher::Flusher;
 use crate::disk::mmap::MmapDisk;
 use crate::metrics::Metrics;
-use crate::node::{Made, Node, NodeOptions, NodeState, Routes};
+use crate::node::{Hosting, Made, Node, NodeOptions, NodeState, Routes};
 use crate::replica::LastLife;
 use crate::shard::event::Event;
 use crate::shard::handle::{Clock, PeerOutbox, Shards};
@@ -139,6 +139,7 @@ impl Rig {
             peer_address: format!("broker-{me}:1"),
             session_ms: 3_000,
             log_records_max: 40,
+            hosting: Hosting::All,
             leaders_return_after_ms: self.leaders_return_after_ms,
         }
     }

@@ -128,8 +128,9 @@ pub const REASONS: &[Reason] = &[
     reason(
         "drained",
         "The broker leads nothing and gets nothing new, because somebody drained it; its replicas \
-         stay and keep up.",
-        "Work on its machine, then `hw cluster undrain`.",
+         stay and keep up. One that crashed again and again has drained itself, and hosts nothing: \
+         `hw cluster health` says so.",
+        "Work on its machine, or mend what made it crash, then `hw cluster undrain`.",
         "hw cluster brokers",
     ),
     reason(
