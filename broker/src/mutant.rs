@@ -112,6 +112,8 @@ mutants! {
     EndDropsNobody,
     /// Replicas are deleted while the saved image still has them.
     DeletedBeforeSaved,
+    /// A broker that boots deletes what a move took from it before it knows whether another one brought it back.
+    DroppedBeforeCaughtUp,
     /// The end of a flush vouches for what was appended after it began.
     FlushVouchesForLater,
     /// A failed flush is taken for a flush.

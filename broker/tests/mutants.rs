@@ -27,7 +27,7 @@ use highwater_broker::sim::disk::SimDisk;
 use highwater_broker::sim::fleet::story::{self, Size};
 use highwater_broker::sim::network::Cut;
 use highwater_broker::sim::swarm::Swarm;
-use highwater_broker::sim::{self, RunOptions, Verbose, wishes};
+use highwater_broker::sim::{self, RunOptions, Verbose, dropped, wishes};
 use highwater_protocol::batch::{BatchBuilder, BuilderOptions, ProducerStamp, VoterSet};
 use highwater_protocol::ids::{
     Incarnation, LogIndex, NodeId, PartitionId, Position, ProducerEpoch, ProducerId, RecoveryEpoch,
@@ -56,6 +56,7 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::BackInTheSameTerm,
     Mutant::MoveOutlivesItsTerm,
     Mutant::OldMoveLed,
+    Mutant::DroppedBeforeCaughtUp,
     Mutant::MovesUnbounded,
     // Of the repair of what rotted, in `repair_mutants`.
     Mutant::DamageCutsLog,
@@ -240,6 +241,13 @@ fn a_move_led_on_an_answer_that_came_too_late_is_found_by_a_script() {
         let led = Led { partition, id: MoveId(9), aim: nodes(&[1, 2]), term: Term(3) };
         // The image has no such move any more.
         !reconcile::may_lead_on(&ClusterImage::default(), |_| Some(Term(3)), &led)
+    });
+}
+
+#[test]
+fn a_broker_that_boots_and_deletes_what_came_back_to_it_is_found_by_a_script() {
+    check_script(Mutant::DroppedBeforeCaughtUp, || {
+        (0..3).all(|seed| dropped::comes_back_unsaved(seed).failure.is_none())
     });
 }
 

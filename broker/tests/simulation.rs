@@ -246,6 +246,16 @@ fn a_cluster_of_suspects_agrees_on_the_highest_log_left() {
     }
 }
 
+/// What is learned in one step may be learned in two after a restart.
+#[test]
+fn a_replica_that_went_and_came_back_outlives_a_restart_with_an_image_from_before() {
+    for seed in 0..10 {
+        let outcome = sim::dropped::comes_back_unsaved(seed);
+        assert!(outcome.failure.is_none(), "{}", outcome.failure.expect("checked"));
+        assert_eq!(outcome.coverage.moves_ended, 2);
+    }
+}
+
 /// Runs a script on a quiet cluster of one partition under a few seeds, then mends everything and
 /// demands all that must hold at the end.
 fn scenario(nodes: usize, policy: FlushPolicy, script: impl Fn(&mut Cluster) -> Checked) {

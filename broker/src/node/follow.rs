@@ -6,7 +6,8 @@
 //! applied. Who comes to the log behind its start takes the image that it begins with, which lies in
 //! one batch, so that no half of it is ever seen. A record that cannot be read or does not fit ends the follower and the broker with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,6 +34,8 @@ pub(super) struct Follower {
     save_not_before: Instant,
     /// Replicas that this life has had open: their files are the shards'.
     touched: BTreeSet<TopicPartition>,
+    /// What moves took from this broker before it had caught up, and where it lies.
+    spared: BTreeMap<TopicPartition, PathBuf>,
     caught_up: bool,
     strays_due: Instant,
 }
@@ -47,6 +50,7 @@ impl Follower {
             saved: applied,
             save_not_before: Instant::now(),
             touched: BTreeSet::new(),
+            spared: BTreeMap::new(),
             caught_up: false,
             strays_due: Instant::now(),
         }
@@ -149,7 +153,9 @@ impl Follower {
         if let Hosting::Nothing(why) = &self.node.options.hosting {
             changes = self.host_nothing(changes, why);
         }
-        let saves_first = reconcile::gives_up_files(&changes);
+        let registered = self.is_registered(&image);
+        let mut given_up = self.spare_or_give_up(&mut changes, &old, &image);
+        let saves_first = reconcile::gives_up_files(&changes) || !given_up.is_empty();
         let Changes { gone, appeared, mut close, mut open, discard } = changes;
         if !gone.is_empty() || !appeared.is_empty() {
             self.node.routes.change(appeared, &gone);
@@ -166,9 +172,6 @@ impl Follower {
                 }
             });
         }
-        let registered = image
-            .broker(self.node.options.me)
-            .is_some_and(|broker| broker.registration == self.node.registration());
         self.node.image.store(Arc::new(image));
         self.node.applied.send_replace(self.applied);
         if saves_first && !self.save().await {
@@ -176,6 +179,7 @@ impl Follower {
             for (_, after) in &mut close {
                 *after = AfterClose::Keep;
             }
+            given_up.clear();
             // It may not go on in a group that was given up; the next start opens it anew.
             close.extend(discard.iter().map(|partition| (*partition, AfterClose::Keep)));
             open.retain(|replica| !discard.contains(&replica.partition));
@@ -184,13 +188,16 @@ impl Follower {
             tracing::info!(%partition, ?after, "closing a replica");
             self.node.shards.of(partition).control(Event::Close(partition, after)).await;
         }
+        for (partition, dir) in given_up {
+            tracing::info!(%partition, "deleting what a move took from this broker while it was away");
+            self.node.shards.of(partition).control(Event::GiveUp(partition, dir)).await;
+        }
         self.take_back(&open).await;
         for replica in open {
             let partition = replica.partition;
             self.touched.insert(partition);
             self.node.shards.of(partition).control(Event::Open(Box::new(replica))).await;
         }
-        // Our own registration in this life comes after everything that was decided before it.
         if registered && !self.caught_up {
             self.caught_up = true;
             self.tend_strays().await;
@@ -208,6 +215,29 @@ impl Follower {
             self.node.routes.sink()(Notice::Failed(replica.partition, why.to_owned()));
         }
         Changes::default()
+    }
+
+    /// Our own registration in this life comes after everything that was decided before it.
+    fn is_registered(&self, image: &ClusterImage) -> bool {
+        let known = image.broker(self.node.options.me);
+        known.is_some_and(|broker| broker.registration == self.node.registration())
+    }
+
+    /// Spares what moves took from this broker until it has caught up; then gives what is to be deleted of it.
+    fn spare_or_give_up(
+        &mut self,
+        changes: &mut Changes,
+        old: &ClusterImage,
+        image: &ClusterImage,
+    ) -> BTreeMap<TopicPartition, PathBuf> {
+        let me = self.node.me();
+        if !self.is_registered(image) && !self.caught_up {
+            self.spared.extend(reconcile::spare_dropped(changes, old, image, me));
+            return BTreeMap::new();
+        }
+        let mut given_up = std::mem::take(&mut self.spared);
+        given_up.retain(|partition, _| !reconcile::is_placed(image, *partition, me));
+        given_up
     }
 
     /// What was set aside of replicas that this life has not had open.

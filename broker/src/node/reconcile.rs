@@ -95,6 +95,38 @@ pub fn gives_up_files(changes: &Changes) -> bool {
             || !changes.discard.is_empty())
 }
 
+/// Closes without deleting what moves took from this broker, and says which those are and where they lie. For a
+/// broker that has not caught up with what was decided before its life: an earlier life may have learned in one
+/// step that a replica goes and comes back, and that replica may be the only voter by now. What is still taken
+/// once it has caught up is given up then.
+pub fn spare_dropped(
+    changes: &mut Changes,
+    old: &ClusterImage,
+    image: &ClusterImage,
+    me: Me<'_>,
+) -> Vec<(TopicPartition, PathBuf)> {
+    let mut spared = Vec::new();
+    if mutant::active(Mutant::DroppedBeforeCaughtUp) {
+        return spared;
+    }
+    for (partition, after) in &mut changes.close {
+        // A topic that was deleted does not come back.
+        if *after == AfterClose::Delete
+            && image.topic(partition.topic).is_some()
+            && let Some(topic) = old.topic(partition.topic)
+        {
+            *after = AfterClose::Keep;
+            spared.push((*partition, dir_of(topic, *partition, me)));
+        }
+    }
+    spared
+}
+
+/// Whether the image gives a partition to this broker, or is about to.
+pub fn is_placed(image: &ClusterImage, partition: TopicPartition, me: Me<'_>) -> bool {
+    image.topic(partition.topic).is_some_and(|topic| hosts(topic, partition, me).is_some())
+}
+
 /// A move as the leader of its partition needs to know it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Led {
@@ -204,7 +236,7 @@ fn open(topic: &Topic, partition: TopicPartition, mine: PlacedReplica, me: Me<'_
     let aimed = topic.move_of(number).map_or(replicas.len(), |found| found.target.len());
     OpenReplica {
         partition,
-        dir: topics_dir(me.data_dir).join(dir_name(&topic.name, partition)),
+        dir: dir_of(topic, partition, me),
         options: options(topic, replicas.len().min(aimed)),
         voters: replicas,
         learners: comes.then_some(me.node).into_iter().collect(),
@@ -234,6 +266,10 @@ fn options(topic: &Topic, replication: usize) -> ReplicaOptions {
         },
         learner_bytes_per_s: None,
     }
+}
+
+fn dir_of(topic: &Topic, partition: TopicPartition, me: Me<'_>) -> PathBuf {
+    topics_dir(me.data_dir).join(dir_name(&topic.name, partition))
 }
 
 /// The directory that holds one directory for each replica.
@@ -363,6 +399,29 @@ mod tests {
         assert_eq!(diff(&running, &back, me()).close, [(at, AfterClose::Delete)]);
         let unnamed = moved(&running, end(&[2, 3], &[]));
         assert_eq!(diff(&running, &unnamed, me()).close, [(at, AfterClose::Keep)]);
+    }
+
+    #[test]
+    fn what_moves_took_is_spared_until_the_broker_has_caught_up_and_what_is_deleted_is_not() {
+        let before = image(&[(5, &[&[1, 2]]), (6, &[&[1]])]);
+        let at = partition(5, 0);
+        let target = vec![PlacedReplica { node: NodeId(2), directory: HERE }];
+        let change = Move { id: MoveId(9), stage: MoveStage::Running, target: target.clone() };
+        let after = moved(&before, MoveRecord::Set(at, change.clone()));
+        let dropped = vec![NodeId(1)];
+        let end = MoveRecord::End { partition: at, replicas: target, dropped };
+        let mut after = moved(&after, end);
+        after.apply(&MetadataRecord::DeleteTopic { id: id(6) }).expect("fits");
+        let mut changes = diff(&before, &after, me());
+        let spared = spare_dropped(&mut changes, &before, &after, me());
+        let deleted = (partition(6, 0), AfterClose::Delete);
+        assert_eq!(changes.close, [deleted, (at, AfterClose::Keep)]);
+        let hosted = diff(&image(&[]), &before, me()).open;
+        assert_eq!(spared, [(at, hosted[0].dir.clone())]);
+        assert!(!is_placed(&after, at, me()));
+        let target = vec![PlacedReplica { node: NodeId(1), directory: HERE }];
+        let back = moved(&after, MoveRecord::Set(at, Move { target, ..change }));
+        assert!(is_placed(&back, at, me()));
     }
 
     #[test]

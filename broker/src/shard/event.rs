@@ -3,6 +3,7 @@
 //! Events and effects are plain values. Whoever drives a shard (a thread, or the simulator) carries
 //! out the effects of a pass in order before it starts the next pass.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater_protocol::error::WireError;
@@ -30,6 +31,8 @@ pub enum Event {
     Open(Box<OpenReplica>),
     /// Stop hosting a replica.
     Close(TopicPartition, AfterClose),
+    /// Delete what a replica that was closed has left in this directory: a move took it, for good.
+    GiveUp(TopicPartition, PathBuf),
     /// A client's batch, its checksum already verified.
     Produce(ProduceEvent),
     /// Raft messages from another broker.

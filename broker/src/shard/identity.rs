@@ -4,12 +4,15 @@
 //! missing was lost; and that is noted before anything could make it look whole again.
 
 use std::io;
+use std::path::PathBuf;
+
+use highwater_protocol::ids::TopicPartition;
 
 use super::Shard;
-use super::event::{Identity, OpenReplica};
+use super::event::{AfterClose, Effect, Identity, OpenReplica};
 use super::journal::Memory;
-use crate::raft::{HardState, Suspicion};
-use crate::replica::Remembered;
+use crate::raft::{Counts, HardState, Suspicion};
+use crate::replica::{LastLife, Remembered};
 
 impl Shard {
     /// Whether a replica may have forgotten a vote.
@@ -30,6 +33,32 @@ impl Shard {
             (false, Identity::Joins, Some(_)) => Identity::Same,
             (false, identity, _) => identity,
         }
+    }
+
+    /// Deletes what a closed replica has left, as its closing would have.
+    pub(super) fn give_up(
+        &mut self,
+        partition: TopicPartition,
+        dir: PathBuf,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.replicas.contains_key(&partition) {
+            self.close_replica(partition, AfterClose::Delete, out);
+            return;
+        }
+        if self.disk.list(&dir).is_ok() {
+            let known = self.journal.get(partition);
+            let lost = Remembered {
+                hard: known.map_or(HardState::default(), |known| known.hard),
+                suspicion: Suspicion::LostIdentity,
+                last_life: LastLife::Clean,
+                vouches: Counts::Flushed,
+                recovery: known.and_then(|known| known.recovery),
+            };
+            self.journal.remember(partition, lost);
+            self.doomed.insert(partition, dir);
+        }
+        out.push(Effect::Closed(partition));
     }
 
     /// That the files of a replica are gone is told by the lack of a directory, which an opening makes

@@ -129,6 +129,7 @@ impl Shard {
         match event {
             Event::Open(open) => self.open_replica(now, *open, out),
             Event::Close(partition, after) => self.close_replica(partition, after, out),
+            Event::GiveUp(partition, dir) => self.give_up(partition, dir, out),
             Event::Produce(produce) => {
                 let Some(hosted) = self.replicas.get_mut(&produce.partition) else {
                     let refusal = unknown(produce.partition);

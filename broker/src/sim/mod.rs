@@ -15,6 +15,7 @@ pub mod checker;
 pub mod cluster;
 pub mod coverage;
 pub mod disk;
+pub mod dropped;
 mod effects;
 mod endings;
 pub mod faults;

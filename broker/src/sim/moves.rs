@@ -6,6 +6,8 @@
 //! records in its own time, and one that boots begins with an image that it saved earlier. What must hold:
 //! a move ends at the voters in force, and nothing is left of what it took away.
 
+mod learning;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -20,10 +22,9 @@ use crate::controller::moves::{self, MoveCommand, MoveId, MoveRecord, Step};
 use crate::controller::record::{BrokerRegistration, PlacedReplica};
 use crate::controller::{ClusterImage, Command, Controller, MetadataRecord};
 use crate::disk::Disk;
-use crate::log;
 use crate::node::reconcile::{self, Led, Me};
 use crate::replica::View;
-use crate::shard::event::{AfterClose, Event, OpenReplica, ReplicaCommand, RequestId};
+use crate::shard::event::{OpenReplica, ReplicaCommand, RequestId};
 use crate::sim::checker::{Broken, Checked};
 use crate::sim::cluster::{Cluster, Happening, dir_of};
 use crate::sim::node::{node_id, node_number};
@@ -66,14 +67,20 @@ pub(super) struct Mover {
 
 /// What one broker knows.
 #[derive(Default)]
-struct BrokerView {
+pub(super) struct BrokerView {
     image: ClusterImage,
     applied: usize,
     saved: usize,
     leading: BTreeSet<Led>,
     /// Opened in this life.
     touched: BTreeSet<TopicPartition>,
+    /// What moves took from it before it had caught up.
+    spared: BTreeSet<TopicPartition>,
+    /// Where its registration in this life stands among the records, at the earliest.
+    registered_at: usize,
     caught_up: bool,
+    /// Learns nothing, but what a script tells it.
+    pub(super) deaf: bool,
 }
 
 impl Mover {
@@ -88,6 +95,16 @@ impl Mover {
         changes.open.into_iter().find(|open| open.partition == partition)
     }
 
+    /// How many records there are.
+    pub(super) fn records(&self) -> usize {
+        self.records.len()
+    }
+
+    /// What one broker knows.
+    pub(super) fn view(&mut self, node: usize) -> &mut BrokerView {
+        &mut self.views[node]
+    }
+
     fn replayed(&self, up_to: usize) -> ClusterImage {
         let mut image = ClusterImage::default();
         for record in &self.records[..up_to] {
@@ -99,6 +116,13 @@ impl Mover {
     fn take(&mut self, record: MetadataRecord) {
         self.image.apply(&record).expect("a decision fits the image that it was made on");
         self.records.push(record);
+    }
+}
+
+impl BrokerView {
+    /// The saved image is the one with so many records, and nothing newer was.
+    pub(super) fn forget_saved(&mut self, records: usize) {
+        (self.saved, self.applied) = (records, records);
     }
 }
 
@@ -163,7 +187,9 @@ impl Cluster {
         let (saved, applied) = (mover.views[node].saved, mover.views[node].applied);
         let from = self.rng.between(saved as u64..=applied.max(saved) as u64) as usize;
         let image = mover.replayed(from);
-        mover.views[node] = BrokerView { applied: from, saved, ..BrokerView::default() };
+        let (registered_at, deaf) = (mover.records.len(), mover.views[node].deaf);
+        mover.views[node] =
+            BrokerView { applied: from, saved, registered_at, deaf, ..BrokerView::default() };
         self.show(node, image);
         self.learn_later(node);
         self.schedule(self.now_us + LOOK_US, Happening::Moves(Moving::Look(node, life)));
@@ -281,81 +307,6 @@ impl Cluster {
             true => 200 + self.rng.long_tailed(2_000),
             false => self.rng.long_tailed(400_000).min(ASK_US_MAX),
         }
-    }
-
-    fn learn_later(&mut self, node: usize) {
-        let after_us = match self.swarm.faults == FaultRates::NONE || self.rng.per_mille(700) {
-            true => self.rng.long_tailed(3_000),
-            false => self.rng.long_tailed(700_000),
-        };
-        self.schedule(self.now_us + after_us, Happening::Moves(Moving::Learn(node)));
-    }
-
-    fn learn(&mut self, node: usize) -> Checked {
-        let mover = self.mover.as_mut().expect("asked for where replicas move");
-        let (known, all) = (mover.views[node].applied, mover.records.len());
-        if !self.nodes[node].is_up() {
-            return Ok(());
-        }
-        if known < all {
-            let up_to = match self.rng.per_mille(600) {
-                true => all,
-                false => self.rng.between(known as u64 + 1..=all as u64) as usize,
-            };
-            let image = mover.replayed(up_to);
-            mover.views[node].applied = up_to;
-            self.show(node, image);
-            if up_to < all {
-                self.learn_later(node);
-                return Ok(());
-            }
-        }
-        self.remove_strays(node)
-    }
-
-    /// A broker has a newer image: its shard follows it.
-    fn show(&mut self, node: usize, image: ClusterImage) {
-        let saves = self.rng.per_mille(300);
-        let view = &mut self.mover.as_mut().expect("asked for where replicas move").views[node];
-        let changes = reconcile::diff(&view.image, &image, me(node));
-        if saves || reconcile::gives_up_files(&changes) {
-            view.saved = view.applied;
-        }
-        view.image = image;
-        view.touched.extend(changes.open.iter().map(|open| open.partition));
-        for (partition, after) in changes.close {
-            if after == AfterClose::Delete {
-                // A closing that waits in the inbox would pass for this one.
-                let waits = |event: &Event| matches!(event, Event::Close(of, AfterClose::Keep) if *of == partition);
-                self.nodes[node].inbox.retain(|event| !waits(event));
-                *self.nodes[node].dropping.entry(partition).or_default() += 1;
-            }
-            self.give(node, Event::Close(partition, after));
-        }
-        for open in changes.open {
-            self.host(node, open);
-        }
-    }
-
-    /// What an earlier life left of replicas that were taken from it, as `node::strays` does it.
-    fn remove_strays(&mut self, node: usize) -> Checked {
-        let view = &mut self.mover.as_mut().expect("asked for where replicas move").views[node];
-        if std::mem::replace(&mut view.caught_up, true) {
-            return Ok(());
-        }
-        for (number, partition) in self.partitions.iter().enumerate() {
-            let topic = view.image.topic(partition.topic);
-            let taken =
-                topic.is_some_and(|topic| topic.is_dropped(partition.partition, node_id(node)));
-            let disk = &self.nodes[node].disk;
-            if taken && !view.touched.contains(partition) && disk.list(&dir_of(number)).is_ok() {
-                // A disk that fails here is looked at below.
-                if log::remove(disk.as_ref(), &dir_of(number)).is_ok() {
-                    self.checker.deleted(node_id(node), *partition);
-                }
-            }
-        }
-        self.bury_if_dead(node)
     }
 
     fn look_for_moves(&mut self, node: usize, life: u64) {
