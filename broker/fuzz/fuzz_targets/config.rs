@@ -3,7 +3,7 @@
 #![no_main]
 
 #[path = "../targets.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each fuzz program uses its own target")]
 mod targets;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::config(bytes));
