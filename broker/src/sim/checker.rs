@@ -45,6 +45,8 @@ pub enum Death {
 pub struct Checker {
     pub(super) committed: BTreeMap<TopicPartition, CommittedLog>,
     pub(super) shadows: BTreeMap<(NodeId, TopicPartition), Shadow>,
+    /// What replicas were when moves took them: a leader that stood still may speak of them yet.
+    pub(super) taken: BTreeMap<TopicPartition, Vec<(NodeId, Shadow)>>,
     pub(super) leaders: BTreeMap<(TopicPartition, Term), NodeId>,
     pub(super) votes: BTreeMap<(TopicPartition, NodeId, Term), NodeId>,
     pub(super) voters: BTreeMap<TopicPartition, Vec<NodeId>>,

@@ -51,7 +51,9 @@ impl Checker {
     /// A replica was deleted, as the end of a move says: what it was is nobody's any more. Its votes may
     /// be given again: who could still win with an old one lacks the change that removed it.
     pub fn deleted(&mut self, node: NodeId, partition: TopicPartition) {
-        self.shadows.remove(&(node, partition));
+        if let Some(shadow) = self.shadows.remove(&(node, partition)) {
+            self.taken.entry(partition).or_default().push((node, shadow));
+        }
         self.votes.retain(|(of, voter, _), _| (*of, *voter) != (partition, node));
     }
 }

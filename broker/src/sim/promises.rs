@@ -1,10 +1,13 @@
 //! What clients were told and shown, checked the moment it leaves a broker.
 
+use std::collections::BTreeSet;
+
 use highwater_protocol::ids::{NodeId, Offset, TopicPartition};
 use highwater_protocol::native::produce::{AckMode, Receipt};
 
 use crate::sim::checker::{Checked, Checker, broken};
 use crate::sim::model::Frame;
+use crate::sim::shadow::Shadow;
 
 /// The circumstances of an acknowledgement.
 #[derive(Debug, Clone, Copy)]
@@ -99,14 +102,17 @@ impl Checker {
         frame: &Frame,
         receipt: &Receipt,
     ) -> Checked {
-        let mut holders = 0;
-        let mut on_disk = 0;
-        for (_, shadow) in self.shadows.iter().filter(|((_, of), _)| *of == partition) {
-            // A leader learns only later what a crash has taken from a replica.
-            holders += u8::from(shadow.held(frame));
-            on_disk += u8::from(shadow.held_on_disk(frame));
-        }
-        if receipt.replicas > holders || receipt.flushed > on_disk {
+        // A leader learns only later what a crash or a move has taken.
+        let here = self.shadows.iter().filter(|((_, of), _)| *of == partition);
+        let here = here.map(|((node, _), shadow)| (*node, shadow));
+        let taken = self.taken.get(&partition).into_iter().flatten();
+        let all: Vec<_> = here.chain(taken.map(|(node, shadow)| (*node, shadow))).collect();
+        let nodes = |has: fn(&Shadow, &Frame) -> bool| {
+            let those = all.iter().filter(|(_, shadow)| has(shadow, frame)).map(|(node, _)| *node);
+            those.collect::<BTreeSet<NodeId>>().len()
+        };
+        let (holders, on_disk) = (nodes(Shadow::held), nodes(Shadow::held_on_disk));
+        if usize::from(receipt.replicas) > holders || usize::from(receipt.flushed) > on_disk {
             return broken(
                 "a receipt is honest",
                 format_args!(

@@ -121,6 +121,7 @@ impl Checker {
         world.recovered = Some(recovered);
         (world.lacks_founder, world.kept) = (true, kept);
         self.shadows.retain(|(_, of), _| *of != partition);
+        self.taken.remove(&partition);
         self.leaders.retain(|(of, _), _| *of != partition);
         self.votes.retain(|(of, _, _), _| *of != partition);
         self.voters.insert(partition, vec![founder]);
