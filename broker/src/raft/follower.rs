@@ -11,6 +11,7 @@ use highwater_protocol::peer::{
     AppendAnswer, AppendOutcome, Heartbeat, HeartbeatAnswer, RaftMessage,
 };
 
+use super::answer::Answer;
 use super::{Counts, Legible, Millis, Raft, Role, TermStarts, Trust};
 
 /// A frame of an append, as far as Raft cares.
@@ -68,7 +69,7 @@ impl Raft {
         let intake = self.take_in(prev.index, frames, voter_sets);
         let end = frames.last().map_or(prev.index, |frame| frame.end);
         self.agreed = (term, self.agreed_end().max(end).min(self.terms.last().index));
-        self.answer_due = true;
+        self.owe_answer(now, frames.len());
         let matched = match mutant::active(Mutant::CommitUnmatched) {
             true => self.terms.last().index,
             false => self.agreed.1,
@@ -117,9 +118,9 @@ impl Raft {
             // Not above what agrees in this life: the leader may speak to the one before.
             self.raise_commit(heartbeat.commit.min(self.agreed_end()));
             // The word that it vouches for all is said once and may be lost; an idle leader would wait for ever.
-            self.answer_due |= heartbeat.commit < self.vouched_end();
+            self.answer.now_if(heartbeat.commit < self.vouched_end());
             // Nor is the word that something cannot be read said once only.
-            self.answer_due |= self.legible == Legible::Gaps;
+            self.answer.now_if(self.legible == Legible::Gaps);
             // Who was closed and opened again agrees with less than the leader remembers of it.
             let forgot = heartbeat.commit > self.agreed_end();
             let unsure = self.trust != Trust::Full && self.whole_at.is_none();
@@ -134,9 +135,21 @@ impl Raft {
         self.send(from, RaftMessage::HeartbeatAnswer(answer));
     }
 
+    /// An append came: its answer may wait for the flush of what it brought.
+    fn owe_answer(&mut self, now: Millis, frames: usize) {
+        let flush_comes = match self.options.counts {
+            Counts::Flushed => frames > 0 && self.flushed < self.agreed_end(),
+            Counts::Appended => false,
+        };
+        match flush_comes {
+            true => self.answer.once_flushed(Millis(now.0 + self.options.answer_ms_max)),
+            false => self.answer = Answer::Now,
+        }
+    }
+
     /// Tells the leader, once in a pass, what agrees with it and what of that is on disk.
     pub(super) fn answer_leader(&mut self) {
-        let due = std::mem::take(&mut self.answer_due);
+        let due = self.answer.take();
         let Role::Follower { leader: Some(leader) } = self.role else { return };
         if due {
             let appended = self.agreed_end();
@@ -267,7 +280,7 @@ impl Raft {
         if self.whole_at.is_some_and(|end| end <= counted) {
             (self.trust, self.whole_at) = (Trust::Full, None);
             // A newcomer vouches for it from now on.
-            self.answer_due = true;
+            self.answer = Answer::Now;
         }
     }
 }

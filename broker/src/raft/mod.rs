@@ -12,9 +12,10 @@
 //! together, so every end named here is the end of a frame in every log that has it.
 //!
 //! Read in this order: `term_starts` (the log's shape), `quorum`, `election` with `timer` and
-//! `trust` (who may lead), `follower`, `leader` with `progress`, `throttle` and `transfer`, `membership`
+//! `trust` (who may lead), `follower` with `answer`, `leader` with `progress`, `throttle` and `transfer`, `membership`
 //! with `voters`.
 
+mod answer;
 mod election;
 mod follower;
 mod leader;
@@ -37,6 +38,7 @@ use highwater_protocol::batch::VoterSet;
 use highwater_protocol::ids::{LogIndex, NodeId, Position, Term};
 use highwater_protocol::peer::RaftMessage;
 
+use answer::Answer;
 use election::Candidate;
 use leader::Leader;
 use membership::Membership;
@@ -111,7 +113,7 @@ pub struct Raft {
     commit: LogIndex,
     /// How much of our log provably agrees with the leader of a term; grows only within that term.
     agreed: (Term, LogIndex),
-    answer_due: bool,
+    answer: Answer,
     membership: Membership,
     trust: Trust,
     /// Once a Suspect counts all up to here, it has what any majority ever counted.
@@ -175,7 +177,7 @@ impl Raft {
             commit: start.terms.base().index,
             agreed: (hard.term, start.terms.base().index),
             terms: start.terms,
-            answer_due: false,
+            answer: Answer::None,
             membership,
             trust: Trust::new(start.suspicion),
             whole_at: None,
@@ -189,7 +191,10 @@ impl Raft {
     /// Time has passed: a follower may stand, a leader checks that it still has a majority.
     pub fn tick(&mut self, now: Millis) {
         match &self.role {
-            Role::Follower { .. } | Role::Candidate(_) => self.tick_election(now),
+            Role::Follower { .. } | Role::Candidate(_) => {
+                self.answer.tick(now);
+                self.tick_election(now);
+            }
             Role::Leader(_) => self.tick_leader(now),
         }
     }
@@ -197,7 +202,10 @@ impl Raft {
     /// When `tick` has something to do if nothing else happens.
     pub fn next_deadline(&self) -> Millis {
         match &self.role {
-            Role::Follower { .. } | Role::Candidate(_) => self.timer.deadline(),
+            Role::Follower { .. } | Role::Candidate(_) => {
+                let answer = self.answer.deadline();
+                answer.map_or(self.timer.deadline(), |by| by.min(self.timer.deadline()))
+            }
             Role::Leader(leader) => leader.next_deadline(&self.options, self.terms.last().index),
         }
     }
@@ -227,7 +235,7 @@ impl Raft {
         }
         let told = self.flushed.min(self.agreed_end());
         self.flushed = end;
-        self.answer_due |= self.flushed.min(self.agreed_end()) > told;
+        self.answer.now_if(self.flushed.min(self.agreed_end()) > told);
         self.trust_what_counts();
         self.advance_commit(now);
     }
@@ -242,7 +250,7 @@ impl Raft {
     /// gets none.
     pub fn set_legible(&mut self, legible: Legible) {
         if !mutant::active(Mutant::FaultyStands) {
-            self.answer_due |= self.legible != legible;
+            self.answer.now_if(self.legible != legible);
             self.legible = legible;
         }
     }
@@ -250,7 +258,7 @@ impl Raft {
     /// Changed options, in force at once.
     pub fn reconfigure(&mut self, now: Millis, options: Options) {
         // Who vouches for more, or less, from now on says so.
-        self.answer_due |= options.counts != self.options.counts;
+        self.answer.now_if(options.counts != self.options.counts);
         self.options = options;
         self.trust_what_counts();
         self.advance_commit(now);
@@ -363,7 +371,7 @@ impl Raft {
 
     /// Follows nobody in the current term.
     fn step_down(&mut self, now: Millis) {
-        self.answer_due = false;
+        self.answer = Answer::None;
         if self.is_leader() {
             // It had no patience of its own while it led.
             self.timer.restart(now, &self.options);

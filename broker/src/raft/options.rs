@@ -17,6 +17,8 @@ pub struct Options {
     pub calm_ms: u64,
     /// An append that was not answered for this long is taken for lost.
     pub resend_ms: u64,
+    /// For so long at most an answer to an append waits for the flush.
+    pub answer_ms_max: u64,
     /// The size of one append message.
     pub append_bytes_max: usize,
     /// The size of an append whose joining on is a guess.
@@ -63,6 +65,7 @@ impl Default for Options {
             late_ms: 100,
             calm_ms: 10_000,
             resend_ms: 250,
+            answer_ms_max: 10,
             append_bytes_max: 1 << 20,
             probe_bytes_max: 64 << 10,
             inflight_bytes_max: 8 << 20,

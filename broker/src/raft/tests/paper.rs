@@ -160,17 +160,6 @@ fn section_5_3_a_follower_vouches_only_for_what_provably_agrees() {
 }
 
 #[test]
-fn a_follower_reports_appended_before_flushed_and_flushed_unasked() {
-    let mut raft = sound(&[1], 1);
-    append(&mut raft, 1, at(1, 1), 0, &[1, 1]);
-    assert_eq!(said(&mut raft), [RaftMessage::AppendAnswer(accepted(1, 3, 1))]);
-    raft.flushed(Millis(5), LogIndex(3));
-    assert_eq!(said(&mut raft), [RaftMessage::AppendAnswer(accepted(1, 3, 3))]);
-    raft.flushed(Millis(6), LogIndex(3));
-    assert_eq!(said(&mut raft), []);
-}
-
-#[test]
 fn section_5_3_a_stale_leader_is_told_the_newer_term() {
     let mut raft = sound(&[1], 7);
     append(&mut raft, 3, at(1, 1), 0, &[3]);
@@ -418,6 +407,33 @@ fn a_suspect_by_an_interval_is_cleared_by_what_it_appended() {
     let options = Options { counts: Counts::Appended, ..Options::default() };
     raft.reconfigure(Millis(2), options);
     assert!(!raft.is_suspect(), "its journal tells, should the power take it once more");
+}
+
+#[test]
+fn an_append_whose_flush_takes_a_moment_is_answered_once() {
+    let mut raft = sound(&[1], 1);
+    append(&mut raft, 1, at(1, 1), 1, &[1]);
+    assert_eq!(said(&mut raft), [], "it is not on disk yet");
+    append(&mut raft, 1, at(1, 2), 1, &[1]);
+    raft.flushed(Millis(2), LogIndex(2));
+    assert_eq!(said(&mut raft), [RaftMessage::AppendAnswer(accepted(1, 3, 2))]);
+    raft.flushed(Millis(3), LogIndex(3));
+    assert_eq!(said(&mut raft), [RaftMessage::AppendAnswer(accepted(1, 3, 3))]);
+    append(&mut raft, 1, at(1, 3), 3, &[]);
+    assert_eq!(said(&mut raft), [RaftMessage::AppendAnswer(accepted(1, 3, 3))], "nothing to flush");
+}
+
+#[test]
+fn an_append_whose_flush_takes_long_is_answered_before_it_passes_for_lost() {
+    let mut raft = sound(&[1], 1);
+    append(&mut raft, 1, at(1, 1), 1, &[1]);
+    let by = raft.next_deadline();
+    assert!(by.0 < Options::default().resend_ms);
+    raft.tick(Millis(by.0 - 1));
+    assert_eq!(said(&mut raft), []);
+    raft.tick(by);
+    assert_eq!(said(&mut raft), [RaftMessage::AppendAnswer(accepted(1, 2, 1))]);
+    assert!(raft.next_deadline() > by, "said once");
 }
 
 #[test]
