@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::sync::{Parker, Unparker};
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{Term, TopicPartition};
 use highwater_protocol::native::produce::{AckMode, Receipt};
@@ -148,7 +149,7 @@ impl ShardHandle {
         let (reply, receiver) = oneshot::channel();
         let event = ProduceEvent { id, partition, batch, acks, leader_term, deadline };
         let inbound = Inbound { event: Event::Produce(event), reply: Reply::Produced(id, reply) };
-        if self.clients.try_send(inbound).is_err() {
+        if self.put(&self.clients, inbound).is_err() {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(Overloaded);
         }
@@ -165,21 +166,21 @@ impl ShardHandle {
         let (reply, receiver) = oneshot::channel();
         let event = Event::Admin(id, partition, command);
         let inbound = Inbound { event, reply: Reply::Answered(id, reply) };
-        self.cluster.try_send(inbound).map_err(|_| Overloaded)?;
+        self.put(&self.cluster, inbound).map_err(|_| Overloaded)?;
         Ok(receiver)
     }
 
     /// Queues what nobody waits for: frames of peers, which Raft can afford to lose.
     pub fn submit(&self, event: Event) -> Result<(), Overloaded> {
         let inbound = Inbound { event, reply: Reply::None };
-        self.cluster.try_send(inbound).map_err(|_| Overloaded)
+        self.put(&self.cluster, inbound).map_err(|_| Overloaded)
     }
 
     /// Queues what must not be lost, `Open` and `Close`: waits for room. A stopped shard takes nothing.
     pub async fn control(&self, event: Event) {
         let mut inbound = Inbound { event, reply: Reply::None };
         loop {
-            match self.cluster.try_send(inbound) {
+            match self.put(&self.cluster, inbound) {
                 Ok(()) | Err(TrySendError::Disconnected(_)) => return,
                 Err(TrySendError::Full(back)) => inbound = back,
             }
@@ -190,6 +191,12 @@ impl ShardHandle {
     /// The clock by which deadlines are given.
     pub fn clock(&self) -> Clock {
         self.shared.clock
+    }
+
+    fn put(&self, queue: &Sender<Inbound>, inbound: Inbound) -> Result<(), TrySendError<Inbound>> {
+        queue.try_send(inbound)?;
+        self.shared.wake.unpark();
+        Ok(())
     }
 
     fn next_id(&self) -> RequestId {
@@ -214,12 +221,16 @@ pub(super) enum Reply {
 pub(super) struct Inbox {
     pub(super) clients: Receiver<Inbound>,
     pub(super) cluster: Receiver<Inbound>,
+    pub(super) parker: Parker,
     pub(super) shared: Arc<Shared>,
 }
 
 /// What a handle and its shard's thread both touch.
 pub(super) struct Shared {
     pub(super) clock: Clock,
+    /// Whoever put something where the thread looks wakes it. It sleeps on this and not on its queues: who
+    /// waits for a choice of channels spins first, and a light load is all waiting.
+    pub(super) wake: Unparker,
     pub(super) queued_bytes: AtomicUsize,
     next_request: AtomicU64,
 }
@@ -228,12 +239,15 @@ pub(super) struct Shared {
 pub(super) fn inbox(clock: Clock) -> (ShardHandle, Inbox) {
     let (clients, clients_out) = bounded(CLIENT_EVENTS_MAX);
     let (cluster, cluster_out) = bounded(CLUSTER_EVENTS_MAX);
+    let parker = Parker::new();
     let shared = Arc::new(Shared {
         clock,
+        wake: parker.unparker().clone(),
         queued_bytes: AtomicUsize::new(0),
         next_request: AtomicU64::new(1),
     });
-    let inbox = Inbox { clients: clients_out, cluster: cluster_out, shared: shared.clone() };
+    let inbox =
+        Inbox { clients: clients_out, cluster: cluster_out, parker, shared: shared.clone() };
     (ShardHandle { clients, cluster, shared }, inbox)
 }
 

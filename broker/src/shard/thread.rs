@@ -14,7 +14,8 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Select, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::sync::Unparker;
 use highwater_protocol::error::WireError;
 use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::produce::Receipt;
@@ -52,6 +53,7 @@ pub struct Surroundings {
 /// A running shard; it runs until it is stopped.
 pub struct ShardThread {
     stop: Sender<()>,
+    wake: Unparker,
     thread: JoinHandle<()>,
 }
 
@@ -66,6 +68,9 @@ pub fn start(
     let (stop, stopping) = bounded(1);
     let (flushed_in, flushed) = unbounded();
     let (mended_in, mended) = unbounded();
+    let wake = inbox.shared.wake.clone();
+    let flushed_in = Outcomes { queue: flushed_in, wake: wake.clone() };
+    let mended_in = Outcomes { queue: mended_in, wake: wake.clone() };
     let name = format!("shard-{}", surroundings.number);
     let driver = Driver {
         shard,
@@ -85,7 +90,7 @@ pub fn start(
         let _guard = AbortOnPanic;
         driver.run();
     })?;
-    Ok((handle, ShardThread { stop, thread }))
+    Ok((handle, ShardThread { stop, wake, thread }))
 }
 
 impl ShardThread {
@@ -93,6 +98,7 @@ impl ShardThread {
     pub fn stop(self) {
         // A second wish to stop would find the channel full, which is as good.
         let _ = self.stop.try_send(());
+        self.wake.unpark();
         self.thread.join().expect("a shard that panics has aborted the process");
     }
 }
@@ -112,16 +118,34 @@ struct Driver {
     effects: Vec<Effect>,
 }
 
+/// Where other threads put what they have done for the shard.
+struct Outcomes<T> {
+    queue: Sender<T>,
+    wake: Unparker,
+}
+
+impl<T> Outcomes<T> {
+    /// Puts one outcome there, from whichever thread it is called on.
+    fn put_one(&self) -> impl FnOnce(T) + use<T> {
+        let (queue, wake) = (self.queue.clone(), self.wake.clone());
+        move |outcome| {
+            // Nobody listens after the shard was stopped.
+            let _ = queue.send(outcome);
+            wake.unpark();
+        }
+    }
+}
+
 /// Flushes of this shard: one group under way, the next one gathering.
 struct Flushing {
-    done: Sender<Vec<FlushFailure>>,
+    done: Outcomes<Vec<FlushFailure>>,
     under_way: Option<UnderWay>,
     waiting: Vec<(FlushTicket, Vec<Arc<dyn File>>)>,
 }
 
 /// Copying for damaged segments: one at a time, on a thread of its own. Each replica has one at most.
 struct Mending {
-    done: Sender<(TopicPartition, Mended)>,
+    done: Outcomes<(TopicPartition, Mended)>,
     under_way: bool,
     waiting: VecDeque<(TopicPartition, Mend)>,
 }
@@ -141,13 +165,13 @@ struct Wanted {
 impl Driver {
     fn run(mut self) {
         loop {
-            let mut events = self.take_events();
-            if events == 0 && !self.is_due() {
-                self.wait();
-                events = self.take_events();
-            }
+            let events = self.take_events();
             if self.stopping.try_recv().is_ok() {
                 return self.close_all();
+            }
+            if events == 0 && !self.is_due() {
+                self.sleep();
+                continue;
             }
             let now = self.around.clock.now();
             if now >= self.shard.next_deadline() {
@@ -216,18 +240,11 @@ impl Driver {
         self.around.clock.now() >= self.shard.next_deadline()
     }
 
-    /// Sleeps until something arrives or the shard's next deadline.
-    fn wait(&self) {
-        let mut select = Select::new();
-        select.recv(&self.inbox.cluster);
-        select.recv(&self.flushed);
-        select.recv(&self.mended);
-        select.recv(&self.inbox.clients);
-        select.recv(&self.stopping);
+    /// Sleeps until something arrives or the shard's next deadline. What arrived since it was looked for
+    /// has been told to the parker, which then does not sleep.
+    fn sleep(&self) {
         let due = self.around.clock.instant(self.shard.next_deadline());
-        let at_most = Instant::now() + SLEEP_MAX;
-        // Whether something arrived shows when it is taken.
-        let _ = select.ready_deadline(due.min(at_most));
+        self.inbox.parker.park_deadline(due.min(Instant::now() + SLEEP_MAX));
     }
 
     fn finish_pass(&mut self, now: Millis) {
@@ -319,9 +336,7 @@ impl Flushing {
         }
         let (tickets, files) = gather(&mut self.waiting);
         self.under_way = Some(UnderWay { tickets, since: Instant::now() });
-        let done = self.done.clone();
-        // Nobody listens after the shard was stopped.
-        flusher.flush(files, Box::new(move |failures| drop(done.send(failures))));
+        flusher.flush(files, Box::new(self.done.put_one()));
     }
 }
 
@@ -333,16 +348,16 @@ impl Mending {
             return;
         }
         let Some((partition, mend)) = self.waiting.pop_front() else { return };
-        let (done, unspawned, panicked) = (self.done.clone(), mend.undone(), mend.undone());
+        let (unspawned, panicked) = (mend.undone(), mend.undone());
+        let done = self.done.put_one();
         let spawned = thread::Builder::new().name("mend".to_owned()).spawn(move || {
             let ran = panic::catch_unwind(AssertUnwindSafe(|| mend.run()));
-            // Nobody listens after the shard was stopped.
-            drop(done.send((partition, ran.unwrap_or(panicked))));
+            done((partition, ran.unwrap_or(panicked)));
         });
         self.under_way = true;
         if let Err(error) = spawned {
             error!(%partition, %error, "no thread for mending a segment");
-            drop(self.done.send((partition, unspawned)));
+            self.done.put_one()((partition, unspawned));
         }
     }
 }
