@@ -112,8 +112,18 @@ mutants! {
     EndDropsNobody,
     /// Replicas are deleted while the saved image still has them.
     DeletedBeforeSaved,
+    /// A replica goes back to a broker that has not carried out yet that it was taken from it.
+    ReturnsBeforeGivenUp,
+    /// A broker says that it has given up a replica before it has deleted it.
+    GivesUpTooEarly,
+    /// A broker says that it has given up a replica while the saved image does not know that it was taken.
+    GivesUpUnsaved,
+    /// Word that an earlier replica was given up counts for one that was taken later.
+    LateWordCounts,
     /// A broker that boots deletes what a move took from it before it knows whether another one brought it back.
-    DroppedBeforeCaughtUp,
+    GivesUpBeforeCaughtUp,
+    /// A broker without a saved image opens and closes what it reads of, before it has caught up.
+    FollowsBlindly,
     /// The end of a flush vouches for what was appended after it began.
     FlushVouchesForLater,
     /// A failed flush is taken for a flush.

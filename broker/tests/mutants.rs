@@ -56,7 +56,11 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::BackInTheSameTerm,
     Mutant::MoveOutlivesItsTerm,
     Mutant::OldMoveLed,
-    Mutant::DroppedBeforeCaughtUp,
+    Mutant::ReturnsBeforeGivenUp,
+    Mutant::GivesUpUnsaved,
+    Mutant::LateWordCounts,
+    Mutant::GivesUpBeforeCaughtUp,
+    Mutant::FollowsBlindly,
     Mutant::MovesUnbounded,
     // Of the repair of what rotted, in `repair_mutants`.
     Mutant::DamageCutsLog,
@@ -245,10 +249,36 @@ fn a_move_led_on_an_answer_that_came_too_late_is_found_by_a_script() {
 }
 
 #[test]
-fn a_broker_that_boots_and_deletes_what_came_back_to_it_is_found_by_a_script() {
-    check_script(Mutant::DroppedBeforeCaughtUp, || {
-        (0..3).all(|seed| dropped::comes_back_unsaved(seed).failure.is_none())
+fn a_replica_that_goes_back_to_who_has_not_given_it_up_is_found_by_a_script() {
+    let script = dropped::comes_back_unheard;
+    check_script(Mutant::ReturnsBeforeGivenUp, || {
+        (0..3).all(|seed| script(seed).failure.is_none())
     });
+}
+
+#[test]
+fn a_broker_that_gives_up_what_is_not_saved_as_taken_is_found_by_a_script() {
+    let script = dropped::comes_back_unsaved;
+    check_script(Mutant::GivesUpUnsaved, || (0..3).all(|seed| script(seed).failure.is_none()));
+}
+
+#[test]
+fn a_broker_that_boots_and_deletes_what_came_back_to_it_is_found_by_a_script() {
+    let script = dropped::is_back_with_an_old_image;
+    check_script(Mutant::GivesUpBeforeCaughtUp, || {
+        (0..3).all(|seed| script(seed).failure.is_none())
+    });
+}
+
+#[test]
+fn a_broker_that_follows_old_records_without_an_image_is_found_by_a_script() {
+    let script = dropped::is_back_without_an_image;
+    check_script(Mutant::FollowsBlindly, || (0..3).all(|seed| script(seed).failure.is_none()));
+}
+
+#[test]
+fn word_about_an_earlier_replica_that_counts_for_a_later_one_is_found_by_wishes_at_random() {
+    check_script(Mutant::LateWordCounts, || (0..20).all(|seed| wishes::run(seed).is_ok()));
 }
 
 #[test]

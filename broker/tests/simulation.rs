@@ -43,6 +43,7 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.commands > least / 4, "{reached:#?}");
     assert!(reached.moves_begun > least && reached.moves_ended > least / 2, "{reached:#?}");
     assert!(reached.replicas_dropped > least / 5, "{reached:#?}");
+    assert!(reached.images_spoilt > 0, "{reached:#?}");
     assert!(reached.suspects > 0 && reached.failed_replicas > 0, "{reached:#?}");
     assert!(
         reached.spared_replicas > 0 && reached.reopened > least / 2 && reached.rotted > least / 100,
@@ -247,11 +248,17 @@ fn a_cluster_of_suspects_agrees_on_the_highest_log_left() {
     }
 }
 
-/// What is learned in one step may be learned in two after a restart.
 #[test]
-fn a_replica_that_went_and_came_back_outlives_a_restart_with_an_image_from_before() {
-    for seed in 0..10 {
-        let outcome = sim::dropped::comes_back_unsaved(seed);
+fn a_replica_that_comes_back_is_never_deleted_as_the_one_that_went() {
+    let scripts = [
+        sim::dropped::comes_back_unheard,
+        sim::dropped::comes_back_unsaved,
+        sim::dropped::is_back_with_an_old_image,
+        sim::dropped::is_back_without_an_image,
+    ];
+    for (script, seed) in scripts.iter().flat_map(|script| (0..10).map(move |seed| (script, seed)))
+    {
+        let outcome = script(seed);
         assert!(outcome.failure.is_none(), "{}", outcome.failure.expect("checked"));
         assert_eq!(outcome.coverage.moves_ended, 2);
     }

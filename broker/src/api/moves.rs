@@ -59,7 +59,9 @@ impl Api {
                     from: nodes(&topic.partitions[number.0 as usize]),
                     to: nodes(&found.target),
                 };
-                moves.push(MoveInfo { topic: topic.name.to_string(), planned, stage: found.stage });
+                let awaits = topic.move_waits_for(number, found);
+                let (topic, stage) = (topic.name.to_string(), found.stage);
+                moves.push(MoveInfo { topic, planned, stage, awaits });
             }
         }
         ListMovesResponse { moves }

@@ -151,7 +151,14 @@ fn moved(before: &ClusterImage, change: &MoveRecord) -> Story {
             let to = list(&found.target);
             match found.stage {
                 MoveStage::Waiting => {
-                    let why = "it waits until others are over";
+                    let waits_for = topic.map(|topic| topic.move_waits_for(at.partition, found));
+                    let why = match waits_for.unwrap_or_default().as_slice() {
+                        [] => "it waits until others are over".to_owned(),
+                        nodes => format!(
+                            "it waits until broker {} has given up its former replica",
+                            joined(nodes)
+                        ),
+                    };
                     story("move-asked", subject, format!("to move from {from} to {to}; {why}"))
                 }
                 MoveStage::Running => {
@@ -177,17 +184,25 @@ fn moved(before: &ClusterImage, change: &MoveRecord) -> Story {
             story("move-dropped", subject, why)
         }
         MoveRecord::End { replicas, dropped, .. } => {
-            let gone: Vec<String> = dropped.iter().map(NodeId::to_string).collect();
-            let gone = match gone.is_empty() {
+            let gone = match dropped.is_empty() {
                 true => String::new(),
-                false => format!("; broker {} deletes its replica", gone.join(", ")),
+                false => format!("; broker {} deletes its replica", joined(dropped)),
             };
             story("move-ended", subject, format!("its replicas are on {}{gone}", list(replicas)))
         }
         MoveRecord::Dropped(..) => {
             story("move-remembered", subject, "earlier moves took it from some brokers")
         }
+        MoveRecord::GivenUp(_, node) => {
+            let detail = format!("broker {node} has deleted the replica that was taken from it");
+            story("replica-given-up", subject, detail)
+        }
     }
+}
+
+fn joined(nodes: &[NodeId]) -> String {
+    let nodes: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    nodes.join(", ")
 }
 
 /// Whether the end of this move is one that nobody asked for, and that did not begin.

@@ -250,6 +250,11 @@ impl ClusterImage {
             BrokerRecord::Remove { node, directory } => {
                 if self.directory_of(*node) == Some(*directory) {
                     self.brokers.remove(node);
+                    for topic in self.topics.values_mut() {
+                        if topic.dropped_from(*node).next().is_some() {
+                            Arc::make_mut(topic).forget_dropped_from(*node);
+                        }
+                    }
                     // Whoever gets the id next begins without them.
                     self.settings.replace(SettingScope::Broker(*node), &Vec::new());
                     self.throttle.take(&ThrottleRecord { broker: Some(*node), bytes_per_s: None });

@@ -4,11 +4,14 @@
 //! and the brokers whose replicas go. In between the leader of the partition leads the voters from
 //! one set to the other, whoever leads the controller. A cancelled move goes back the same way. What
 //! must hold: only the record that ends a move gives up files, and it is decided only on the word of
-//! a leader that the voters are the ones aimed at, about this very move and not an earlier one.
+//! a leader that the voters are the ones aimed at, about this very move and not an earlier one; and no
+//! broker gets a replica back before it has carried out that the last one was taken from it (`dropped`).
 //!
 //! Decisions are in `reassign`.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod dropped;
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicId, TopicPartition};
@@ -23,6 +26,8 @@ use crate::controller::image::Topic;
 use crate::controller::record::PlacedReplica;
 use crate::controller::throttle::{THROTTLE, ThrottleRecord};
 use crate::mutant::{self, Mutant};
+
+use dropped::{Drops, GivenUp};
 
 /// Tells moves apart, also those of the same partition; drawn by the broker that took the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,8 +67,10 @@ pub enum MoveRecord {
         /// Whose replicas are deleted.
         dropped: Vec<NodeId>,
     },
-    /// Whose replicas were deleted by moves that are over, for an image made anew.
-    Dropped(TopicPartition, Vec<NodeId>),
+    /// Whose replicas were taken by which moves that are over, for an image made anew.
+    Dropped(TopicPartition, Vec<(NodeId, MoveId)>),
+    /// A broker has nothing left of what was taken from it.
+    GivenUp(TopicPartition, NodeId),
     /// Nobody asked for the move under way: the controller began it by itself.
     Because(TopicPartition, Why),
 }
@@ -81,6 +88,8 @@ pub enum MoveCommand {
     Recover(MoveId, RecoverPartitionRequest),
     /// The partition's leader asks or tells about a move.
     Step(TopicPartition, MoveId, Step),
+    /// A broker has nothing left of what was taken from it.
+    GivenUp(GivenUp),
 }
 
 /// What a leader has to say about a move.
@@ -98,7 +107,7 @@ pub struct TopicMoves {
     under_way: BTreeMap<PartitionId, Move>,
     /// Those of them that nobody asked for.
     because: BTreeMap<PartitionId, Why>,
-    dropped: BTreeMap<PartitionId, BTreeSet<NodeId>>,
+    dropped: Drops,
 }
 
 impl Topic {
@@ -153,12 +162,6 @@ impl Topic {
         }
     }
 
-    /// Whether a move that is over has taken the partition from a broker, which may delete what it
-    /// still has of it.
-    pub fn is_dropped(&self, partition: PartitionId, node: NodeId) -> bool {
-        self.moves.dropped.get(&partition).is_some_and(|nodes| nodes.contains(&node))
-    }
-
     /// Takes in a record about one of this topic's partitions; an error says what does not fit.
     pub(super) fn take_move(&mut self, record: &MoveRecord) -> Result<(), String> {
         let partition = record.partition().partition;
@@ -171,23 +174,23 @@ impl Topic {
                 if change.target.is_empty() {
                     return Err(format!("{name}/{partition} is moved to nowhere"));
                 }
-                if change.opens_replicas()
-                    && let Some(dropped) = self.moves.dropped.get_mut(&partition)
-                {
-                    dropped.retain(|node| change.target.iter().all(|new| new.node != *node));
-                    self.moves.dropped.retain(|_, nodes| !nodes.is_empty());
+                if change.opens_replicas() {
+                    self.return_replicas(partition, &change.target);
                 }
                 self.moves.under_way.insert(partition, change.clone());
             }
             MoveRecord::End { replicas, dropped, .. } => {
-                if replicas.is_empty() || self.moves.under_way.remove(&partition).is_none() {
+                let ended = self.moves.under_way.remove(&partition);
+                let Some(ended) = ended.filter(|_| !replicas.is_empty()) else {
                     return Err(format!("a move of {name}/{partition} ends that never began"));
-                }
+                };
                 self.moves.because.remove(&partition);
                 *set = replicas.as_slice().into();
-                self.drop_replicas(partition, dropped);
+                let by = |node: &NodeId| (*node, ended.id);
+                self.drop_replicas(partition, &dropped.iter().map(by).collect::<Vec<_>>());
             }
-            MoveRecord::Dropped(_, nodes) => self.drop_replicas(partition, nodes),
+            MoveRecord::Dropped(_, dropped) => self.drop_replicas(partition, dropped),
+            MoveRecord::GivenUp(_, node) => self.moves.dropped.remove(partition, |of| of == *node),
             MoveRecord::Because(_, why) => {
                 if !self.moves.under_way.contains_key(&partition) {
                     return Err(format!("a move of {name}/{partition} has a reason, but is none"));
@@ -210,26 +213,19 @@ impl Topic {
         }
     }
 
-    /// A move is over without an end of its own, and these brokers have nothing left of the partition.
-    pub(super) fn forget_move(&mut self, partition: PartitionId, dropped: &[NodeId]) {
+    /// A move is over without an end of its own: a recovery has taken the partition from these brokers.
+    pub(super) fn forget_move(&mut self, partition: PartitionId, by: MoveId, dropped: &[NodeId]) {
         self.moves.under_way.remove(&partition);
         self.moves.because.remove(&partition);
-        self.drop_replicas(partition, dropped);
-    }
-
-    fn drop_replicas(&mut self, partition: PartitionId, nodes: &[NodeId]) {
-        let set = &self.partitions[partition.0 as usize];
-        let gone = nodes.iter().filter(|node| set.iter().all(|replica| replica.node != **node));
-        self.moves.dropped.entry(partition).or_default().extend(gone);
-        self.moves.dropped.retain(|_, nodes| !nodes.is_empty());
+        let dropped: Vec<_> = dropped.iter().map(|node| (*node, by)).collect();
+        self.drop_replicas(partition, &dropped);
     }
 
     /// Records that make this topic's moves out of none.
     pub(super) fn move_records(&self) -> impl Iterator<Item = MoveRecord> + '_ {
         let of = |partition: &PartitionId| TopicPartition::new(self.id, *partition);
-        let dropped = self.moves.dropped.iter().map(move |(partition, nodes)| {
-            MoveRecord::Dropped(of(partition), nodes.iter().copied().collect())
-        });
+        let dropped = self.moves.dropped.all();
+        let dropped = dropped.map(move |(at, nodes)| MoveRecord::Dropped(of(&at), nodes));
         let under_way = self.moves.under_way.iter();
         let under_way = under_way.map(move |(at, found)| MoveRecord::Set(of(at), found.clone()));
         let because = self.moves.because.iter();
@@ -251,10 +247,12 @@ impl Move {
 impl MoveRecord {
     /// The first of the types that these records have.
     pub const KIND_MIN: u16 = SET_MOVE;
-    /// The last of them, but for `BECAUSE`.
-    pub const KIND_MAX: u16 = DROPPED_REPLICAS;
-    /// The type of the one that says why.
-    pub const BECAUSE: u16 = 60;
+    /// The last of them, but for the later ones.
+    pub const KIND_MAX: u16 = DROPPED_UNNAMED;
+    /// The first of those that came later: the one that says why.
+    pub const LATER_MIN: u16 = BECAUSE;
+    /// The last of those.
+    pub const LATER_MAX: u16 = GIVEN_UP;
 
     /// Which partition it is about.
     pub fn partition(&self) -> TopicPartition {
@@ -262,6 +260,7 @@ impl MoveRecord {
             MoveRecord::Set(partition, _)
             | MoveRecord::End { partition, .. }
             | MoveRecord::Dropped(partition, _)
+            | MoveRecord::GivenUp(partition, _)
             | MoveRecord::Because(partition, _) => *partition,
         }
     }
@@ -271,8 +270,9 @@ impl MoveRecord {
         match self {
             MoveRecord::Set(..) => SET_MOVE,
             MoveRecord::End { .. } => END_MOVE,
-            MoveRecord::Dropped(..) => DROPPED_REPLICAS,
-            MoveRecord::Because(..) => MoveRecord::BECAUSE,
+            MoveRecord::Dropped(..) => DROPPED,
+            MoveRecord::GivenUp(..) => GIVEN_UP,
+            MoveRecord::Because(..) => BECAUSE,
         }
     }
 
@@ -289,7 +289,8 @@ impl MoveRecord {
                 put_replicas(replicas, out);
                 out.list(dropped, |out, node| out.u32(node.0));
             }
-            MoveRecord::Dropped(_, nodes) => out.list(nodes, |out, node| out.u32(node.0)),
+            MoveRecord::Dropped(_, dropped) => dropped::put_dropped(dropped, out),
+            MoveRecord::GivenUp(_, node) => out.u32(node.0),
             MoveRecord::Because(_, Why::Evens) => out.u8(0),
             MoveRecord::Because(_, Why::Replaces(node)) => {
                 out.u8(1);
@@ -312,7 +313,7 @@ impl MoveRecord {
                 replicas: get_replicas(input)?,
                 dropped: get_nodes(input)?,
             },
-            MoveRecord::BECAUSE => {
+            BECAUSE => {
                 let why = match input.u8()? {
                     0 => Why::Evens,
                     1 => Why::Replaces(NodeId(input.u32()?)),
@@ -325,7 +326,14 @@ impl MoveRecord {
                 };
                 MoveRecord::Because(partition, why)
             }
-            _ => MoveRecord::Dropped(partition, get_nodes(input)?),
+            DROPPED => MoveRecord::Dropped(partition, dropped::get_dropped(input)?),
+            GIVEN_UP => MoveRecord::GivenUp(partition, NodeId(input.u32()?)),
+            // Of a build that did not note by which move.
+            _ => {
+                let by_some = |node| (node, MoveId(0));
+                let dropped = get_nodes(input)?.into_iter().map(by_some).collect();
+                MoveRecord::Dropped(partition, dropped)
+            }
         })
     }
 }
@@ -339,6 +347,7 @@ impl MoveCommand {
             MoveCommand::Throttle(_) => THROTTLE,
             MoveCommand::Recover(..) => RECOVER_PARTITION,
             MoveCommand::Step(..) => MOVE_STEP,
+            MoveCommand::GivenUp(_) => REPLICAS_GIVEN_UP,
         }
     }
 
@@ -366,6 +375,7 @@ impl MoveCommand {
                     Step::Reached => 1,
                 });
             }
+            MoveCommand::GivenUp(word) => word.encode(out),
         }
     }
 
@@ -399,6 +409,7 @@ impl MoveCommand {
                 };
                 MoveCommand::Step(partition, id, step)
             }
+            REPLICAS_GIVEN_UP => MoveCommand::GivenUp(GivenUp::decode(input)?),
             _ => return Ok(None),
         }))
     }
@@ -458,9 +469,13 @@ fn get_nodes(input: &mut Reader<'_>) -> Result<Vec<NodeId>, DecodeError> {
 
 const SET_MOVE: u16 = 16;
 const END_MOVE: u16 = 17;
-const DROPPED_REPLICAS: u16 = 18;
+const DROPPED_UNNAMED: u16 = 18;
+const BECAUSE: u16 = 60;
+const DROPPED: u16 = 61;
+const GIVEN_UP: u16 = 62;
 
 const REASSIGN: u16 = 16;
 const CANCEL_MOVES: u16 = 17;
 const MOVE_STEP: u16 = 18;
 const RECOVER_PARTITION: u16 = 50;
+const REPLICAS_GIVEN_UP: u16 = 60;

@@ -4,8 +4,9 @@
 //! asks again under the same id gets the same answer and no second move.
 
 pub mod own;
+mod planner;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{NodeId, PartitionId, TopicPartition};
@@ -17,11 +18,13 @@ use highwater_protocol::native::moves::{
 use crate::controller::command::CommandReply;
 use crate::controller::decide::{Decision, REPLICATION_MAX};
 use crate::controller::image::{Broker, ClusterImage, Topic};
-use crate::controller::moves::{Move, MoveCommand, MoveId, MoveRecord, Step, nodes};
+use crate::controller::moves::{Move, MoveCommand, MoveId, MoveRecord, Step, dropped, nodes};
 use crate::controller::record::{MetadataRecord, PlacedReplica};
 use crate::controller::recover;
 use crate::controller::throttle;
 use crate::mutant::{self, Mutant};
+
+use planner::Planner;
 
 /// What a command about moves comes to.
 pub(super) fn decide(image: &ClusterImage, command: &MoveCommand) -> Result<Decision, WireError> {
@@ -31,6 +34,7 @@ pub(super) fn decide(image: &ClusterImage, command: &MoveCommand) -> Result<Deci
         MoveCommand::Throttle(wish) => throttle::decide(image, *wish),
         MoveCommand::Recover(id, request) => recover::decide(image, *id, request),
         MoveCommand::Step(partition, id, step) => take_step(image, *partition, *id, *step),
+        MoveCommand::GivenUp(word) => dropped::decide(image, word),
     }
 }
 
@@ -41,7 +45,8 @@ pub(super) fn start_waiting(image: &ClusterImage) -> Vec<MetadataRecord> {
     for topic in image.topics() {
         for (partition, found) in topic.moving() {
             let waits = found.stage == MoveStage::Waiting;
-            if room > 0 && waits && can_progress(image, topic, partition, found) {
+            let ready = waits && topic.move_waits_for(partition, found).is_empty();
+            if room > 0 && ready && can_progress(image, topic, partition, found) {
                 room -= 1;
                 let started = Move { stage: MoveStage::Running, ..found.clone() };
                 records.push(set(TopicPartition::new(topic.id, partition), started));
@@ -49,6 +54,22 @@ pub(super) fn start_waiting(image: &ClusterImage) -> Vec<MetadataRecord> {
         }
     }
     records
+}
+
+/// Whether a move begins at once: there is room, and nobody who is to get a replica may still have one that
+/// was taken from it.
+fn first_stage(
+    topic: Option<&Topic>,
+    partition: PartitionId,
+    to: &[NodeId],
+    room: &mut usize,
+) -> MoveStage {
+    let awaits = topic.is_some_and(|topic| !topic.waits_for(partition, to).is_empty());
+    if *room == 0 || awaits {
+        return MoveStage::Waiting;
+    }
+    *room -= 1;
+    MoveStage::Running
 }
 
 /// The moves that take a place among those under way. One that waits for a dead broker takes none:
@@ -121,8 +142,7 @@ fn reassign(
         }
         check_insync(topic, *partition, to.len())?;
         planner.placed(&from, &to);
-        let stage = if room > 0 { MoveStage::Running } else { MoveStage::Waiting };
-        room = room.saturating_sub(1);
+        let stage = first_stage(Some(topic), *partition, &to, &mut room);
         records.push(set(of, Move { id, stage, target: placed(image, &to) }));
         moves.push(PlannedMove { partition: of, from, to });
     }
@@ -372,111 +392,6 @@ fn placed(image: &ClusterImage, set: &[NodeId]) -> Vec<PlacedReplica> {
         PlacedReplica { node: *node, directory }
     };
     set.iter().map(place).collect()
-}
-
-/// Chooses brokers for what a wish leaves open: racks first, then the fewest replicas, those on their
-/// way counted where they go.
-struct Planner<'a> {
-    image: &'a ClusterImage,
-    held: BTreeMap<NodeId, usize>,
-}
-
-impl<'a> Planner<'a> {
-    fn new(image: &'a ClusterImage) -> Planner<'a> {
-        let mut held: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for (topic, partition) in image.every_partition() {
-            for replica in topic.settles_on(partition) {
-                *held.entry(replica.node).or_default() += 1;
-            }
-        }
-        Planner { image, held }
-    }
-
-    /// Whether a wish may change a partition with these replicas.
-    fn touches(&self, wish: &MoveWish, from: &[NodeId]) -> bool {
-        match wish {
-            MoveWish::To(to) => !same(from, to),
-            MoveWish::Each(_) => true,
-            MoveWish::Drain(node) => from.contains(node),
-            MoveWish::Replicas(wanted) => from.len() != usize::from(*wanted),
-        }
-    }
-
-    fn target(
-        &self,
-        topic: &Topic,
-        partition: PartitionId,
-        from: &[NodeId],
-        wish: &MoveWish,
-    ) -> Result<Vec<NodeId>, WireError> {
-        let mut to = from.to_vec();
-        let no_broker = || {
-            let name = &topic.name;
-            let why = format!(
-                "{name}/{partition}: no broker is alive that could take another replica; add or start one, or ask \
-                 for fewer replicas first (`hw partition reassign {name}/{partition} --replicas {}`)",
-                (from.len() - 1).max(1)
-            );
-            WireError::new(ErrorCode::BrokerNotAvailable, why)
-        };
-        match wish {
-            MoveWish::To(nodes) => to.clone_from(nodes),
-            MoveWish::Each(_) => unreachable!("a plan leaves nothing open"),
-            MoveWish::Drain(node) => {
-                if let Some(place) = to.iter().position(|held| held == node) {
-                    to.remove(place);
-                    let heir = self.best(&to, Some(*node)).ok_or_else(no_broker)?;
-                    to.insert(place, heir);
-                }
-            }
-            MoveWish::Replicas(wanted) => {
-                let wanted = usize::from(*wanted);
-                while to.len() > wanted {
-                    let worst = self.worst(&to);
-                    to.remove(worst);
-                }
-                while to.len() < wanted {
-                    to.push(self.best(&to, None).ok_or_else(no_broker)?);
-                }
-            }
-        }
-        Ok(to)
-    }
-
-    fn placed(&mut self, from: &[NodeId], to: &[NodeId]) {
-        for node in from.iter().filter(|node| !to.contains(node)) {
-            let held = self.held.entry(*node).or_default();
-            *held = held.saturating_sub(1);
-        }
-        for node in to.iter().filter(|node| !from.contains(node)) {
-            *self.held.entry(*node).or_default() += 1;
-        }
-    }
-
-    fn best(&self, set: &[NodeId], not: Option<NodeId>) -> Option<NodeId> {
-        let alive = self.image.brokers().filter(|broker| broker.takes_work());
-        let open = alive.map(|broker| broker.registration.node);
-        let open = open.filter(|node| !set.contains(node) && Some(*node) != not);
-        open.min_by_key(|node| {
-            (self.in_rack_of(set, *node), self.held.get(node).copied().unwrap_or_default(), *node)
-        })
-    }
-
-    /// Who leaves first: the dead and the drained, then those that share a rack, then the last named.
-    fn worst(&self, set: &[NodeId]) -> usize {
-        let unfit = |node| self.image.broker(node).is_none_or(|broker| !broker.takes_work());
-        let key = |at: &usize| (unfit(set[*at]), self.in_rack_of(set, set[*at]), *at);
-        (0..set.len()).max_by_key(key).expect("a set is never empty")
-    }
-
-    /// How many others of the set lie in the broker's rack.
-    fn in_rack_of(&self, set: &[NodeId], node: NodeId) -> usize {
-        let rack = |node| self.image.broker(node).and_then(|b| b.registration.rack.as_deref());
-        let mine = rack(node);
-        set.iter()
-            .filter(|other| **other != node && mine.is_some() && rack(**other) == mine)
-            .count()
-    }
 }
 
 /// Moves under way at once in the whole cluster; the others wait for their turn.

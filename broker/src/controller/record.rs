@@ -179,7 +179,8 @@ impl MetadataRecord {
         let mut input = Reader::new(bytes);
         let kind = input.u16().map_err(RecordError::NoType)?;
         let version = input.u8().map_err(RecordError::NoType)?;
-        let known = [THROTTLE, MoveRecord::BECAUSE].contains(&kind)
+        let known = kind == THROTTLE
+            || (MoveRecord::LATER_MIN..=MoveRecord::LATER_MAX).contains(&kind)
             || KINDS.contains(&kind)
             || (MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX).contains(&kind)
             || (RecoverRecord::KIND_MIN..=RecoverRecord::KIND_MAX).contains(&kind)
@@ -224,7 +225,8 @@ impl MetadataRecord {
                 configs: get_configs(input)?,
             },
             THROTTLE => MetadataRecord::Throttle(ThrottleRecord::decode(input)?),
-            MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX | MoveRecord::BECAUSE => {
+            MoveRecord::KIND_MIN..=MoveRecord::KIND_MAX
+            | MoveRecord::LATER_MIN..=MoveRecord::LATER_MAX => {
                 MetadataRecord::Move(MoveRecord::decode(kind, input)?)
             }
             RecoverRecord::KIND_MIN..=RecoverRecord::KIND_MAX => {

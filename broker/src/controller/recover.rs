@@ -77,7 +77,7 @@ impl Topic {
         match record {
             RecoverRecord::Begin { dropped, .. } => {
                 *set = [recovered.founder].into();
-                self.forget_move(number, dropped);
+                self.forget_move(number, recovered.id, dropped);
             }
             RecoverRecord::Standing(..) => {}
         }

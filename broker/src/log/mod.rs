@@ -248,9 +248,13 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// Deletes a partition's directory: only for a committed record that names it.
+/// Deletes a partition's directory, for good: only for a committed record that names it.
 pub fn remove(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    disk.remove_dir(dir)
+    disk.remove_dir(dir)?;
+    match dir.parent() {
+        Some(parent) if disk.list(parent).is_ok() => disk.flush_dir(parent),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The largest segment that can be asked for: a frame of the largest size still fits behind it.

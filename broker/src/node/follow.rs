@@ -7,18 +7,20 @@
 //! one batch, so that no half of it is ever seen. A record that cannot be read or does not fit ends the follower and the broker with it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use highwater_protocol::batch::{BatchView, frames};
 use highwater_protocol::ids::{Offset, TopicPartition};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::reconcile::{self, Changes};
+use super::ask::Line;
+use super::reconcile::{self, Changes, Owed, Standing};
 use super::snapshot::{self, Snapshot};
-use super::{Hosting, Inner, NodeOptions, NodeState, strays};
+use super::{Hosting, Inner, NodeOptions, NodeState, give_up, strays};
+use crate::controller::moves::MoveId;
 use crate::controller::{ClusterImage, MetadataRecord};
 use crate::log::{LogReader, ReadError};
 use crate::shard::event::{AfterClose, Event, OpenReplica};
@@ -34,15 +36,22 @@ pub(super) struct Follower {
     save_not_before: Instant,
     /// Replicas that this life has had open: their files are the shards'.
     touched: BTreeSet<TopicPartition>,
-    /// What moves took from this broker before it had caught up, and where it lies.
-    spared: BTreeMap<TopicPartition, PathBuf>,
+    /// There was no saved image that can be believed: nothing is opened or closed before it has caught up.
+    blind: bool,
     caught_up: bool,
     strays_due: Instant,
+    line: Arc<Line>,
+    /// What the saved image has as taken from this broker.
+    saved_drops: BTreeMap<TopicPartition, MoveId>,
+    give_up_due: Instant,
+    giving_up: Option<JoinHandle<()>>,
 }
 
 impl Follower {
-    /// A follower that has applied the log up to `applied`.
-    pub fn new(node: Arc<Inner>, applied: Offset) -> Follower {
+    /// A follower that goes on from the saved image, if there is one.
+    pub fn new(node: Arc<Inner>, line: Arc<Line>, saved: Option<&Snapshot>) -> Follower {
+        let applied = saved.map_or(Offset(0), |saved| saved.applied);
+        let me = node.options.me;
         Follower {
             node,
             applied,
@@ -50,9 +59,13 @@ impl Follower {
             saved: applied,
             save_not_before: Instant::now(),
             touched: BTreeSet::new(),
-            spared: BTreeMap::new(),
+            blind: saved.is_none(),
             caught_up: false,
             strays_due: Instant::now(),
+            line,
+            saved_drops: saved.map_or(BTreeMap::new(), |it| reconcile::dropped(&it.image, me)),
+            give_up_due: Instant::now(),
+            giving_up: None,
         }
     }
 
@@ -84,6 +97,7 @@ impl Follower {
                     self.save().await;
                 }
                 () = sleep_until(self.strays_due), if self.caught_up => self.tend_strays().await,
+                () = sleep_until(self.give_up_due), if self.may_owe() => self.give_up(),
             }
         }
         if self.applied > self.saved {
@@ -150,12 +164,16 @@ impl Follower {
     pub async fn publish(&mut self, image: ClusterImage) {
         let old = self.node.image.load_full();
         let mut changes = reconcile::diff(&old, &image, self.node.me());
+        let registered = self.is_registered(&image);
+        if self.blind && !registered {
+            changes = reconcile::hold_back(changes);
+        } else if std::mem::take(&mut self.blind) {
+            changes = reconcile::begin(changes, &image, self.node.me());
+        }
         if let Hosting::Nothing(why) = &self.node.options.hosting {
             changes = self.host_nothing(changes, why);
         }
-        let registered = self.is_registered(&image);
-        let mut given_up = self.spare_or_give_up(&mut changes, &old, &image);
-        let saves_first = reconcile::gives_up_files(&changes) || !given_up.is_empty();
+        let saves_first = reconcile::gives_up_files(&changes);
         let Changes { gone, appeared, mut close, mut open, discard } = changes;
         if !gone.is_empty() || !appeared.is_empty() {
             self.node.routes.change(appeared, &gone);
@@ -179,7 +197,6 @@ impl Follower {
             for (_, after) in &mut close {
                 *after = AfterClose::Keep;
             }
-            given_up.clear();
             // It may not go on in a group that was given up; the next start opens it anew.
             close.extend(discard.iter().map(|partition| (*partition, AfterClose::Keep)));
             open.retain(|replica| !discard.contains(&replica.partition));
@@ -187,10 +204,6 @@ impl Follower {
         for (partition, after) in close {
             tracing::info!(%partition, ?after, "closing a replica");
             self.node.shards.of(partition).control(Event::Close(partition, after)).await;
-        }
-        for (partition, dir) in given_up {
-            tracing::info!(%partition, "deleting what a move took from this broker while it was away");
-            self.node.shards.of(partition).control(Event::GiveUp(partition, dir)).await;
         }
         self.take_back(&open).await;
         for replica in open {
@@ -223,21 +236,39 @@ impl Follower {
         known.is_some_and(|broker| broker.registration == self.node.registration())
     }
 
-    /// Spares what moves took from this broker until it has caught up; then gives what is to be deleted of it.
-    fn spare_or_give_up(
-        &mut self,
-        changes: &mut Changes,
-        old: &ClusterImage,
-        image: &ClusterImage,
-    ) -> BTreeMap<TopicPartition, PathBuf> {
-        let me = self.node.me();
-        if !self.is_registered(image) && !self.caught_up {
-            self.spared.extend(reconcile::spare_dropped(changes, old, image, me));
-            return BTreeMap::new();
+    /// Whether something may be left of what was taken from this broker.
+    fn may_owe(&self) -> bool {
+        self.node.options.hosting == Hosting::All && !self.saved_drops.is_empty()
+    }
+
+    /// Has the shards delete what is left of replicas that were taken, and the controller told once nothing is;
+    /// again and again, until the image shows that it knows. Here, so that no shard takes what is given up for
+    /// what is opened later.
+    fn give_up(&mut self) {
+        self.give_up_due = Instant::now() + GIVE_UP_EVERY;
+        if self.giving_up.as_ref().is_some_and(|telling| !telling.is_finished()) {
+            return;
         }
-        let mut given_up = std::mem::take(&mut self.spared);
-        given_up.retain(|partition, _| !reconcile::is_placed(image, *partition, me));
-        given_up
+        let standing = if self.caught_up { Standing::CaughtUp } else { Standing::Behind };
+        let (image, me) = (self.node.image.load(), self.node.me());
+        let owed = reconcile::owed(&image, &self.saved_drops, standing, me);
+        let mut asked = Vec::new();
+        for Owed { partition, by, dir } in owed {
+            if let Ok(reply) = self.node.shards.of(partition).give_up(partition, dir) {
+                asked.push((partition, by, reply));
+            }
+        }
+        if !asked.is_empty() {
+            let (node, line) = (self.node.clone(), self.line.clone());
+            self.giving_up = Some(tokio::spawn(async move {
+                let stop = node.stop.clone();
+                let telling = give_up::tell(&node, &line, asked);
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = telling => {}
+                }
+            }));
+        }
     }
 
     /// What was set aside of replicas that this life has not had open.
@@ -279,10 +310,14 @@ impl Follower {
         let snapshot =
             Snapshot { image: ClusterImage::clone(&self.node.image.load()), applied: self.applied };
         let node = self.node.clone();
+        let drops = reconcile::dropped(&snapshot.image, node.options.me);
         let work = move || snapshot::save(&*node.disk, &node.options.data_dir, &snapshot);
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(())) => {
                 self.saved = self.applied;
+                if drops != self.saved_drops {
+                    (self.saved_drops, self.give_up_due) = (drops, Instant::now());
+                }
                 return true;
             }
             // Only the next start gets slower.
@@ -315,6 +350,8 @@ const READ_BYTES: u32 = 1024 * 1024;
 const FAULTY_WAIT: Duration = Duration::from_millis(200);
 /// The least time between two saves of the image.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked for what was taken from this broker and may be left.
+const GIVE_UP_EVERY: Duration = Duration::from_secs(1);
 /// What waits for its day to pass may wait an hour longer.
 const STRAYS_EVERY: Duration = Duration::from_secs(3_600);
 /// A broker that reads of its removal stays as long.

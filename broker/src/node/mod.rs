@@ -2,17 +2,18 @@
 //! gives it, registers itself, and decides for the cluster while it leads the controller's partition.
 //!
 //! What must hold: replicas are opened and closed only as committed records say, and files are
-//! deleted only because a committed record deleted their topic. Nothing here serves clients: `api`
+//! deleted only because a committed record deleted their topic, or took the replica from this broker. Nothing here serves clients: `api`
 //! does, through `Routes` and the image.
 //!
 //! Read in this order: `routes` (what is known of each partition), `reconcile` (what an image means
 //! for us), `follow` (from the log to the image), `ask` (how commands reach the controller),
-//! `controller_task` (deciding), then `moves`, `register`, `refill`, `leaders`, `balance`, `retention`, `snapshot`, `strays`.
+//! `controller_task` (deciding), then `moves`, `register`, `refill`, `give_up`, `leaders`, `balance`, `retention`, `snapshot`, `strays`.
 
 mod ask;
 mod balance;
 mod controller_task;
 mod follow;
+mod give_up;
 mod leaders;
 mod moves;
 pub mod reconcile;
@@ -48,7 +49,6 @@ use crate::shard::handle::{PeerOutbox, Shards};
 
 use ask::Line;
 use follow::Follower;
-use snapshot::Snapshot;
 
 pub use routes::{LeaderView, Route, Routes};
 
@@ -150,8 +150,8 @@ impl Node {
         routes: Routes,
         metrics: Arc<Metrics>,
     ) -> io::Result<Node> {
-        let Snapshot { image, applied } =
-            snapshot::load(&*disk, &options.data_dir)?.unwrap_or_default();
+        let saved = snapshot::load(&*disk, &options.data_dir)?;
+        let applied = saved.as_ref().map_or(Offset(0), |saved| saved.applied);
         let inner = Arc::new(Inner {
             options,
             disk,
@@ -168,8 +168,8 @@ impl Node {
         let line = Arc::new(line);
 
         inner.shards.of(TopicPartition::CLUSTER).control(Event::Open(inner.open_cluster())).await;
-        let mut follower = Follower::new(inner.clone(), applied);
-        follower.publish(image).await;
+        let mut follower = Follower::new(inner.clone(), line.clone(), saved.as_ref());
+        follower.publish(saved.map_or(ClusterImage::default(), |saved| saved.image)).await;
 
         let mut tasks = JoinSet::new();
         inner.spawn(&mut tasks, "follows the controller's log", follower.run());

@@ -4,6 +4,7 @@
 //! are given up for deletion only when the topic's tombstone was applied, or a record that ends a
 //! move and names this broker; a replica that merely is no longer ours is closed and its files stay.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,36 +96,73 @@ pub fn gives_up_files(changes: &Changes) -> bool {
             || !changes.discard.is_empty())
 }
 
-/// Closes without deleting what moves took from this broker, and says which those are and where they lie. For a
-/// broker that has not caught up with what was decided before its life: an earlier life may have learned in one
-/// step that a replica goes and comes back, and that replica may be the only voter by now. What is still taken
-/// once it has caught up is given up then.
-pub fn spare_dropped(
-    changes: &mut Changes,
-    old: &ClusterImage,
-    image: &ClusterImage,
-    me: Me<'_>,
-) -> Vec<(TopicPartition, PathBuf)> {
-    let mut spared = Vec::new();
-    if mutant::active(Mutant::DroppedBeforeCaughtUp) {
-        return spared;
+/// What a broker without an image that it can believe does about the first ones that it reads: nothing. It
+/// may have carried out, and outlived, what it reads of now: a replica that it had long given up would be opened
+/// and believed, and one that has come back since deleted.
+pub fn hold_back(changes: Changes) -> Changes {
+    if mutant::active(Mutant::FollowsBlindly) {
+        return changes;
     }
-    for (partition, after) in &mut changes.close {
-        // A topic that was deleted does not come back.
-        if *after == AfterClose::Delete
-            && image.topic(partition.topic).is_some()
-            && let Some(topic) = old.topic(partition.topic)
-        {
-            *after = AfterClose::Keep;
-            spared.push((*partition, dir_of(topic, *partition, me)));
-        }
-    }
-    spared
+    let Changes { gone, appeared, .. } = changes;
+    Changes { gone, appeared, ..Changes::default() }
 }
 
-/// Whether the image gives a partition to this broker, or is about to.
-pub fn is_placed(image: &ClusterImage, partition: TopicPartition, me: Me<'_>) -> bool {
-    image.topic(partition.topic).is_some_and(|topic| hosts(topic, partition, me).is_some())
+/// The same once it has caught up: it opens what it has by then.
+pub fn begin(changes: Changes, image: &ClusterImage, me: Me<'_>) -> Changes {
+    let open = diff(&ClusterImage::default(), image, me).open;
+    Changes { open, ..hold_back(changes) }
+}
+
+/// What was taken from this broker and may be left there, and which move or recovery took it.
+pub fn dropped(image: &ClusterImage, node: NodeId) -> BTreeMap<TopicPartition, MoveId> {
+    let of = |topic: &Arc<Topic>| -> Vec<(TopicPartition, MoveId)> {
+        let id = topic.id;
+        topic.dropped_from(node).map(|(at, by)| (TopicPartition::new(id, at), by)).collect()
+    };
+    image.topics().flat_map(of).collect()
+}
+
+/// A replica that a broker is to give up for good, and to say so once nothing is left of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owed {
+    /// Of which partition.
+    pub partition: TopicPartition,
+    /// Which move or recovery took it.
+    pub by: MoveId,
+    /// Where it lay.
+    pub dir: PathBuf,
+}
+
+/// Whether a broker knows all that was decided before its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Not yet: what it reads as taken may have come back.
+    Behind,
+    /// Its registration in this life is in its image.
+    CaughtUp,
+}
+
+/// What this broker owes, by its image and what was `saved` as dropped. Only what is saved: a life that begins with an older image would read once more that the replica is taken, when it
+/// may have come back, and delete it.
+pub fn owed(
+    image: &ClusterImage,
+    saved: &BTreeMap<TopicPartition, MoveId>,
+    standing: Standing,
+    me: Me<'_>,
+) -> Vec<Owed> {
+    match standing {
+        Standing::Behind if !mutant::active(Mutant::GivesUpBeforeCaughtUp) => return Vec::new(),
+        Standing::Behind | Standing::CaughtUp => {}
+    }
+    let is_saved = |(partition, by): &(TopicPartition, MoveId)| {
+        saved.get(partition) == Some(by) || mutant::active(Mutant::GivesUpUnsaved)
+    };
+    let owed = |(partition, by): (TopicPartition, MoveId)| {
+        let topic = image.topic(partition.topic).expect("the image has it as dropped");
+        Owed { partition, by, dir: dir_of(topic, partition, me) }
+    };
+    let dropped = dropped(image, me.node).into_iter();
+    dropped.filter(is_saved).take(OWED_AT_ONCE_MAX).map(owed).collect()
 }
 
 /// A move as the leader of its partition needs to know it.
@@ -293,6 +331,8 @@ pub fn parse_dir_name(name: &str) -> Option<TopicPartition> {
 }
 
 const NAME_BYTES_SHOWN: usize = 200;
+/// What a broker gives up in one go; the rest follows.
+const OWED_AT_ONCE_MAX: usize = 500;
 
 #[cfg(test)]
 mod tests {
@@ -402,26 +442,43 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_took_is_spared_until_the_broker_has_caught_up_and_what_is_deleted_is_not() {
-        let before = image(&[(5, &[&[1, 2]]), (6, &[&[1]])]);
+    fn what_was_taken_is_owed_once_that_is_saved_and_the_broker_has_caught_up() {
+        let before = image(&[(5, &[&[1, 2]])]);
         let at = partition(5, 0);
         let target = vec![PlacedReplica { node: NodeId(2), directory: HERE }];
         let change = Move { id: MoveId(9), stage: MoveStage::Running, target: target.clone() };
-        let after = moved(&before, MoveRecord::Set(at, change.clone()));
-        let dropped = vec![NodeId(1)];
-        let end = MoveRecord::End { partition: at, replicas: target, dropped };
-        let mut after = moved(&after, end);
-        after.apply(&MetadataRecord::DeleteTopic { id: id(6) }).expect("fits");
-        let mut changes = diff(&before, &after, me());
-        let spared = spare_dropped(&mut changes, &before, &after, me());
-        let deleted = (partition(6, 0), AfterClose::Delete);
-        assert_eq!(changes.close, [deleted, (at, AfterClose::Keep)]);
+        let after = moved(&before, MoveRecord::Set(at, change));
+        let dropped_here = vec![NodeId(1)];
+        let end = MoveRecord::End { partition: at, replicas: target, dropped: dropped_here };
+        let after = moved(&after, end);
+        let saved = dropped(&after, NodeId(1));
         let hosted = diff(&image(&[]), &before, me()).open;
-        assert_eq!(spared, [(at, hosted[0].dir.clone())]);
-        assert!(!is_placed(&after, at, me()));
-        let target = vec![PlacedReplica { node: NodeId(1), directory: HERE }];
-        let back = moved(&after, MoveRecord::Set(at, Move { target, ..change }));
-        assert!(is_placed(&back, at, me()));
+        let expected = Owed { partition: at, by: MoveId(9), dir: hosted[0].dir.clone() };
+        assert_eq!(owed(&after, &saved, Standing::CaughtUp, me()), [expected]);
+        assert_eq!(owed(&after, &saved, Standing::Behind, me()), []);
+        assert_eq!(owed(&after, &BTreeMap::new(), Standing::CaughtUp, me()), []);
+        let other = BTreeMap::from([(at, MoveId(8))]);
+        assert_eq!(
+            owed(&after, &other, Standing::CaughtUp, me()),
+            [],
+            "an earlier taking is saved"
+        );
+        let given_up = moved(&after, MoveRecord::GivenUp(at, NodeId(1)));
+        assert_eq!(owed(&given_up, &saved, Standing::CaughtUp, me()), []);
+    }
+
+    #[test]
+    fn who_begins_without_an_image_opens_and_closes_nothing_before_it_has_caught_up() {
+        let before = image(&[(5, &[&[1, 2]]), (6, &[&[1]])]);
+        let mut after = before.clone();
+        after.apply(&MetadataRecord::DeleteTopic { id: id(6) }).expect("fits");
+        let held = hold_back(diff(&before, &after, me()));
+        assert!(held.close.is_empty() && held.open.is_empty());
+        assert_eq!(held.gone, [partition(6, 0)], "the routes know");
+        let begun = begin(diff(&before, &after, me()), &after, me());
+        assert!(begun.close.is_empty());
+        let opened: Vec<_> = begun.open.iter().map(|open| open.partition).collect();
+        assert_eq!(opened, [partition(5, 0)]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Directories of replicas that the image does not give us. What a committed tombstone or the end of a move
-//! names is removed. What the controller does not know is set aside in `stray/`, where nobody opens it by
+//! Directories of replicas that the image does not give us. What a committed tombstone names is removed; what
+//! was taken from this broker is left to the shards, which note the loss first. What the controller does not know is set aside in `stray/`, where nobody opens it by
 //! mistake, and stays there until a tombstone names it and a day has passed.
 //!
 //! The first are left behind by a crash between a tombstone and the removal of its files; the others by a
@@ -46,9 +46,11 @@ pub fn tend(
             Some(partition) if touched.contains(&partition) => {}
             // It could not be opened in this life; the next one may.
             Some(partition) if is_ours(image, me, partition) => {}
-            Some(partition) if may_go(image, me, partition) => {
+            Some(partition) if image.is_deleted(partition.topic) => {
                 remove(disk, &dir, "removing what is left of a deleted replica");
             }
+            // Its shard gives it up, after it has noted that.
+            Some(partition) if is_dropped(image, me, partition) => {}
             Some(_) => match set_aside(disk, me.data_dir, &name, now_s) {
                 Ok(stray) => {
                     tracing::warn!(
@@ -67,7 +69,7 @@ pub fn tend(
             }
         }
     }
-    tended.kept = tend_strays(disk, me, image, now_s);
+    tended.kept = tend_strays(disk, me.data_dir, image, now_s);
     tended
 }
 
@@ -128,12 +130,12 @@ fn set_aside(disk: &dyn Disk, data_dir: &Path, name: &str, now_s: u64) -> io::Re
 }
 
 /// Removes what may be removed by now, and says how many stay.
-fn tend_strays(disk: &dyn Disk, me: Me<'_>, image: &ClusterImage, now_s: u64) -> u64 {
-    let strays = strays_dir(me.data_dir);
+fn tend_strays(disk: &dyn Disk, data_dir: &Path, image: &ClusterImage, now_s: u64) -> u64 {
+    let strays = strays_dir(data_dir);
     let mut kept = 0;
     for (Stray { since_s, partition }, name) in listed(disk, &strays) {
         let due = now_s.saturating_sub(since_s) >= KEPT_S;
-        if due && may_go(image, me, partition) {
+        if due && image.is_deleted(partition.topic) {
             let why = "removing a stray replica a day after it was set aside: it was deleted";
             remove(disk, &strays.join(&name), why);
         } else {
@@ -166,9 +168,9 @@ fn names(disk: &dyn Disk, dir: &Path) -> Vec<String> {
     }
 }
 
-fn may_go(image: &ClusterImage, me: Me<'_>, partition: TopicPartition) -> bool {
+fn is_dropped(image: &ClusterImage, me: Me<'_>, partition: TopicPartition) -> bool {
     let taken = |topic: &Arc<Topic>| topic.is_dropped(partition.partition, me.node);
-    image.is_deleted(partition.topic) || image.topic(partition.topic).is_some_and(taken)
+    image.topic(partition.topic).is_some_and(taken)
 }
 
 fn is_ours(image: &ClusterImage, me: Me<'_>, partition: TopicPartition) -> bool {

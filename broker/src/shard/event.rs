@@ -31,8 +31,9 @@ pub enum Event {
     Open(Box<OpenReplica>),
     /// Stop hosting a replica.
     Close(TopicPartition, AfterClose),
-    /// Delete what a replica that was closed has left in this directory: a move took it, for good.
-    GiveUp(TopicPartition, PathBuf),
+    /// Delete what is left in this directory of a replica that was taken from this broker; answered once
+    /// nothing is.
+    GiveUp(RequestId, TopicPartition, PathBuf),
     /// A client's batch, its checksum already verified.
     Produce(ProduceEvent),
     /// Raft messages from another broker.

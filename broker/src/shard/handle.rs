@@ -6,6 +6,7 @@
 //! peers and the flusher say is never behind a wall of produces. Everything submitted through one
 //! handle by one thread arrives in the order in which it was submitted, per inbox.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -167,6 +168,20 @@ impl ShardHandle {
         let event = Event::Admin(id, partition, command);
         let inbound = Inbound { event, reply: Reply::Answered(id, reply) };
         self.put(&self.cluster, inbound).map_err(|_| Overloaded)?;
+        Ok(receiver)
+    }
+
+    /// Has what is left of a replica that was taken from this broker deleted; answered once nothing is.
+    pub fn give_up(
+        &self,
+        partition: TopicPartition,
+        dir: PathBuf,
+    ) -> Result<CommandReply, Overloaded> {
+        let id = self.next_id();
+        let (reply, receiver) = oneshot::channel();
+        let event = Event::GiveUp(id, partition, dir);
+        let inbound = Inbound { event, reply: Reply::Answered(id, reply) };
+        self.cluster.try_send(inbound).map_err(|_| Overloaded)?;
         Ok(receiver)
     }
 

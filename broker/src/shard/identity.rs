@@ -6,11 +6,13 @@
 use std::io;
 use std::path::PathBuf;
 
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::{Position, TopicPartition};
 
 use super::Shard;
-use super::event::{AfterClose, Effect, Identity, OpenReplica};
+use super::event::{AdminReply, AfterClose, Effect, Identity, OpenReplica, RequestId};
 use super::journal::Memory;
+use crate::mutant::{self, Mutant};
 use crate::raft::{Counts, HardState, Suspicion};
 use crate::replica::{LastLife, Remembered};
 
@@ -38,10 +40,16 @@ impl Shard {
     /// Deletes what a closed replica has left, as its closing would have.
     pub(super) fn give_up(
         &mut self,
+        id: RequestId,
         partition: TopicPartition,
         dir: PathBuf,
         out: &mut Vec<Effect>,
     ) {
+        self.giving_up.push((id, partition, dir.clone()));
+        if mutant::active(Mutant::GivesUpTooEarly) {
+            out.push(Effect::Closed(partition));
+            return;
+        }
         if self.replicas.contains_key(&partition) {
             self.close_replica(partition, AfterClose::Delete, out);
             return;
@@ -59,6 +67,23 @@ impl Shard {
             self.doomed.insert(partition, dir);
         }
         out.push(Effect::Closed(partition));
+    }
+
+    /// Says of which replicas nothing is left, now that what this pass deletes is deleted.
+    pub(super) fn answer_given_up(&mut self, out: &mut Vec<Effect>) {
+        for (id, partition, dir) in std::mem::take(&mut self.giving_up) {
+            let gone = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+            let nothing_is_left =
+                !self.replicas.contains_key(&partition) && self.disk.list(&dir).is_err_and(gone);
+            let answer = match nothing_is_left || mutant::active(Mutant::GivesUpTooEarly) {
+                true => Ok(AdminReply::Done(Position::default())),
+                false => {
+                    let why = format!("{} is not deleted yet", dir.display());
+                    Err(WireError::new(ErrorCode::StorageFailed, why))
+                }
+            };
+            out.push(Effect::Answered(id, answer));
+        }
     }
 
     /// That the files of a replica are gone is told by the lack of a directory, which an opening makes

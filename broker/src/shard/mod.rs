@@ -42,7 +42,7 @@ use crate::raft::{Counts, Suspicion};
 use crate::replica::{Boot, LastLife, Output, Remembered, Replica, epoch_of};
 
 use deadlines::Deadlines;
-use event::{AfterClose, Effect, Event, FlushTicket, Leadership, Millis, OpenReplica};
+use event::{AfterClose, Effect, Event, FlushTicket, Leadership, Millis, OpenReplica, RequestId};
 use flushes::{Flushes, Part};
 use groups::BegunAnew;
 use heartbeats::HeartbeatRound;
@@ -96,6 +96,8 @@ pub struct Shard {
     flushes: Flushes,
     /// Replicas closed in this pass whose files are given up, and where those are.
     doomed: BTreeMap<TopicPartition, PathBuf>,
+    /// Who wants to know in this pass that nothing is left of a replica, and where it lay.
+    giving_up: Vec<(RequestId, TopicPartition, PathBuf)>,
     /// When an event was last taken.
     awake_at: Millis,
 }
@@ -119,6 +121,7 @@ impl Shard {
             keep_free_bytes: options.keep_free_bytes,
             flushes: Flushes::default(),
             doomed: BTreeMap::new(),
+            giving_up: Vec::new(),
             awake_at: now,
         })
     }
@@ -129,7 +132,7 @@ impl Shard {
         match event {
             Event::Open(open) => self.open_replica(now, *open, out),
             Event::Close(partition, after) => self.close_replica(partition, after, out),
-            Event::GiveUp(partition, dir) => self.give_up(partition, dir, out),
+            Event::GiveUp(id, partition, dir) => self.give_up(id, partition, dir, out),
             Event::Produce(produce) => {
                 let Some(hosted) = self.replicas.get_mut(&produce.partition) else {
                     let refusal = unknown(produce.partition);
@@ -208,6 +211,7 @@ impl Shard {
             self.outbox.clear();
             return Err(error);
         }
+        self.answer_given_up(out);
         self.vouch(now, vouching);
         self.outbox.drain_into(&self.peers, out);
         if !parts.is_empty() {

@@ -379,10 +379,15 @@ impl Cluster {
         partition: TopicPartition,
         command: ReplicaCommand,
     ) -> RequestId {
-        let id = RequestId(self.next_admin);
-        self.next_admin += 1;
+        let id = self.draw_request();
         self.give(node, Event::Admin(id, partition, command));
         id
+    }
+
+    /// An id that no request has had.
+    pub(super) fn draw_request(&mut self) -> RequestId {
+        self.next_admin += 1;
+        RequestId(self.next_admin - 1)
     }
 }
 

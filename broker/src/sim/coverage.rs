@@ -65,6 +65,8 @@ pub struct Coverage {
     pub moves_ended: u64,
     /// Replicas that a move took away, and their files with them.
     pub replicas_dropped: u64,
+    /// Saved images that a booting broker could not read.
+    pub images_spoilt: u64,
     /// Partitions begun anew from one replica.
     pub recoveries: u64,
     /// Messages between replicas.
@@ -114,6 +116,7 @@ impl AddAssign<&Coverage> for Coverage {
         self.moves_begun += other.moves_begun;
         self.moves_ended += other.moves_ended;
         self.replicas_dropped += other.replicas_dropped;
+        self.images_spoilt += other.images_spoilt;
         self.recoveries += other.recoveries;
         self.messages += other.messages;
         self.lost_or_repeated += other.lost_or_repeated;

@@ -85,6 +85,7 @@ impl Cluster {
             Effect::Answered(id, result) => {
                 self.coverage.commands += u64::from(result.is_ok());
                 self.voters_answered(id, result.is_ok());
+                self.giving_up_answered(id, result.is_ok());
             }
             Effect::Mend(partition, mend) => {
                 let life = self.nodes[node].life;

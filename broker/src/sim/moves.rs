@@ -6,6 +6,7 @@
 //! records in its own time, and one that boots begins with an image that it saved earlier. What must hold:
 //! a move ends at the voters in force, and nothing is left of what it took away.
 
+mod giving_up;
 mod learning;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +61,10 @@ pub(super) struct Mover {
     views: Vec<BrokerView>,
     /// Changes of voters under way, by their requests.
     changing: BTreeMap<RequestId, Asker>,
+    /// What brokers are giving up, by the requests to their shards, and which move took it.
+    giving_up: BTreeMap<RequestId, (usize, TopicPartition, MoveId)>,
+    /// Who has not said yet that it gave up what was taken from it.
+    owing: BTreeSet<(TopicPartition, NodeId)>,
     next_id: u64,
     begun: u64,
     ended: u64,
@@ -72,15 +77,16 @@ pub(super) struct BrokerView {
     applied: usize,
     saved: usize,
     leading: BTreeSet<Led>,
-    /// Opened in this life.
-    touched: BTreeSet<TopicPartition>,
-    /// What moves took from it before it had caught up.
-    spared: BTreeSet<TopicPartition>,
     /// Where its registration in this life stands among the records, at the earliest.
     registered_at: usize,
-    caught_up: bool,
+    /// It found no saved image that it could believe, and has not caught up yet.
+    blind: bool,
     /// Learns nothing, but what a script tells it.
     pub(super) deaf: bool,
+    /// Saves its image only when it must.
+    pub(super) saves_late: bool,
+    /// Its next life cannot read the saved image.
+    pub(super) image_spoilt: bool,
 }
 
 impl Mover {
@@ -91,6 +97,9 @@ impl Mover {
         partition: TopicPartition,
     ) -> Option<OpenReplica> {
         let image = &self.views[node].image;
+        if self.views[node].blind {
+            return None;
+        }
         let changes = reconcile::diff(&ClusterImage::default(), image, me(node));
         changes.open.into_iter().find(|open| open.partition == partition)
     }
@@ -119,13 +128,6 @@ impl Mover {
     }
 }
 
-impl BrokerView {
-    /// The saved image is the one with so many records, and nothing newer was.
-    pub(super) fn forget_saved(&mut self, records: usize) {
-        (self.saved, self.applied) = (records, records);
-    }
-}
-
 impl Cluster {
     /// Every broker is registered and knows of the one topic.
     pub(super) fn begin_moves(&mut self, seed: u64) {
@@ -136,6 +138,8 @@ impl Cluster {
             records: Vec::new(),
             views: (0..nodes).map(|_| BrokerView::default()).collect(),
             changing: BTreeMap::new(),
+            giving_up: BTreeMap::new(),
+            owing: BTreeSet::new(),
             next_id: 1,
             begun: 0,
             ended: 0,
@@ -184,12 +188,30 @@ impl Cluster {
     pub(super) fn boot_view(&mut self, node: usize) {
         let life = self.nodes[node].life;
         let mover = self.mover.as_mut().expect("asked for where replicas move");
-        let (saved, applied) = (mover.views[node].saved, mover.views[node].applied);
-        let from = self.rng.between(saved as u64..=applied.max(saved) as u64) as usize;
+        mover.forget_giving_up(node);
+        let faulty = self.swarm.faults != FaultRates::NONE;
+        let blind = mover.views[node].image_spoilt || faulty && self.rng.per_mille(30);
+        self.coverage.images_spoilt += u64::from(blind);
+        let (saved, applied) = match blind {
+            true => (0, 0),
+            false => (mover.views[node].saved, mover.views[node].applied),
+        };
+        let from = match mover.views[node].saves_late {
+            true => saved,
+            false => self.rng.between(saved as u64..=applied.max(saved) as u64) as usize,
+        };
         let image = mover.replayed(from);
-        let (registered_at, deaf) = (mover.records.len(), mover.views[node].deaf);
-        mover.views[node] =
-            BrokerView { applied: from, saved, registered_at, deaf, ..BrokerView::default() };
+        let BrokerView { deaf, saves_late, .. } = mover.views[node];
+        let (registered_at, applied) = (mover.records.len(), from);
+        mover.views[node] = BrokerView {
+            applied,
+            saved,
+            registered_at,
+            blind,
+            deaf,
+            saves_late,
+            ..BrokerView::default()
+        };
         self.show(node, image);
         self.learn_later(node);
         self.schedule(self.now_us + LOOK_US, Happening::Moves(Moving::Look(node, life)));
@@ -242,10 +264,11 @@ impl Cluster {
         for record in records {
             self.trace.note(self.now_us, format_args!("decided: {record:?}"));
             self.check_end(&record)?;
+            self.check_given_up(&record)?;
             let mover = self.mover.as_mut().expect("it was there just now");
             match &record {
                 MetadataRecord::Move(MoveRecord::End { .. }) => mover.ended += 1,
-                MetadataRecord::Recover(_) => {}
+                MetadataRecord::Recover(_) | MetadataRecord::Move(MoveRecord::GivenUp(..)) => {}
                 _ => mover.begun += 1,
             }
             mover.take(record.clone());
@@ -314,6 +337,7 @@ impl Cluster {
             return;
         }
         self.schedule(self.now_us + LOOK_US, Happening::Moves(Moving::Look(node, life)));
+        self.look_for_what_is_owed(node);
         let found = {
             let mover = self.mover.as_ref().expect("asked for where replicas move");
             reconcile::moves_led(&mover.views[node].image, |at| self.term_led(node, at))

@@ -1,7 +1,7 @@
 //! The controller's decisions about moves under commands at random: repeated, late, about moves that are
 //! over, with brokers that come and go. Pure: only commands in and images out, no cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_protocol::ids::{
     DirectoryId, Incarnation, NodeId, PartitionId, TopicId, TopicPartition,
@@ -11,6 +11,7 @@ use highwater_protocol::native::moves::{CancelMovesRequest, MoveStage, MoveWish,
 use uuid::Uuid;
 
 use crate::controller::image::Topic;
+use crate::controller::moves::dropped::GivenUp;
 use crate::controller::moves::{MoveCommand, MoveId, MoveRecord, Step, nodes};
 use crate::controller::record::{BrokerRegistration, PlacedReplica};
 use crate::controller::{ClusterImage, Command, Controller, MOVES_AT_ONCE_MAX, MetadataRecord};
@@ -45,6 +46,8 @@ struct Wishes {
     image: ClusterImage,
     /// Ids that were given to moves so far, old ones too.
     ids: Vec<MoveId>,
+    /// Who has not given up what was taken from it, and by which move it was.
+    owing: BTreeMap<(PartitionId, NodeId), MoveId>,
 }
 
 /// Runs a few hundred commands from a seed and checks the image after each.
@@ -60,7 +63,8 @@ impl Wishes {
     fn new(seed: u64) -> Wishes {
         let controller = Controller::new(NodeId(1), &[], u64::MAX, Millis(0));
         let (rng, image) = (Rng::new(seed, "wishes"), ClusterImage::default());
-        let mut wishes = Wishes { rng, controller, image, ids: vec![MoveId(0)] };
+        let mut wishes =
+            Wishes { rng, controller, image, ids: vec![MoveId(0)], owing: BTreeMap::new() };
         for node in 1..=NODES {
             wishes.take(MetadataRecord::RegisterBroker(BrokerRegistration {
                 node: NodeId(node),
@@ -101,10 +105,15 @@ impl Wishes {
             self.take(MetadataRecord::FenceBroker { node, fenced });
         }
         let before = self.image.clone();
+        let mut word = None;
         let records = match self.rng.per_mille(100) {
             true => self.controller.judge(&before, &[], Millis(0)),
             false => {
-                let command = Command::Moves(self.draw());
+                let command = self.draw();
+                if let MoveCommand::GivenUp(said) = &command {
+                    word = Some(said.clone());
+                }
+                let command = Command::Moves(command);
                 let decided = self.controller.decide(&before, command, Millis(0));
                 decided.map_or(Vec::new(), |(records, _)| records)
             }
@@ -114,6 +123,7 @@ impl Wishes {
             records.iter().any(|record| matches!(record, MetadataRecord::FenceBroker { .. }));
         for record in records {
             check_record(self.topic(), &record)?;
+            self.check_owing(&record, word.as_ref())?;
             self.take(record);
         }
         if !came_back {
@@ -133,7 +143,8 @@ impl Wishes {
             false => MoveId(self.ids.len() as u64),
         };
         self.ids.push(id);
-        match self.rng.below(10) {
+        match self.rng.below(12) {
+            10..=11 => MoveCommand::GivenUp(self.word()),
             0..=4 => {
                 let wish = self.wish();
                 MoveCommand::Reassign(id, ReassignRequest { partitions, wish, dry_run: DryRun::No })
@@ -148,6 +159,58 @@ impl Wishes {
                 MoveCommand::Step(partition, id, step)
             }
         }
+    }
+
+    /// Mostly what a broker owes, at times about an earlier taking.
+    fn word(&mut self) -> GivenUp {
+        let owing: Vec<_> = self.owing.iter().map(|(who, by)| (*who, *by)).collect();
+        let some = NodeId(self.rng.between(1..=u64::from(NODES)) as u32);
+        let node = if owing.is_empty() { some } else { self.rng.pick(&owing).0.1 };
+        let directory = DirectoryId(Uuid::from_u128(node.0.into()));
+        let mut drops = Vec::new();
+        for ((number, _), by) in owing.into_iter().filter(|((_, of), _)| *of == node) {
+            let by = if self.rng.per_mille(300) { *self.rng.pick(&self.ids) } else { by };
+            drops.push((TopicPartition::new(TOPIC, number), by));
+        }
+        drops.push((self.partition(), *self.rng.pick(&self.ids)));
+        GivenUp { node, directory, drops }
+    }
+
+    /// Nobody gets a replica back before it gave up the former one, and word of another is none.
+    fn check_owing(&mut self, record: &MetadataRecord, word: Option<&GivenUp>) -> Checked {
+        let MetadataRecord::Move(change) = record else { return Ok(()) };
+        match change {
+            MoveRecord::End { partition, dropped, .. } => {
+                let ended =
+                    self.topic().move_of(partition.partition).expect("only what moves ends").id;
+                let owing = dropped.iter().map(|node| ((partition.partition, *node), ended));
+                self.owing.extend(owing);
+            }
+            MoveRecord::GivenUp(partition, node) => {
+                let by = self.owing.remove(&(partition.partition, *node));
+                let said = |said: &GivenUp| {
+                    let about = |drop: &(TopicPartition, MoveId)| {
+                        Some(drop.1) == by && drop.0 == *partition
+                    };
+                    said.node == *node && said.drops.iter().any(about)
+                };
+                if !word.is_some_and(said) {
+                    return broken(format!(
+                        "{word:?} ends what {node} owes of {partition} by {by:?}"
+                    ));
+                }
+            }
+            MoveRecord::Set(partition, found) if found.opens_replicas() => {
+                let owes = |node: &NodeId| self.owing.contains_key(&(partition.partition, *node));
+                if let Some(node) = nodes(&found.target).into_iter().find(owes) {
+                    return broken(format!(
+                        "broker {node} gets {partition} back before it gave it up"
+                    ));
+                }
+            }
+            MoveRecord::Set(..) | MoveRecord::Dropped(..) | MoveRecord::Because(..) => {}
+        }
+        Ok(())
     }
 
     fn partition(&mut self) -> TopicPartition {

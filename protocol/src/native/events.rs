@@ -88,7 +88,7 @@ impl ListEventsResponse {
 }
 
 /// Every kind of decision that this build tells of, sorted; a newer broker may know others.
-pub const KINDS: [&str; 23] = [
+pub const KINDS: [&str; 24] = [
     "broker-fenced",
     "broker-registered",
     "broker-removed",
@@ -107,6 +107,7 @@ pub const KINDS: [&str; 23] = [
     "partition-recovered",
     "partitions-placed",
     "recovery-remembered",
+    "replica-given-up",
     "replica-refilled",
     "settings-altered",
     "topic-altered",

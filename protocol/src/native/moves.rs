@@ -88,6 +88,8 @@ pub struct MoveInfo {
     pub planned: PlannedMove,
     /// How far it is.
     pub stage: MoveStage,
+    /// The brokers that have to give up a former replica before it begins.
+    pub awaits: Vec<NodeId>,
 }
 
 /// The moves that are not over.
@@ -240,7 +242,20 @@ impl ListMovesResponse {
             info.planned.encode(writer);
             info.stage.encode(writer);
         });
-        writer.no_tagged_fields();
+        let awaits: Vec<(u32, &MoveInfo)> = (0..).zip(&self.moves).collect();
+        let awaits: Vec<_> = awaits.into_iter().filter(|(_, it)| !it.awaits.is_empty()).collect();
+        if awaits.is_empty() {
+            writer.no_tagged_fields();
+            return;
+        }
+        let mut field = Writer::new();
+        field.list(&awaits, |field, (place, info)| {
+            field.u32(*place);
+            coding::put_nodes(field, &info.awaits);
+        });
+        writer.uvarint(1);
+        writer.uvarint(TAG_AWAITS);
+        writer.blob(&field.finish());
     }
 
     /// Reads the body.
@@ -251,11 +266,22 @@ impl ListMovesResponse {
                 topic: reader.text("a topic name")?,
                 planned: PlannedMove::decode(reader)?,
                 stage: MoveStage::decode(reader)?,
+                awaits: Vec::new(),
             })
         };
-        let response = ListMovesResponse { moves: reader.list("moves", PLANNED_BYTES_MIN, info)? };
-        reader.tagged_fields()?;
-        Ok(response)
+        let mut moves = reader.list("moves", PLANNED_BYTES_MIN, info)?;
+        reader.tagged_fields_with(|tag, field| {
+            if tag == TAG_AWAITS {
+                let one = |field: &mut Reader<'_>| Ok((field.u32()?, coding::nodes(field)?));
+                for (place, awaits) in Reader::new(field).list("awaited brokers", 5, one)? {
+                    let invalid =
+                        DecodeError::Invalid { what: "a move's place", found: place.into() };
+                    moves.get_mut(place as usize).ok_or(invalid)?.awaits = awaits;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(ListMovesResponse { moves })
     }
 }
 
@@ -305,6 +331,8 @@ fn planned_moves(reader: &mut Reader<'_>) -> Result<Vec<PlannedMove>, DecodeErro
     reader.list("moves", PLANNED_BYTES_MIN, PlannedMove::decode)
 }
 
+/// Of the moves with these places in the list: whom they wait for.
+const TAG_AWAITS: u64 = 0;
 /// A partition and two empty lists.
 const PLANNED_BYTES_MIN: usize = 22;
 
@@ -353,8 +381,12 @@ mod tests {
         response.encode(&mut writer);
         assert_eq!(ReassignResponse::decode(&mut Reader::new(&writer.finish())), Ok(response));
         for stage in [MoveStage::Waiting, MoveStage::Running, MoveStage::GoingBack] {
-            let info = MoveInfo { topic: "orders".into(), planned: planned(), stage };
-            let response = ListMovesResponse { moves: vec![info] };
+            let info = |awaits| {
+                let (topic, planned) = ("orders".into(), planned());
+                MoveInfo { topic, planned, stage, awaits }
+            };
+            let moves = vec![info(vec![]), info(vec![NodeId(2), NodeId(3)])];
+            let response = ListMovesResponse { moves };
             let mut writer = Writer::new();
             response.encode(&mut writer);
             assert_eq!(ListMovesResponse::decode(&mut Reader::new(&writer.finish())), Ok(response));

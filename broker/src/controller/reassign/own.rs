@@ -7,7 +7,7 @@ use highwater_protocol::ids::{NodeId, PartitionId, TopicPartition};
 use highwater_protocol::native::moves::{MoveStage, MoveWish};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{MOVES_AT_ONCE_MAX, Planner, placed, set, under_way};
+use super::{MOVES_AT_ONCE_MAX, Planner, first_stage, placed, set, under_way};
 use crate::controller::image::{Broker, ClusterImage, Topic};
 use crate::controller::moves::{Move, MoveId, MoveRecord, Why, nodes};
 use crate::controller::record::MetadataRecord;
@@ -60,8 +60,8 @@ pub fn begin(image: &ClusterImage, wanted: &[Wanted], draw: Draw) -> Vec<Metadat
     let mut room = MOVES_AT_ONCE_MAX.saturating_sub(under_way(image));
     let mut records = Vec::new();
     for (partition, to, why) in wanted {
-        let stage = if room > 0 { MoveStage::Running } else { MoveStage::Waiting };
-        room = room.saturating_sub(1);
+        let topic = image.topic(partition.topic).map(|topic| &**topic);
+        let stage = first_stage(topic, partition.partition, to, &mut room);
         let target = placed(image, to);
         records.push(set(*partition, Move { id: draw.id(*partition), stage, target }));
         records.push(MetadataRecord::Move(MoveRecord::Because(*partition, *why)));

@@ -305,6 +305,14 @@ fn what_waits_to_move_counts_where_it_goes() {
         .collect();
     assert_eq!(load, [(0, 0), (10, 10), (0, 0), (0, 0)]);
     let planner = Planner::new(&image);
-    assert_eq!(planner.best(&brokers(&[3]), None), Some(NodeId(4)), "the other even one is full");
+    assert_eq!(
+        planner.best(
+            (image.topic(topic()).expect("made above"), PartitionId(0)),
+            &brokers(&[3]),
+            None
+        ),
+        Some(NodeId(4)),
+        "the other even one is full"
+    );
     assert_eq!(planner.held.get(&NodeId(1)), None);
 }

@@ -366,9 +366,12 @@ impl State {
     }
 
     fn flush_dir(&mut self, dir: &Path) {
-        let (durable, left) = std::mem::take(&mut self.changes)
-            .into_iter()
-            .partition(|change| change.path().parent() == Some(dir));
+        let (durable, left) = std::mem::take(&mut self.changes).into_iter().partition(|change| {
+            let parent = change.path().parent();
+            // Nothing leads to what lay in a directory that is gone, once that is on the medium.
+            let gone = |inside: &Path| inside.starts_with(dir) && !self.dirs.contains(inside);
+            parent == Some(dir) || parent.is_some_and(gone)
+        });
         let durable: Vec<Change> = durable;
         durable.iter().for_each(|change| change.apply(&mut self.names_on_medium));
         self.changes = left;

@@ -1,6 +1,6 @@
 //! A broker of the fleet: it follows the controller's log, keeps its image, and hosts what that says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -8,9 +8,11 @@ use highwater_protocol::ids::{DirectoryId, Incarnation, NodeId, TopicPartition};
 use uuid::Uuid;
 
 use super::log::Log;
+use crate::controller::moves::MoveId;
+use crate::controller::moves::dropped::GivenUp;
 use crate::controller::record::BrokerRegistration;
 use crate::controller::{ClusterImage, MetadataRecord};
-use crate::node::reconcile;
+use crate::node::reconcile::{self, Standing};
 use crate::raft::Millis;
 use crate::shard::event::AfterClose;
 
@@ -22,6 +24,7 @@ pub struct Host {
     image: ClusterImage,
     applied: u64,
     saved: (Vec<Bytes>, u64),
+    saved_drops: BTreeMap<TopicPartition, MoveId>,
     open: BTreeSet<TopicPartition>,
 }
 
@@ -42,6 +45,7 @@ impl Host {
             image: ClusterImage::default(),
             applied: 0,
             saved: (Vec::new(), 0),
+            saved_drops: BTreeMap::new(),
             open: BTreeSet::new(),
         }
     }
@@ -123,6 +127,21 @@ impl Host {
     pub fn save(&mut self) {
         let records = self.image.to_records().iter().map(MetadataRecord::encode).collect();
         self.saved = (records, self.applied);
+        self.saved_drops = reconcile::dropped(&self.image, self.registration.node);
+    }
+
+    /// What it says to have given up, if anything.
+    pub fn gives_up(&self) -> Option<GivenUp> {
+        let BrokerRegistration { node, directory, .. } = self.registration;
+        let known = self.image.broker(node).map(|broker| &broker.registration);
+        let standing = match known == Some(&self.registration) {
+            true => Standing::CaughtUp,
+            false => Standing::Behind,
+        };
+        let me = reconcile::Me { node, directory, data_dir: Path::new("/data") };
+        let owed = reconcile::owed(&self.image, &self.saved_drops, standing, me);
+        let drops: Vec<_> = owed.into_iter().map(|owed| (owed.partition, owed.by)).collect();
+        (!drops.is_empty()).then_some(GivenUp { node, directory, drops })
     }
 
     /// Stops without a word.

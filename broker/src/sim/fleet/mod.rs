@@ -300,6 +300,9 @@ impl Fleet {
         }
         let log = &self.log;
         let closed = self.costs.of(Act::Follow, || host.follow(log, upto));
+        if closed.iter().any(|(_, after)| *after == AfterClose::Delete) {
+            self.costs.of(Act::Save, || host.save());
+        }
         for (partition, after) in closed {
             if host.image().topic(partition.topic).is_some() {
                 let node = host.node();
@@ -309,7 +312,8 @@ impl Fleet {
         }
     }
 
-    /// Every broker says every three seconds that it lives, and until it is registered.
+    /// Every broker says every three seconds that it lives, and until it is registered; and each second what
+    /// it has given up.
     fn register_some(&mut self) {
         for host in &self.hosts {
             let known = host.image().broker(host.node()).map(|broker| &broker.registration);
@@ -317,6 +321,12 @@ impl Fleet {
                 .is_multiple_of(REGISTRATION_REPEAT_MS);
             if host.is_up() && (turn || known != Some(host.registration())) {
                 let command = Command::Register(host.registration().clone());
+                self.asked.push_back(Asked { command, word: None, during: self.strike });
+            }
+            let second = (self.now.0 + u64::from(host.node().0) * ROUND_MS).is_multiple_of(1_000);
+            if let Some(word) = host.gives_up().filter(|_| host.is_up() && second) {
+                let command = Command::Moves(MoveCommand::GivenUp(word));
+                // It may have another life by then, or be registered anew.
                 self.asked.push_back(Asked { command, word: None, during: self.strike });
             }
         }

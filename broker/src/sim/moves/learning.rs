@@ -1,16 +1,11 @@
 //! How simulated brokers learn of what the controller decided, and follow it, as `node::follow` does.
 
-use std::collections::BTreeSet;
-
 use super::{Moving, me};
 use crate::controller::ClusterImage;
-use crate::disk::Disk;
-use crate::log;
 use crate::node::reconcile;
 use crate::shard::event::{AfterClose, Event};
 use crate::sim::checker::Checked;
-use crate::sim::cluster::{Cluster, Happening, dir_of};
-use crate::sim::node::node_id;
+use crate::sim::cluster::{Cluster, Happening};
 use crate::sim::swarm::FaultRates;
 
 impl Cluster {
@@ -35,7 +30,7 @@ impl Cluster {
             };
             return self.learn_up_to(node, up_to);
         }
-        self.remove_strays(node)
+        Ok(())
     }
 
     /// A broker applies so many records.
@@ -47,7 +42,7 @@ impl Cluster {
         if up_to < all {
             self.learn_later(node);
         }
-        self.remove_strays(node)
+        Ok(())
     }
 
     /// A broker has a newer image: its shard follows it.
@@ -55,19 +50,15 @@ impl Cluster {
         let saves = self.rng.per_mille(300);
         let view = &mut self.mover.as_mut().expect("asked for where replicas move").views[node];
         let mut changes = reconcile::diff(&view.image, &image, me(node));
-        let mut given_up = BTreeSet::new();
-        if view.applied >= view.registered_at {
-            given_up = std::mem::take(&mut view.spared);
-            given_up.retain(|partition| !reconcile::is_placed(&image, *partition, me(node)));
-        } else {
-            let spared = reconcile::spare_dropped(&mut changes, &view.image, &image, me(node));
-            view.spared.extend(spared.into_iter().map(|(partition, _)| partition));
+        if view.blind && view.applied < view.registered_at {
+            changes = reconcile::hold_back(changes);
+        } else if std::mem::take(&mut view.blind) {
+            changes = reconcile::begin(changes, &image, me(node));
         }
-        if saves || reconcile::gives_up_files(&changes) || !given_up.is_empty() {
+        if saves && !view.saves_late || reconcile::gives_up_files(&changes) {
             view.saved = view.applied;
         }
         view.image = image;
-        view.touched.extend(changes.open.iter().map(|open| open.partition));
         for (partition, after) in changes.close {
             if after == AfterClose::Delete {
                 // A closing that waits in the inbox would pass for this one.
@@ -77,35 +68,8 @@ impl Cluster {
             }
             self.give(node, Event::Close(partition, after));
         }
-        for partition in given_up {
-            *self.nodes[node].dropping.entry(partition).or_default() += 1;
-            let dir = dir_of(partition.partition.0 as usize);
-            self.give(node, Event::GiveUp(partition, dir));
-        }
         for open in changes.open {
             self.host(node, open);
         }
-    }
-
-    /// What an earlier life left of replicas that were taken from it, as `node::strays` does it.
-    fn remove_strays(&mut self, node: usize) -> Checked {
-        let view = &mut self.mover.as_mut().expect("asked for where replicas move").views[node];
-        let caught_up = view.applied >= view.registered_at;
-        if !caught_up || std::mem::replace(&mut view.caught_up, true) {
-            return Ok(());
-        }
-        for (number, partition) in self.partitions.iter().enumerate() {
-            let topic = view.image.topic(partition.topic);
-            let taken =
-                topic.is_some_and(|topic| topic.is_dropped(partition.partition, node_id(node)));
-            let disk = &self.nodes[node].disk;
-            if taken && !view.touched.contains(partition) && disk.list(&dir_of(number)).is_ok() {
-                // A disk that fails here is looked at below.
-                if log::remove(disk.as_ref(), &dir_of(number)).is_ok() {
-                    self.checker.deleted(node_id(node), *partition);
-                }
-            }
-        }
-        self.bury_if_dead(node)
     }
 }

@@ -43,6 +43,7 @@ const COLUMNS: &[Column] = &[
     Column::words("STAGE"),
     Column::words("FROM"),
     Column::words("TO"),
+    Column::words("AWAITS"),
     Column::words("LEFT"),
     Column::words("RATE"),
     Column::words("ETA"),
@@ -95,7 +96,7 @@ async fn list(admin: &Admin, looks: &mut Looks) -> Result<(Page, Exit), Failure>
 }
 
 fn row(info: &MoveInfo, left: Option<u64>, rate: Option<u64>) -> Row {
-    let MoveInfo { topic, planned, stage } = info;
+    let MoveInfo { topic, planned, stage, awaits } = info;
     let name = format!("{topic}/{}", planned.partition.partition);
     let stage = stage_word(*stage);
     let eta = left.and_then(|left| eta(left, rate));
@@ -106,6 +107,7 @@ fn row(info: &MoveInfo, left: Option<u64>, rate: Option<u64>) -> Row {
             stage.to_owned(),
             ids(&planned.from),
             ids(&planned.to),
+            if awaits.is_empty() { "-".to_owned() } else { ids(awaits) },
             shown(left.map(human::bytes)),
             shown(rate.map(per_second)),
             shown(eta.map(human::seconds)),
@@ -116,6 +118,7 @@ fn row(info: &MoveInfo, left: Option<u64>, rate: Option<u64>) -> Row {
             "stage": stage,
             "from": planned.from.iter().map(|node| node.0).collect::<Vec<_>>(),
             "to": planned.to.iter().map(|node| node.0).collect::<Vec<_>>(),
+            "awaits": awaits.iter().map(|node| node.0).collect::<Vec<_>>(),
             "left_bytes": left,
             "bytes_per_s": rate,
             "eta_s": eta,
@@ -166,7 +169,8 @@ Examples:
   hw partition moves -w                            look again every 2 s
   hw partition moves -o json                       with bytes, bytes a second and seconds
 
-LEFT is what the new replicas still lack, as the partition's leader knows it.";
+LEFT is what the new replicas still lack, as the partition's leader knows it. AWAITS are brokers that had the
+partition before and have not deleted that replica yet: the move begins when they have.";
 
 #[cfg(test)]
 mod tests {

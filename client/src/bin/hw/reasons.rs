@@ -345,8 +345,10 @@ pub const REASONS: &[Reason] = &[
     ),
     reason(
         "waiting",
-        "The move begins when others are over: few are under way at once.",
-        "Wait, or take it back with `hw partition cancel`.",
+        "The move begins when others are over, for few are under way at once, and when the brokers \
+         under AWAITS have given up the replicas that they had before.",
+        "Wait, or take it back with `hw partition cancel`. An awaited broker has to be up and to \
+         hear the controller.",
         "hw partition moves",
     ),
 ];

@@ -107,6 +107,12 @@ pub const EVENTS: &[Reason] = &[
         "hw cluster events --kind recovery-remembered",
     ),
     reason(
+        "replica-given-up",
+        "A broker has deleted a replica that a move or a recovery took from it.",
+        "Nothing is to be done; from now on the partition can come back to that broker.",
+        "hw cluster events --kind replica-given-up",
+    ),
+    reason(
         "replica-refilled",
         "A replica has all records again on a disk that came back empty.",
         "Nothing is to be done; `hw cluster brokers` counts those that are still missing.",
