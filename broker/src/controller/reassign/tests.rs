@@ -4,6 +4,7 @@ use highwater_protocol::ids::{DirectoryId, Incarnation, TopicId};
 use uuid::Uuid;
 
 use super::*;
+use crate::controller::brokers::BrokerRecord;
 use crate::controller::moves::MoveCommand;
 use crate::controller::record::BrokerRegistration;
 
@@ -282,13 +283,50 @@ fn one_partitions_brokers_in_another_order_only_change_who_is_preferred_to_lead(
 }
 
 #[test]
-fn an_image_remembers_nobody_for_a_partition_that_came_back_to_whom_it_had_left() {
+fn a_partition_comes_back_to_a_broker_only_once_that_has_given_up_what_it_had() {
     let mut image = image(3, &[&[1, 2]]);
-    for (id, set) in [(9, [2, 3]), (10, [1, 2])] {
-        // `carry_out` holds the image against one made anew after each step.
-        reassign_to(&mut image, id, &set).expect("all are alive");
-        step(&mut image, 0, id, Step::Reached).expect("it is this move");
-    }
+    // `carry_out` holds the image against one made anew after each step.
+    reassign_to(&mut image, 9, &[2, 3]).expect("all are alive");
+    step(&mut image, 0, 9, Step::Reached).expect("it is this move");
+    reassign_to(&mut image, 10, &[1, 2]).expect("it waits");
+    let state = |image: &ClusterImage| {
+        let topic = image.topic(topic()).expect("made above");
+        let found = topic.move_of(PartitionId(0)).expect("it moves");
+        (found.stage, topic.move_waits_for(PartitionId(0), found))
+    };
+    let waits = (MoveStage::Waiting, brokers(&[1]));
+    assert_eq!(state(&image), waits);
+    assert!(start_waiting(&image).is_empty());
+    let word = |node: u32, data: u32, id| {
+        let drops = vec![(at(0), MoveId(id))];
+        let (node, directory) = (NodeId(node), directory(data));
+        MoveCommand::GivenUp(dropped::GivenUp { node, directory, drops })
+    };
+    carry_out(&mut image, word(1, 1, 8)).expect("late word is none");
+    assert_eq!(state(&image), waits);
+    assert!(carry_out(&mut image, word(1, 7, 9)).is_err(), "another data directory");
+    carry_out(&mut image, word(3, 3, 9)).expect("nothing was taken from it");
+    assert_eq!(state(&image), waits);
+    carry_out(&mut image, word(1, 1, 9)).expect("it is this taking");
+    assert_eq!(state(&image), (MoveStage::Running, Vec::new()));
+    step(&mut image, 0, 10, Step::Reached).expect("it is this move");
+    let topic = image.topic(topic()).expect("made above");
+    assert!(topic.is_dropped(PartitionId(0), NodeId(3)));
+    assert!(!topic.is_dropped(PartitionId(0), NodeId(1)));
+}
+
+#[test]
+fn a_move_that_waits_for_a_broker_can_be_cancelled_and_who_is_taken_out_is_not_waited_for() {
+    let mut image = image(3, &[&[1, 2]]);
+    reassign_to(&mut image, 9, &[2, 3]).expect("all are alive");
+    step(&mut image, 0, 9, Step::Reached).expect("it is this move");
+    reassign_to(&mut image, 10, &[1, 2]).expect("it waits");
+    let all = CancelMovesRequest { partitions: Vec::new() };
+    carry_out(&mut image, MoveCommand::Cancel(MoveId(11), all)).expect("always");
+    assert_eq!(replicas(&image, 0), brokers(&[2, 3]));
+    assert!(stages(&image).is_empty());
+    let gone = BrokerRecord::Remove { node: NodeId(1), directory: directory(1) };
+    image.apply(&MetadataRecord::Broker(gone)).expect("it hosts nothing");
     let topic = image.topic(topic()).expect("made above");
     assert!(!topic.is_dropped(PartitionId(0), NodeId(1)));
 }
