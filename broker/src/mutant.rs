@@ -112,6 +112,8 @@ mutants! {
     EndDropsNobody,
     /// Replicas are deleted while the saved image still has them.
     DeletedBeforeSaved,
+    /// A directory without files passes for all that there was, although the journal knows better.
+    EmptyDirectoryBelieved,
     /// A replica goes back to a broker that has not carried out yet that it was taken from it.
     ReturnsBeforeGivenUp,
     /// A broker says that it has given up a replica before it has deleted it.

@@ -248,6 +248,11 @@ impl std::fmt::Debug for Log {
     }
 }
 
+/// Whether a directory with these names in it holds a log: a segment, or a start that voids them all.
+pub fn lies_in(dir: &Path, names: &[String]) -> bool {
+    names.iter().any(|name| name == start::START || segment::Stem::parse(dir, name).is_some())
+}
+
 /// Deletes a partition's directory, for good: only for a committed record that names it.
 pub fn remove(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.remove_dir(dir)?;

@@ -40,6 +40,7 @@ pub fn tend(
 ) -> Tended {
     let mut tended = Tended::default();
     let topics = topics_dir(me.data_dir);
+    finish_removing(disk, me.data_dir);
     for name in names(disk, &topics) {
         let dir = topics.join(&name);
         match parse_dir_name(&name) {
@@ -47,7 +48,7 @@ pub fn tend(
             // It could not be opened in this life; the next one may.
             Some(partition) if is_ours(image, me, partition) => {}
             Some(partition) if image.is_deleted(partition.topic) => {
-                remove(disk, &dir, "removing what is left of a deleted replica");
+                remove(disk, me.data_dir, &dir, "removing what is left of a deleted replica");
             }
             // Its shard gives it up, after it has noted that.
             Some(partition) if is_dropped(image, me, partition) => {}
@@ -137,7 +138,7 @@ fn tend_strays(disk: &dyn Disk, data_dir: &Path, image: &ClusterImage, now_s: u6
         let due = now_s.saturating_sub(since_s) >= KEPT_S;
         if due && image.is_deleted(partition.topic) {
             let why = "removing a stray replica a day after it was set aside: it was deleted";
-            remove(disk, &strays.join(&name), why);
+            remove(disk, data_dir, &strays.join(&name), why);
         } else {
             kept += 1;
         }
@@ -145,10 +146,30 @@ fn tend_strays(disk: &dyn Disk, data_dir: &Path, image: &ClusterImage, now_s: u6
     kept
 }
 
-fn remove(disk: &dyn Disk, dir: &Path, why: &str) {
+/// Under another name first: what a crash leaves of it must not pass for a replica.
+fn remove(disk: &dyn Disk, data_dir: &Path, dir: &Path, why: &str) {
     tracing::info!(dir = %dir.display(), "{why}");
-    if let Err(error) = log::remove(disk, dir) {
+    let strays = strays_dir(data_dir);
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let doomed = strays.join(format!("{REMOVING}{name}"));
+    let removed = disk.create_dir(&strays).and_then(|()| {
+        disk.rename(dir, &doomed)?;
+        disk.flush_dir(&strays)?;
+        disk.flush_dir(dir.parent().unwrap_or(data_dir))?;
+        log::remove(disk, &doomed)
+    });
+    if let Err(error) = removed {
         tracing::warn!(dir = %dir.display(), %error, "it could not be removed");
+    }
+}
+
+/// Removes what an earlier life had begun to remove.
+fn finish_removing(disk: &dyn Disk, data_dir: &Path) {
+    let strays = strays_dir(data_dir);
+    for name in names(disk, &strays).into_iter().filter(|name| name.starts_with(REMOVING)) {
+        if let Err(error) = log::remove(disk, &strays.join(&name)) {
+            tracing::warn!(%name, %error, "what was deleted could not be removed");
+        }
     }
 }
 
@@ -182,6 +203,8 @@ fn strays_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("stray")
 }
 
+/// So begins the name of what is being removed.
+const REMOVING: &str = "removing-";
 /// How long something is kept at least, with a tombstone or without.
 const KEPT_S: u64 = 24 * 3_600;
 
@@ -258,6 +281,22 @@ mod tests {
         let (data, dir) = data();
         assert_eq!(tended(&data, &image(true), NOW_S), Tended::default());
         assert!(!dir.exists());
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_removal_is_never_taken_back_and_goes_with_the_next_look() {
+        let (data, dir) = data();
+        let name = dir.file_name().expect("it has one").to_string_lossy().into_owned();
+        std::fs::create_dir_all(strays_dir(data.path())).expect("it is ours");
+        for begun in [name.clone(), format!("{NOW_S}-{name}")] {
+            let begun = strays_dir(data.path()).join(format!("{REMOVING}{begun}"));
+            std::fs::rename(&dir, &begun).expect("it is ours");
+            take_back(&MmapDisk::default(), data.path(), &[(partition(7), dir.clone())]);
+            assert!(!dir.exists());
+            assert_eq!(tended(&data, &ClusterImage::default(), NOW_S), Tended::default());
+            assert!(!begun.exists());
+            std::fs::create_dir_all(&dir).expect("it is ours");
+        }
     }
 
     #[test]

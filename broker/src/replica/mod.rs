@@ -50,7 +50,7 @@ use producers::{Placed, Producers};
 pub use event::{
     AdminReply, Identity, Lane, Leadership, OpenReplica, ProduceEvent, ReplicaCommand, RequestId,
 };
-pub use open::Remembered;
+pub use open::{Logged, Remembered};
 pub use options::{FlushPolicy, ReplicaOptions, Retention};
 pub use output::{Outgoing, Output};
 pub use recovery::{Recovery, epoch_of};

@@ -38,6 +38,17 @@ pub struct Remembered {
     pub recovery: Option<Recovery>,
     /// What others may count of it: after an unclean end it may have lost that.
     pub vouches: Counts,
+    /// Whether it ever had anything on disk.
+    pub logged: Logged,
+}
+
+/// Whether a replica ever had anything on disk: then an empty directory is a loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Logged {
+    /// Not that the journal knew.
+    Nothing,
+    /// It had; so there is a segment, or a start that voids them all.
+    Something,
 }
 
 impl Replica {

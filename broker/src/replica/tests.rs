@@ -117,9 +117,15 @@ impl Trio {
             FlushPolicy::Ack => Counts::Flushed,
             FlushPolicy::Interval { .. } => Counts::Appended,
         };
-        let (suspicion, recovery) = (Suspicion::None, None);
-        let known =
-            known.map(|hard| Remembered { hard: *hard, suspicion, last_life, vouches, recovery });
+        let (suspicion, recovery, logged) = (Suspicion::None, None, Logged::Nothing);
+        let known = known.map(|hard| Remembered {
+            hard: *hard,
+            suspicion,
+            last_life,
+            vouches,
+            recovery,
+            logged,
+        });
         let disk: Arc<dyn Disk> = match self.small_disks.get(&id) {
             Some(disk) => disk.clone(),
             None => Arc::new(MmapDisk::default()),

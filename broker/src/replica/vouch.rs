@@ -8,7 +8,7 @@
 
 use highwater_protocol::ids::LogIndex;
 
-use super::{FlushPolicy, Replica, open};
+use super::{FlushPolicy, Logged, Replica, open};
 use crate::mutant::{self, Mutant};
 use crate::raft::{Counts, Millis};
 
@@ -50,6 +50,14 @@ impl Vouch {
 }
 
 impl Replica {
+    /// Whether it has anything on disk.
+    pub fn logged(&self) -> Logged {
+        match self.log.durable() > LogIndex::ZERO {
+            true => Logged::Something,
+            false => Logged::Nothing,
+        }
+    }
+
     /// What the journal must say of it from this pass on.
     pub fn vouches(&self) -> Counts {
         let log_end = self.log.end();

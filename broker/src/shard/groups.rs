@@ -13,7 +13,7 @@ use super::journal::Memory;
 use super::{Shard, Suspicion};
 use crate::mutant::{self, Mutant};
 use crate::raft::{Counts, HardState};
-use crate::replica::{LastLife, Remembered, epoch_of};
+use crate::replica::{LastLife, Logged, Remembered, epoch_of};
 
 /// Whether a replica to open is one of a group that is new here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,19 +70,19 @@ impl Shard {
         }
         let hard = known.map_or(HardState::default(), |known| known.hard);
         let (suspicion, last_life) = (Suspicion::LostIdentity, LastLife::Clean);
-        let vouches = Counts::Flushed;
+        let (vouches, logged) = (Counts::Flushed, Logged::Nothing);
         let told_to_found = open.identity == Identity::Founds;
         open.identity = Identity::Joins;
         if told_to_found && !may_found {
             // Its files stay, for they may be all there is; a further recovery can begin with them.
             let recovery = open.recovery;
-            let known = Remembered { hard, suspicion, last_life, vouches, recovery };
+            let known = Remembered { hard, suspicion, last_life, vouches, recovery, logged };
             self.journal.remember(partition, known);
             return BegunAnew::No;
         }
         self.close_replica(partition, AfterClose::Delete, out);
         let recovery = known.and_then(|known| known.recovery);
-        let lost = Remembered { hard, suspicion, last_life, vouches, recovery };
+        let lost = Remembered { hard, suspicion, last_life, vouches, recovery, logged };
         if !self.doomed.contains_key(&partition) && self.disk.list(&open.dir).is_ok() {
             self.journal.remember(partition, lost);
             self.doomed.insert(partition, open.dir.clone());

@@ -12,7 +12,7 @@ use super::event::Millis;
 use super::journal::Journal;
 use crate::mutant::{self, Mutant};
 use crate::raft::Counts;
-use crate::replica::{LastLife, Remembered, Replica};
+use crate::replica::{LastLife, Logged, Remembered, Replica};
 
 /// A replica and where it lies.
 pub(super) struct Hosted {
@@ -40,7 +40,9 @@ impl Hosted {
             false => self.replica.recovery(),
         };
         let (last_life, vouches) = (LastLife::Clean, self.replica.vouches());
-        let mut known = Remembered { hard, suspicion, last_life, vouches, recovery };
+        let before = self.known.map_or(Logged::Nothing, |known| known.logged);
+        let logged = self.replica.logged().max(before);
+        let mut known = Remembered { hard, suspicion, last_life, vouches, recovery, logged };
         if mutant::active(Mutant::VoteNotJournaled) {
             known.hard.vote = None;
         }

@@ -12,9 +12,10 @@ use highwater_protocol::ids::{Position, TopicPartition};
 use super::Shard;
 use super::event::{AdminReply, AfterClose, Effect, Identity, OpenReplica, RequestId};
 use super::journal::Memory;
+use crate::log;
 use crate::mutant::{self, Mutant};
 use crate::raft::{Counts, HardState, Suspicion};
-use crate::replica::{LastLife, Remembered};
+use crate::replica::{LastLife, Logged, Remembered};
 
 impl Shard {
     /// Whether a replica may have forgotten a vote.
@@ -24,8 +25,15 @@ impl Shard {
             return Identity::Founds;
         }
         let disagree = match (self.journal.memory(), known) {
-            // A vote without a directory: the directory is gone.
-            (_, Some(known)) => known.hard != HardState::default() && names.is_err(),
+            // A vote without a directory, or a log without a file: those are gone.
+            (_, Some(known)) => match &names {
+                Err(_) => known.hard != HardState::default(),
+                Ok(names) => {
+                    known.logged == Logged::Something
+                        && !log::lies_in(&open.dir, names)
+                        && !mutant::active(Mutant::EmptyDirectoryBelieved)
+                }
+            },
             // The journal knew every vote that was ever given, and this replica gave none.
             (Memory::Whole, None) => false,
             (Memory::Lost, None) => names.is_ok_and(|names| !names.is_empty()),
@@ -62,6 +70,7 @@ impl Shard {
                 last_life: LastLife::Clean,
                 vouches: Counts::Flushed,
                 recovery: known.and_then(|known| known.recovery),
+                logged: Logged::Nothing,
             };
             self.journal.remember(partition, lost);
             self.doomed.insert(partition, dir);

@@ -225,6 +225,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 mod tests {
     use super::*;
     use crate::raft::{Counts, HardState, Suspicion};
+    use crate::replica::Logged;
     use crate::sim::disk::SimDisk;
     use crate::sim::rng::Rng;
     use highwater_protocol::ids::{NodeId, PartitionId, Term, TopicId};
@@ -243,6 +244,7 @@ mod tests {
             last_life: LastLife::Clean,
             recovery: None,
             vouches: Counts::Flushed,
+            logged: Logged::Something,
         }
     }
 

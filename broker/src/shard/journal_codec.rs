@@ -11,7 +11,7 @@ use highwater_protocol::ids::{NodeId, PartitionId, RecoveryEpoch, Term, TopicId,
 use uuid::Uuid;
 
 use crate::raft::{Counts, HardState, Suspicion};
-use crate::replica::{LastLife, Recovery, Remembered};
+use crate::replica::{LastLife, Logged, Recovery, Remembered};
 
 /// What a record says of one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,12 +91,13 @@ pub fn record_of(sequence: u64, changes: &BTreeMap<TopicPartition, Change>) -> V
         body.extend(partition.partition.0.to_le_bytes());
         let (kind, doubt, term, vote, recovery) = match change {
             Change::Gone => (GONE, 0, Term(0), NodeId(0), None),
-            Change::Set(Remembered { hard, suspicion, last_life, vouches, recovery }) => {
+            Change::Set(Remembered { hard, suspicion, last_life, vouches, recovery, logged }) => {
                 let HardState { term, vote } = hard;
                 let kind = if vote.is_some() { VOTED } else { NO_VOTE };
                 let doubt = suspicion_code(*suspicion)
                     | last_life_code(*last_life)
-                    | vouches_code(*vouches);
+                    | vouches_code(*vouches)
+                    | logged_code(*logged);
                 (kind, doubt, *term, vote.unwrap_or(NodeId(0)), *recovery)
             }
         };
@@ -117,7 +118,7 @@ pub fn replay(bytes: &[u8]) -> Replayed {
     let Some((header, mut rest)) = bytes.split_at_checked(HEADER_BYTES) else { return replayed };
     let version = u32_at(header, 8);
     let change_bytes = match version {
-        VERSION | VERSION_BEFORE_VOUCHES => CHANGE_BYTES,
+        VERSION | VERSION_BEFORE_LOGGED | VERSION_BEFORE_VOUCHES => CHANGE_BYTES,
         VERSION_BEFORE_RECOVERIES => CHANGE_BYTES - RECOVERY_BYTES,
         _ => return replayed,
     };
@@ -134,7 +135,7 @@ pub fn replay(bytes: &[u8]) -> Replayed {
         replayed.sequence = sequence;
         for (partition, change) in changes {
             match change {
-                Change::Set(known) if version < VERSION => {
+                Change::Set(known) if version < VERSION_BEFORE_LOGGED => {
                     let vouches = Counts::Appended;
                     replayed.live.insert(partition, Remembered { vouches, ..known })
                 }
@@ -175,7 +176,11 @@ fn parse_change(bytes: &[u8]) -> Option<(TopicPartition, Change)> {
         0 => Counts::Flushed,
         _ => Counts::Appended,
     };
-    let suspicion = match bytes[21] & !(UNCLEAN | UNFLUSHED) {
+    let logged = match bytes[21] & LOGGED {
+        0 => Logged::Nothing,
+        _ => Logged::Something,
+    };
+    let suspicion = match bytes[21] & !(UNCLEAN | UNFLUSHED | LOGGED) {
         0 => Suspicion::None,
         1 => Suspicion::LostTail,
         2 => Suspicion::LostIdentity,
@@ -198,7 +203,8 @@ fn parse_change(bytes: &[u8]) -> Option<(TopicPartition, Change)> {
         }),
         Some(_) | None => None,
     };
-    Some((partition, Change::Set(Remembered { hard, suspicion, last_life, vouches, recovery })))
+    let known = Remembered { hard, suspicion, last_life, vouches, recovery, logged };
+    Some((partition, Change::Set(known)))
 }
 
 fn suspicion_code(suspicion: Suspicion) -> u8 {
@@ -224,6 +230,13 @@ fn vouches_code(vouches: Counts) -> u8 {
     }
 }
 
+fn logged_code(logged: Logged) -> u8 {
+    match logged {
+        Logged::Nothing => 0,
+        Logged::Something => LOGGED,
+    }
+}
+
 fn memory_code(memory: Memory) -> u32 {
     match memory {
         Memory::Whole => 0,
@@ -236,7 +249,9 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 const MAGIC: [u8; 8] = *b"HWVOTES\0";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
+/// Did not tell whether a replica ever had anything on disk: then it is taken to have had nothing.
+const VERSION_BEFORE_LOGGED: u32 = 3;
 /// Did not tell what a replica vouches for: then the worse is taken.
 const VERSION_BEFORE_VOUCHES: u32 = 2;
 /// The same without the recovery in a change.
@@ -253,6 +268,8 @@ const RECOVERY_BYTES: usize = 12;
 const UNCLEAN: u8 = 0x80;
 /// Set beside the suspicion: others may count what it has not flushed.
 const UNFLUSHED: u8 = 0x40;
+/// Set beside the suspicion: it had something on disk.
+const LOGGED: u8 = 0x20;
 const GONE: u8 = 0;
 const NO_VOTE: u8 = 1;
 const VOTED: u8 = 2;

@@ -39,7 +39,7 @@ use crate::disk::{Disk, FlushFailure};
 use crate::log;
 use crate::mutant::{self, Mutant};
 use crate::raft::{Counts, Suspicion};
-use crate::replica::{Boot, LastLife, Output, Remembered, Replica, epoch_of};
+use crate::replica::{Boot, LastLife, Logged, Output, Remembered, Replica, epoch_of};
 
 use deadlines::Deadlines;
 use event::{AfterClose, Effect, Event, FlushTicket, Leadership, Millis, OpenReplica, RequestId};
@@ -300,7 +300,8 @@ impl Shard {
                 let suspicion = Suspicion::LostIdentity;
                 let recovery = hosted.known.and_then(|known| known.recovery);
                 let (last_life, vouches) = (LastLife::Clean, Counts::Flushed);
-                let known = Remembered { hard, suspicion, last_life, vouches, recovery };
+                let logged = Logged::Nothing;
+                let known = Remembered { hard, suspicion, last_life, vouches, recovery, logged };
                 self.journal.remember(partition, known);
                 self.doomed.insert(partition, hosted.dir);
                 return;

@@ -14,7 +14,9 @@ use super::{Directory, Shard, ShardOptions};
 use crate::disk::Disk;
 use crate::log;
 use crate::raft::{Counts, HardState, Millis, Suspicion};
-use crate::replica::{FlushPolicy, LastLife, Recovery, Remembered, ReplicaOptions, Retention};
+use crate::replica::{
+    FlushPolicy, LastLife, Logged, Recovery, Remembered, ReplicaOptions, Retention,
+};
 use crate::sim::disk::{Fate, SimDisk};
 
 const PARTITION: TopicPartition =
@@ -97,6 +99,7 @@ fn a_remembered_suspicion_outlives_closing_and_restarts_although_the_files_are_i
                 last_life: LastLife::Clean,
                 vouches: Counts::Flushed,
                 recovery: None,
+                logged: Logged::Nothing,
             },
         );
         journal.flush().expect("a sound disk");
@@ -136,6 +139,7 @@ fn an_unclean_end_is_remembered_until_the_files_were_opened() {
         last_life: LastLife::Clean,
         vouches: Counts::Appended,
         recovery: None,
+        logged: Logged::Nothing,
     };
     journal.remember(PARTITION, known);
     journal.flush().expect("a sound disk");
@@ -160,6 +164,7 @@ fn a_lost_directory_is_remembered_whenever_the_power_fails() {
         last_life,
         vouches: Counts::Flushed,
         recovery: None,
+        logged: Logged::Nothing,
     };
     journal.remember(PARTITION, known);
     journal.flush().expect("a sound disk");
@@ -176,6 +181,35 @@ fn a_lost_directory_is_remembered_whenever_the_power_fails() {
         let mut shard = boot(&disk, 3);
         pass(&mut shard, vec![open_event()]);
         assert_eq!(suspicion(&shard), Suspicion::LostIdentity, "after {operations} operations");
+    }
+}
+
+/// Somebody, or a file system's check, took all files and left the directory.
+#[test]
+fn a_directory_without_the_log_that_was_in_it_is_lost_and_one_that_never_had_one_is_not() {
+    for (logged, expected) in
+        [(Logged::Something, Suspicion::LostIdentity), (Logged::Nothing, Suspicion::None)]
+    {
+        let disk = SimDisk::new(1);
+        let as_disk = Arc::clone(&disk) as Arc<dyn Disk>;
+        let journal = Journal::open(as_disk, Path::new(SHARD_DIR), Directory::New, LastLife::Clean);
+        let mut journal = journal.expect("a sound disk");
+        let known = Remembered {
+            hard: HardState { term: Term(3), vote: None },
+            suspicion: Suspicion::None,
+            last_life: LastLife::Clean,
+            vouches: Counts::Flushed,
+            recovery: None,
+            logged,
+        };
+        journal.remember(PARTITION, known);
+        journal.flush().expect("a sound disk");
+        disk.create_dir(Path::new(DIR)).expect("a sound disk");
+        for life in 2..4 {
+            let mut shard = boot(&disk, life);
+            pass(&mut shard, vec![open_event()]);
+            assert_eq!(suspicion(&shard), expected, "{logged:?}, life {life}");
+        }
     }
 }
 

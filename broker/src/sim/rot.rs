@@ -1,5 +1,6 @@
 //! Damage while a broker is down: a bit of a flushed frame turns, a page is as if it had never been
-//! written, or a write meant for another page lies there; or all files of a replica are gone.
+//! written, or a write meant for another page lies there; or all files of a replica are gone, with their
+//! directory or without.
 //!
 //! Only a minority of the voters is short of anything at any time, so whatever gets lost is a bug.
 
@@ -39,7 +40,7 @@ impl Cluster {
         disk.write_back(&dir_of(number));
         let page = found.byte / PAGE_BYTES;
         let id = self.nodes[node].id;
-        let (what, from) = match (self.rng.below(5), found.page) {
+        let (what, from) = match (self.rng.below(6), found.page) {
             (0, Some(from)) => {
                 disk.spoil_page(&found.file, page, None);
                 ("a lost page", from)
@@ -53,6 +54,15 @@ impl Cluster {
                 disk.write_back(&dir_of(number));
                 self.checker.emptied(id, partition);
                 ("the loss of all files", LogIndex::ZERO)
+            }
+            (5, _) => {
+                let dir = dir_of(number);
+                for name in disk.list(&dir).expect("it lies there") {
+                    disk.remove(&dir.join(name)).expect("it lies there");
+                }
+                disk.write_back(&dir);
+                self.checker.emptied(id, partition);
+                ("the loss of all files but their directory", LogIndex::ZERO)
             }
             _ => {
                 let bit = found.byte * 8 + self.rng.below(8);
