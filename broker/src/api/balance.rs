@@ -38,7 +38,7 @@ impl Api {
         let image = self.node.image();
         // Ten thousand partitions take a moment, which is not the runtime's.
         let planned = tokio::task::spawn_blocking(move || {
-            let (hosts, placed) = balance::inputs(&image, &request.sizes);
+            let (hosts, placed) = balance::inputs(&image, &request.sizes, &[]);
             let moves = balance::plan(&hosts, &placed);
             let mut after: Vec<Placed> = placed.clone();
             let mut planned = moves.iter().peekable();

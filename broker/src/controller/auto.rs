@@ -144,7 +144,7 @@ impl Auto {
         if !mutant::active(Mutant::BalanceAmidMoves) && (moves || held_by_absent()) {
             return Vec::new();
         }
-        let (hosts, placed) = balance::inputs(image, &[]);
+        let (hosts, placed) = balance::inputs(image, &[], &[]);
         if !is_uneven(&hosts, &placed) {
             return Vec::new();
         }

@@ -69,6 +69,15 @@ pub struct Traffic {
     pub bytes_out: u64,
 }
 
+/// What clients do to a partition in a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes that they write.
+    pub bytes_in_per_s: u64,
+    /// Bytes that they read.
+    pub bytes_out_per_s: u64,
+}
+
 /// A wish for a plan that spreads replicas and leaders over racks and brokers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanBalanceRequest {

@@ -209,7 +209,7 @@ fn balance(fleet: &mut Fleet) -> BTreeMap<NodeId, usize> {
 
 /// Plans and asks for the moves; gives how many replicas go to which broker.
 fn begin_balance(fleet: &mut Fleet) -> BTreeMap<NodeId, usize> {
-    let (hosts, placed) = balance::inputs(&fleet.image().clone(), &[]);
+    let (hosts, placed) = balance::inputs(&fleet.image().clone(), &[], &[]);
     let plan = fleet.costs.of(Act::Plan, || balance::plan(&hosts, &placed));
     let mut came: BTreeMap<NodeId, usize> = BTreeMap::new();
     for PlannedMove { partition, from, to } in plan {
@@ -229,7 +229,7 @@ fn begin_balance(fleet: &mut Fleet) -> BTreeMap<NodeId, usize> {
 
 /// No broker has much more to hold or to lead than another.
 fn check_even(image: &ClusterImage) {
-    let (hosts, placed) = balance::inputs(image, &[]);
+    let (hosts, placed) = balance::inputs(image, &[], &[]);
     let shares = balance::shares(&hosts, &placed);
     let most = shares.iter().map(|share| (share.replicas, share.leaders));
     let least = most.clone().reduce(|a, b| (a.0.min(b.0), a.1.min(b.1)));
@@ -324,7 +324,7 @@ fn until_quiet(fleet: &mut Fleet) {
 
 /// As even as the controller makes it by itself, which leaves a tenth.
 fn check_nearly_even(image: &ClusterImage) {
-    let (hosts, placed) = balance::inputs(image, &[]);
+    let (hosts, placed) = balance::inputs(image, &[], &[]);
     let shares = balance::shares(&hosts, &placed);
     let replicas: Vec<usize> = shares.iter().map(|share| share.replicas).collect();
     let leaders: Vec<usize> = shares.iter().map(|share| share.leaders).collect();
