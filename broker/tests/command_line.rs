@@ -414,7 +414,7 @@ async fn hw_prints_plans_as_json_and_writes_the_way_back_only_when_it_goes() {
     let moved = json(&format!("partition reassign --plan {back} -y -o json"));
     assert_eq!(moved["moves"][0]["from"], serde_json::json!([1]));
     for line in [
-        "cluster balance --dry-run -o json",
+        "cluster balance --dry-run --measure 1s -o json",
         "cluster drain 2 --dry-run -o json",
         "cluster undrain 2 --dry-run -o json",
         "partition cancel --all --dry-run -o json",

@@ -60,9 +60,9 @@ async fn grow(walk: &mut Walk) {
 
     assert_eq!(walk.join(), 5);
     walk.hw("hw cluster health --wait", "--brokers-min 5");
-    let plan = walk.hw("hw cluster balance --dry-run", "");
+    let plan = walk.hw("hw cluster balance --dry-run", "--measure 1s");
     assert_eq!(plan["changed"], false, "{plan}");
-    let done = walk.hw("hw cluster balance", "-y");
+    let done = walk.hw("hw cluster balance", "-y --measure 0s");
     assert_eq!(done["changed"], true, "{done}");
     for newcomer in [4, 5] {
         let share = walk.replicas().iter().filter(|set| set.contains(&newcomer)).count();

@@ -74,7 +74,8 @@ pub use highwater_protocol::native::alter::{
     AlterTopicResponse, CreatePartitionsResponse, SettingChange,
 };
 pub use highwater_protocol::native::balance::{
-    BrokerShare, ListReplicasResponse, PlanBalanceResponse, ReplicaReport, ReplicaState, Traffic,
+    BrokerShare, ListReplicasResponse, Load, PlanBalanceResponse, ReplicaReport, ReplicaState,
+    Traffic,
 };
 pub use highwater_protocol::native::brokers::{
     BrokerDuty, BrokerStatus, SetDutyResponse, Unretired, Vote,

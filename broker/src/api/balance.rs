@@ -38,7 +38,7 @@ impl Api {
         let image = self.node.image();
         // Ten thousand partitions take a moment, which is not the runtime's.
         let planned = tokio::task::spawn_blocking(move || {
-            let (hosts, placed) = balance::inputs(&image, &request.sizes, &[]);
+            let (hosts, placed) = balance::inputs(&image, &request.sizes, &request.loads);
             let moves = balance::plan(&hosts, &placed);
             let mut after: Vec<Placed> = placed.clone();
             let mut planned = moves.iter().peekable();
@@ -91,5 +91,7 @@ fn share(share: Share) -> BrokerShare {
         replicas: count(share.replicas),
         leaders: count(share.leaders),
         bytes: share.bytes,
+        write_load: share.write_load,
+        leader_load: share.leader_load,
     }
 }

@@ -83,6 +83,8 @@ pub struct Load {
 pub struct PlanBalanceRequest {
     /// How many bytes a replica of each partition has; those not named count as empty.
     pub sizes: Vec<(TopicPartition, u64)>,
+    /// What clients do to each partition; those not named count as idle.
+    pub loads: Vec<(TopicPartition, Load)>,
 }
 
 /// A plan, and what it comes to.
@@ -108,6 +110,10 @@ pub struct BrokerShare {
     pub leaders: u32,
     /// The bytes of all of them.
     pub bytes: u64,
+    /// Bytes a second that are written to them.
+    pub write_load: u64,
+    /// Bytes a second that those that lead send to followers and to readers.
+    pub leader_load: u64,
 }
 
 impl ListReplicasRequest {
@@ -199,32 +205,70 @@ impl ReplicaReport {
 impl PlanBalanceRequest {
     /// Writes the body.
     pub fn encode(&self, writer: &mut Writer) {
-        let runs: Vec<&[(TopicPartition, u64)]> =
-            self.sizes.chunk_by(|(a, _), (b, _)| a.topic == b.topic).collect();
-        writer.list(&runs, |writer, run| {
-            writer.u128(run[0].0.topic.0.as_u128());
-            writer.list(run, |writer, (partition, bytes)| {
-                writer.u32(partition.partition.0);
-                writer.uvarint(*bytes);
-            });
+        put_by_topic(writer, &self.sizes, |writer, bytes| writer.uvarint(*bytes));
+        if self.loads.is_empty() {
+            return writer.no_tagged_fields();
+        }
+        writer.uvarint(1);
+        writer.uvarint(TAG_LOADS);
+        let mut loads = Writer::new();
+        put_by_topic(&mut loads, &self.loads, |writer, load| {
+            writer.uvarint(load.bytes_in_per_s);
+            writer.uvarint(load.bytes_out_per_s);
         });
-        writer.no_tagged_fields();
+        writer.blob(&loads.finish());
     }
 
     /// Reads the body.
     pub fn decode(reader: &mut Reader<'_>) -> Result<PlanBalanceRequest, DecodeError> {
         coding::open_request(reader, "a wish for balance")?;
-        let runs = reader.list("topics", 17, |reader| {
-            let topic = coding::topic_id(reader)?;
-            let sizes = reader.list("sizes", 5, |reader| {
-                let partition = PartitionId(reader.u32()?);
-                Ok((TopicPartition::new(topic, partition), reader.uvarint()?))
-            })?;
-            Ok(sizes)
+        let sizes = by_topic(reader, 5, |reader| reader.uvarint())?;
+        let mut loads = Vec::new();
+        reader.tagged_fields_with(|tag, field| {
+            if tag == TAG_LOADS {
+                loads = by_topic(&mut Reader::new(field), 6, |reader| {
+                    let (bytes_in_per_s, bytes_out_per_s) = (reader.uvarint()?, reader.uvarint()?);
+                    Ok(Load { bytes_in_per_s, bytes_out_per_s })
+                })?;
+            }
+            Ok(())
         })?;
-        reader.tagged_fields()?;
-        Ok(PlanBalanceRequest { sizes: runs.into_iter().flatten().collect() })
+        Ok(PlanBalanceRequest { sizes, loads })
     }
+}
+
+/// Partitions and something of each; those of a topic one after another, so that its id is written
+/// once.
+fn put_by_topic<T>(
+    writer: &mut Writer,
+    all: &[(TopicPartition, T)],
+    put: impl Fn(&mut Writer, &T),
+) {
+    let runs: Vec<&[(TopicPartition, T)]> =
+        all.chunk_by(|(a, _), (b, _)| a.topic == b.topic).collect();
+    writer.list(&runs, |writer, run| {
+        writer.u128(run[0].0.topic.0.as_u128());
+        writer.list(run, |writer, (partition, of_it)| {
+            writer.u32(partition.partition.0);
+            put(writer, of_it);
+        });
+    });
+}
+
+/// Reads what `put_by_topic` wrote, of which each has at least so many bytes.
+fn by_topic<T>(
+    reader: &mut Reader<'_>,
+    bytes_min: usize,
+    mut take: impl FnMut(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<Vec<(TopicPartition, T)>, DecodeError> {
+    let runs = reader.list("topics", 17, |reader| {
+        let topic = coding::topic_id(reader)?;
+        reader.list("partitions", bytes_min, |reader| {
+            let partition = PartitionId(reader.u32()?);
+            Ok((TopicPartition::new(topic, partition), take(reader)?))
+        })
+    })?;
+    Ok(runs.into_iter().flatten().collect())
 }
 
 impl PlanBalanceResponse {
@@ -234,18 +278,35 @@ impl PlanBalanceResponse {
         for shares in [&self.before, &self.after] {
             writer.list(shares, |writer, share| share.encode(writer));
         }
-        writer.no_tagged_fields();
+        writer.uvarint(1);
+        writer.uvarint(TAG_SHARES);
+        let mut loads = Writer::new();
+        for share in self.before.iter().chain(&self.after) {
+            loads.u64(share.write_load);
+            loads.u64(share.leader_load);
+        }
+        writer.blob(&loads.finish());
     }
 
     /// Reads the body.
     pub fn decode(reader: &mut Reader<'_>) -> Result<PlanBalanceResponse, DecodeError> {
         reader.within("a plan of balance");
-        let response = PlanBalanceResponse {
+        let mut response = PlanBalanceResponse {
             moves: reader.list("moves", 22, PlannedMove::decode)?,
             before: reader.list("shares", SHARE_BYTES, BrokerShare::decode)?,
             after: reader.list("shares", SHARE_BYTES, BrokerShare::decode)?,
         };
-        reader.tagged_fields()?;
+        let PlanBalanceResponse { before, after, .. } = &mut response;
+        // A broker that goes by no loads says none.
+        reader.tagged_fields_with(|tag, field| {
+            if tag == TAG_SHARES {
+                let mut loads = Reader::new(field);
+                for share in before.iter_mut().chain(after.iter_mut()) {
+                    (share.write_load, share.leader_load) = (loads.u64()?, loads.u64()?);
+                }
+            }
+            Ok(())
+        })?;
         Ok(response)
     }
 }
@@ -264,10 +325,16 @@ impl BrokerShare {
             replicas: reader.u32()?,
             leaders: reader.u32()?,
             bytes: reader.u64()?,
+            write_load: 0,
+            leader_load: 0,
         })
     }
 }
 
+/// The tagged field of a wish for a plan that holds the loads.
+const TAG_LOADS: u64 = 0;
+/// The tagged field of a plan that holds the loads of all shares, those before first.
+const TAG_SHARES: u64 = 0;
 /// A partition, a state, a flag, three offsets, five counts of a byte, and no tags.
 const REPLICA_BYTES_MIN: usize = 20 + 2 + 24 + 5 + 1;
 const SHARE_BYTES: usize = 20;
@@ -323,9 +390,21 @@ mod tests {
     #[test]
     fn plans_are_read_as_they_were_written() {
         let sizes = vec![(partition(7, 0), 0), (partition(7, 2), 1 << 40), (partition(8, 1), 5)];
-        let request = PlanBalanceRequest { sizes };
+        let load = |bytes_in_per_s, bytes_out_per_s| Load { bytes_in_per_s, bytes_out_per_s };
+        let loads = vec![(partition(7, 2), load(1 << 30, 0)), (partition(8, 1), load(0, 1))];
+        let request = PlanBalanceRequest { sizes: sizes.clone(), loads };
         comes_back(request, PlanBalanceRequest::encode, PlanBalanceRequest::decode);
-        let share = BrokerShare { node: NodeId(1), replicas: 2, leaders: 1, bytes: 9 };
+        let request = PlanBalanceRequest { sizes, loads: Vec::new() };
+        comes_back(request, PlanBalanceRequest::encode, PlanBalanceRequest::decode);
+        let (write_load, leader_load) = (7, u64::MAX);
+        let share = BrokerShare {
+            node: NodeId(1),
+            replicas: 2,
+            leaders: 1,
+            bytes: 9,
+            write_load,
+            leader_load,
+        };
         let nodes = |nodes: &[u32]| nodes.iter().copied().map(NodeId).collect();
         let (from, to) = (nodes(&[1, 2]), nodes(&[2, 3]));
         let moves = vec![PlannedMove { partition: partition(7, 3), from, to }];

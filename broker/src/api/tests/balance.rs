@@ -38,7 +38,7 @@ async fn an_empty_broker_gets_its_share_and_nothing_else_moves() {
         assert!(replicas.iter().all(|replica| replica.state == ReplicaState::Open));
         sizes.extend(replicas.into_iter().map(|replica| (replica.partition, replica.bytes)));
     }
-    let request = PlanBalanceRequest { sizes: sizes.into_iter().collect() };
+    let request = PlanBalanceRequest { sizes: sizes.into_iter().collect(), loads: Vec::new() };
     let plan = within(rig.api(2).plan_balance(request)).await.expect("a plan");
     let before: Vec<u32> = plan.before.iter().map(|share| share.replicas).collect();
     let after: Vec<u32> = plan.after.iter().map(|share| share.replicas).collect();
@@ -56,7 +56,7 @@ async fn an_empty_broker_gets_its_share_and_nothing_else_moves() {
     }
     eventually(async || (carried(&rig) == [6, 6, 6, 6]).then_some(())).await;
     quiet(&rig).await;
-    let request = PlanBalanceRequest { sizes: Vec::new() };
+    let request = PlanBalanceRequest { sizes: Vec::new(), loads: Vec::new() };
     let plan = within(rig.api(1).plan_balance(request)).await.expect("a plan");
     assert_eq!(plan.moves, [], "it is even now");
     rig.stop().await;

@@ -1,18 +1,19 @@
 //! `hw cluster balance`: spreads replicas and leaders over racks and brokers, with a plan that is
 //! confirmed first and progress until all is there.
 //!
-//! The sizes are gathered from the brokers, the plan is a broker's, and what is begun are ordinary
+//! Sizes and loads are gathered from the brokers, the plan is a broker's, and what is begun are ordinary
 //! moves: `hw partition moves` shows them, `hw partition cancel` takes them back.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use anstream::eprintln;
 use clap::Args;
 use futures_util::StreamExt;
 use highwater_client::{
-    Admin, BrokerShare, DryRun, MoveWish, NodeId, PlanBalanceResponse, PlannedMove, SettingScope,
-    TopicPartition,
+    Admin, BrokerShare, DryRun, ListReplicasResponse, Load, MoveWish, PlanBalanceResponse,
+    PlannedMove, SettingScope, TopicPartition,
 };
 use serde_json::json;
 
@@ -20,6 +21,7 @@ use crate::confirm;
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Page, ReadOutput, Row, Rows, ids};
+use crate::rates::{self, PerSecond, Rate};
 use crate::reassign::{self, Names};
 use crate::{follow, human};
 
@@ -31,6 +33,10 @@ pub struct BalanceArgs {
     /// Show what would change, change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// How long to measure what is written and read; 0s goes by count and size alone
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    #[arg(value_parser = crate::human::parse_duration)]
+    pub measure: Duration,
     /// Begin the moves and do not wait for their end
     #[arg(long)]
     pub detach: bool,
@@ -52,8 +58,8 @@ pub async fn run(args: BalanceArgs, settings: &Settings) -> Result<Exit, Failure
             names.insert(detail.id, topic.name);
         }
     }
-    let sizes = sizes(&admin).await?;
-    let plan = admin.plan_balance(sizes.clone().into_iter().collect()).await?;
+    let Measured { sizes, loads } = measure(&admin, args.measure).await?;
+    let plan = admin.plan_balance(sizes.clone().into_iter().collect(), loads).await?;
     let cost = Cost::of(&plan, &sizes);
     if args.output.format.is_for_people() {
         tell(&plan, &sizes, &names);
@@ -89,19 +95,51 @@ pub async fn run(args: BalanceArgs, settings: &Settings) -> Result<Exit, Failure
     follow::follow(&admin, &plan.moves, &names).await
 }
 
-/// The bytes of one replica of each partition; the largest, where replicas differ.
-async fn sizes(admin: &Admin) -> Result<BTreeMap<TopicPartition, u64>, Failure> {
-    let alive = admin.cluster().await?.brokers.into_iter().filter(|broker| !broker.fenced);
-    let nodes: Vec<NodeId> = alive.map(|broker| broker.node).collect();
-    let answers = nodes.into_iter().map(|node| admin.replicas_on(node));
-    let mut sizes = BTreeMap::new();
-    for answer in futures_util::future::join_all(answers).await {
-        for replica in answer?.replicas {
-            let size = sizes.entry(replica.partition).or_default();
-            *size = replica.bytes.max(*size);
+/// What a plan goes by.
+struct Measured {
+    /// The bytes of one replica of each partition; the largest, where replicas differ.
+    sizes: BTreeMap<TopicPartition, u64>,
+    loads: Vec<(TopicPartition, Load)>,
+}
+
+/// Two looks at every broker, or one where nothing is to be measured.
+async fn measure(admin: &Admin, over: Duration) -> Result<Measured, Failure> {
+    let before = ask_all(admin).await?;
+    let (after, rates) = match over.is_zero() {
+        true => (before, Vec::new()),
+        false => {
+            eprintln!("measuring what is written and read, for {} s", over.as_secs_f64());
+            tokio::time::sleep(over).await;
+            let after = ask_all(admin).await?;
+            let rates = rates::rates(&before, &after);
+            (after, rates)
         }
+    };
+    let mut sizes = BTreeMap::new();
+    for replica in after.into_iter().flat_map(|answer| answer.replicas) {
+        let size = sizes.entry(replica.partition).or_default();
+        *size = replica.bytes.max(*size);
     }
-    Ok(sizes)
+    Ok(Measured { sizes, loads: loads(&rates) })
+}
+
+async fn ask_all(admin: &Admin) -> Result<Vec<ListReplicasResponse>, Failure> {
+    let answers = rates::ask_each(admin).await?.into_iter();
+    Ok(answers.map(|(_, answer)| answer).collect::<Result<_, _>>()?)
+}
+
+/// What clients do to each partition, whoever of its replicas led meanwhile.
+fn loads(rates: &[Rate]) -> Vec<(TopicPartition, Load)> {
+    let mut loads: BTreeMap<TopicPartition, PerSecond> = BTreeMap::new();
+    for rate in rates {
+        let load = loads.entry(rate.partition).or_default();
+        *load = load.plus(rate.traffic);
+    }
+    let whole = |rate: PerSecond| Load {
+        bytes_in_per_s: rate.bytes_in as u64,
+        bytes_out_per_s: rate.bytes_out as u64,
+    };
+    loads.into_iter().map(|(partition, rate)| (partition, whole(rate))).collect()
 }
 
 /// Whether the controller does this by itself as well: the value of `balance.auto`.
@@ -114,8 +152,7 @@ async fn auto(admin: &Admin) -> Result<String, Failure> {
 
 fn unasked(auto: &str) -> String {
     match auto {
-        "on" => "balance.auto is on: the controller does this by itself, by number, in calm times"
-            .to_owned(),
+        "on" => "balance.auto is on: the controller does this by itself, in calm times".to_owned(),
         other => format!(
             "balance.auto is {other}: nothing is evened out unasked (`hw cluster config set balance.auto=on`)"
         ),
@@ -186,6 +223,10 @@ const COLUMNS: &[Column] = &[
     Column::number("AFTER"),
     Column::number("DATA"),
     Column::number("AFTER"),
+    Column::number("WRITTEN/S"),
+    Column::number("AFTER"),
+    Column::number("SENT/S"),
+    Column::number("AFTER"),
 ];
 
 fn page(
@@ -237,6 +278,10 @@ fn row(before: &BrokerShare, after: &BrokerShare) -> Row {
             after.leaders.to_string(),
             human::bytes(before.bytes),
             human::bytes(after.bytes),
+            human::bytes(before.write_load),
+            human::bytes(after.write_load),
+            human::bytes(before.leader_load),
+            human::bytes(after.leader_load),
         ],
         value: json!({
             "broker": before.node.0,
@@ -246,6 +291,10 @@ fn row(before: &BrokerShare, after: &BrokerShare) -> Row {
             "leaders_total_after": after.leaders,
             "bytes": before.bytes,
             "bytes_after": after.bytes,
+            "write_load_bytes_per_s": before.write_load,
+            "write_load_bytes_per_s_after": after.write_load,
+            "leader_load_bytes_per_s": before.leader_load,
+            "leader_load_bytes_per_s_after": after.leader_load,
         }),
     }
 }
@@ -258,12 +307,15 @@ pub const EXAMPLES: &str = "\
 Examples:
   hw cluster balance --dry-run                     what would move, and what each broker has then
   hw cluster balance                               the same, then ask, then do it
+  hw cluster balance --measure 1m                  go by the rates of a whole minute
   hw cluster balance -y --detach                   begin without asking or waiting
 
-Spreads replicas and preferred leaders over brokers, by count and then by bytes, and never puts two
-replicas of a partition into one rack where they were apart. Nothing moves that need not: a broker
-that was added gets its share, and nothing else changes place. Brokers that are down get nothing, and
-partitions that have a replica there, or move already, are left alone.
+Spreads replicas over brokers by count, by bytes, and by what clients write to them (WRITTEN/S, which
+every replica takes); and preferred leaders by count, and by what they send to followers and readers
+(SENT/S). Two replicas of a partition never come into one rack where they were apart. Nothing moves
+that need not: a broker that was added gets its share, and brokers may differ by a tenth, in rates by
+two. Brokers that are down get nothing, and partitions that have a replica there, or move already, are
+left alone. `hw partition top` shows the busiest.
 
 The controller does the same by itself, slowly and by number only, after
 `hw cluster config set balance.auto=on`. What it begins stands in `hw cluster events` with its reason.";
@@ -271,12 +323,23 @@ The controller does the same by itself, slowly and by number only, after
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater_client::{PartitionId, TopicId};
+    use highwater_client::{NodeId, PartitionId, TopicId};
 
     fn planned(number: u32, from: &[u32], to: &[u32]) -> PlannedMove {
         let nodes = |nodes: &[u32]| nodes.iter().copied().map(NodeId).collect();
         let partition = TopicPartition::new(TopicId::CLUSTER, PartitionId(number));
         PlannedMove { partition, from: nodes(from), to: nodes(to) }
+    }
+
+    #[test]
+    fn a_partition_that_changed_its_leader_while_it_was_measured_has_the_load_of_both() {
+        let partition = planned(0, &[1], &[1]).partition;
+        let rate = |node, bytes_in| {
+            let traffic = PerSecond { bytes_in, bytes_out: 1.0, ..PerSecond::default() };
+            Rate { node: NodeId(node), partition, leads: node == 1, traffic }
+        };
+        let load = Load { bytes_in_per_s: 40, bytes_out_per_s: 2 };
+        assert_eq!(loads(&[rate(1, 30.0), rate(2, 10.0)]), [(partition, load)]);
     }
 
     #[test]

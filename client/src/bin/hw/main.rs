@@ -31,6 +31,7 @@ mod plan;
 mod plan_file;
 mod profile;
 mod reassign;
+mod rates;
 mod reasons;
 mod record;
 mod retire;

@@ -1,22 +1,19 @@
 //! `hw partition top`: which partitions, or brokers, are written to and read from the most.
-//!
-//! Brokers count what clients write and read; two looks at the counts, over the time between them
-//! by each broker's own clock, are rates. A broker that began anew in between counts from nothing.
+//! `rates` measures, this shows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anstream::eprintln;
 use clap::Args;
-use highwater_client::{
-    Admin, ListReplicasResponse, NodeId, ReplicaReport, TopicId, TopicPartition, Traffic,
-};
+use highwater_client::{Admin, ListReplicasResponse, NodeId, TopicId, TopicPartition};
 use serde_json::json;
 
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::output::{Column, Page, ReadOutput, Row, Rows, or_dash};
+use crate::rates::{self, PerSecond, Rate};
 use crate::watch::Watch;
 
 #[derive(Debug, Args)]
@@ -55,7 +52,7 @@ pub async fn run(args: TopArgs, settings: &Settings) -> Result<Exit, Failure> {
         };
         let names = names(&admin, args.topic.as_deref()).await?;
         let after = ask_all(&admin).await?;
-        let rates = rates(&before, &after);
+        let rates = rates::rates(&before, &after);
         last = Some(after);
         let page = match args.brokers {
             true => brokers_page(&rates, &names, args.count),
@@ -77,96 +74,14 @@ async fn names(admin: &Admin, only: Option<&str>) -> Result<BTreeMap<TopicId, St
 
 /// Every broker that answers; one that does not is named and left out.
 async fn ask_all(admin: &Admin) -> Result<Vec<ListReplicasResponse>, Failure> {
-    let alive = admin.cluster().await?.brokers.into_iter().filter(|broker| !broker.fenced);
-    let nodes: Vec<NodeId> = alive.map(|broker| broker.node).collect();
-    let asked = nodes.into_iter().map(|node| async move { (node, admin.replicas_on(node).await) });
     let mut answers = Vec::new();
-    for (node, answer) in futures_util::future::join_all(asked).await {
+    for (node, answer) in rates::ask_each(admin).await? {
         match answer {
             Ok(answer) => answers.push(answer),
             Err(error) => eprintln!("broker {node} is left out: {error}"),
         }
     }
     Ok(answers)
-}
-
-/// What one replica took and gave in a second, on average.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Rate {
-    node: NodeId,
-    partition: TopicPartition,
-    leads: bool,
-    traffic: PerSecond,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct PerSecond {
-    records_in: f64,
-    bytes_in: f64,
-    records_out: f64,
-    bytes_out: f64,
-}
-
-impl PerSecond {
-    fn plus(self, other: PerSecond) -> PerSecond {
-        PerSecond {
-            records_in: self.records_in + other.records_in,
-            bytes_in: self.bytes_in + other.bytes_in,
-            records_out: self.records_out + other.records_out,
-            bytes_out: self.bytes_out + other.bytes_out,
-        }
-    }
-
-    fn bytes(self) -> f64 {
-        self.bytes_in + self.bytes_out
-    }
-
-    fn cells(self) -> [String; 4] {
-        let count = |rate: f64| human::count(rate.round() as u64);
-        let bytes = |rate: f64| human::bytes(rate.round() as u64);
-        [
-            count(self.records_in),
-            bytes(self.bytes_in),
-            count(self.records_out),
-            bytes(self.bytes_out),
-        ]
-    }
-
-    fn value(self) -> serde_json::Value {
-        json!({
-            "records_in_per_s": self.records_in,
-            "bytes_in_per_s": self.bytes_in,
-            "records_out_per_s": self.records_out,
-            "bytes_out_per_s": self.bytes_out,
-        })
-    }
-}
-
-fn rates(before: &[ListReplicasResponse], after: &[ListReplicasResponse]) -> Vec<Rate> {
-    let mut rates = Vec::new();
-    for now in after {
-        let then = before.iter().find(|then| then.node == now.node);
-        // A clock that went back is another life's.
-        let then = then.filter(|then| then.clock_ms < now.clock_ms);
-        let seconds = (now.clock_ms - then.map_or(0, |then| then.clock_ms)) as f64 / 1_000.0;
-        let counted: BTreeMap<TopicPartition, Traffic> = then
-            .into_iter()
-            .flat_map(|then| &then.replicas)
-            .map(|replica| (replica.partition, replica.traffic))
-            .collect();
-        for ReplicaReport { partition, leads, traffic, .. } in &now.replicas {
-            let was = counted.get(partition).copied().unwrap_or_default();
-            let per_second = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
-            let traffic = PerSecond {
-                records_in: per_second(traffic.records_in, was.records_in),
-                bytes_in: per_second(traffic.bytes_in, was.bytes_in),
-                records_out: per_second(traffic.records_out, was.records_out),
-                bytes_out: per_second(traffic.bytes_out, was.bytes_out),
-            };
-            rates.push(Rate { node: now.node, partition: *partition, leads: *leads, traffic });
-        }
-    }
-    rates
 }
 
 const PARTITION_COLUMNS: &[Column] = &[
@@ -243,44 +158,13 @@ Counts what clients write and read, in bytes of batches as they are sent; replic
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater_client::{Offset, PartitionId, ReplicaState};
-
-    fn answer(node: u32, clock_ms: u64, counts: &[(u32, u64)]) -> ListReplicasResponse {
-        let report = |(number, bytes): &(u32, u64)| ReplicaReport {
-            partition: TopicPartition::new(TopicId::CLUSTER, PartitionId(*number)),
-            state: ReplicaState::Open,
-            leads: true,
-            log_start: Offset(0),
-            high_watermark: Offset(0),
-            log_end: Offset(0),
-            bytes: 0,
-            traffic: Traffic { bytes_in: *bytes, ..Traffic::default() },
-        };
-        let replicas = counts.iter().map(report).collect();
-        ListReplicasResponse { node: NodeId(node), clock_ms, replicas }
-    }
-
-    #[test]
-    fn rates_are_the_difference_of_counts_over_the_brokers_own_time() {
-        let before = [answer(1, 1_000, &[(0, 100), (1, 5)])];
-        let after = [answer(1, 3_000, &[(0, 1_100), (1, 5), (2, 40)])];
-        let rates = rates(&before, &after);
-        let bytes: Vec<f64> = rates.iter().map(|rate| rate.traffic.bytes_in).collect();
-        assert_eq!(bytes, [500.0, 0.0, 20.0]);
-    }
-
-    #[test]
-    fn a_broker_that_began_anew_counts_from_nothing() {
-        let before = [answer(1, 90_000, &[(0, 5_000)])];
-        let after = [answer(1, 2_000, &[(0, 400)])];
-        assert_eq!(rates(&before, &after)[0].traffic.bytes_in, 200.0);
-    }
+    use crate::rates::tests::answer;
 
     #[test]
     fn the_busiest_comes_first_and_no_more_than_asked_for() {
         let before = [answer(1, 0, &[]), answer(2, 0, &[])];
         let after = [answer(1, 1_000, &[(0, 10), (1, 30)]), answer(2, 1_000, &[(2, 20)])];
-        let rates = rates(&before, &after);
+        let rates = rates::rates(&before, &after);
         let names = BTreeMap::from([(TopicId::CLUSTER, "t".to_owned())]);
         let shown = |page: Page| {
             let rows = page.rows.expect("a list has rows").rows;
