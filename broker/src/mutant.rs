@@ -126,6 +126,8 @@ mutants! {
     GivesUpBeforeCaughtUp,
     /// A broker without a saved image opens and closes what it reads of, before it has caught up.
     FollowsBlindly,
+    /// A broker without an image to go by saves what it has read so far.
+    SavesBlindly,
     /// The end of a flush vouches for what was appended after it began.
     FlushVouchesForLater,
     /// A failed flush is taken for a flush.

@@ -61,6 +61,7 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::LateWordCounts,
     Mutant::GivesUpBeforeCaughtUp,
     Mutant::FollowsBlindly,
+    Mutant::SavesBlindly,
     Mutant::MovesUnbounded,
     // Of the repair of what rotted, in `repair_mutants`.
     Mutant::DamageCutsLog,
@@ -274,6 +275,12 @@ fn a_broker_that_boots_and_deletes_what_came_back_to_it_is_found_by_a_script() {
 fn a_broker_that_follows_old_records_without_an_image_is_found_by_a_script() {
     let script = dropped::is_back_without_an_image;
     check_script(Mutant::FollowsBlindly, || (0..3).all(|seed| script(seed).failure.is_none()));
+}
+
+#[test]
+fn a_broker_that_saves_half_an_image_is_found_by_a_script() {
+    let script = dropped::is_back_after_a_life_without_an_image;
+    check_script(Mutant::SavesBlindly, || (0..5).all(|seed| script(seed).failure.is_none()));
 }
 
 #[test]

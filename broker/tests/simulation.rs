@@ -255,6 +255,7 @@ fn a_replica_that_comes_back_is_never_deleted_as_the_one_that_went() {
         sim::dropped::comes_back_unsaved,
         sim::dropped::is_back_with_an_old_image,
         sim::dropped::is_back_without_an_image,
+        sim::dropped::is_back_after_a_life_without_an_image,
     ];
     for (script, seed) in scripts.iter().flat_map(|script| (0..10).map(move |seed| (script, seed)))
     {

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::ask::Line;
-use super::reconcile::{self, Changes, Owed, Standing};
+use super::reconcile::{self, Changes, Owed, Sight, Standing};
 use super::snapshot::{self, Snapshot};
 use super::{Hosting, Inner, NodeOptions, NodeState, give_up, strays};
 use crate::controller::moves::MoveId;
@@ -36,8 +36,7 @@ pub(super) struct Follower {
     save_not_before: Instant,
     /// Replicas that this life has had open: their files are the shards'.
     touched: BTreeSet<TopicPartition>,
-    /// There was no saved image that can be believed: nothing is opened or closed before it has caught up.
-    blind: bool,
+    sight: Sight,
     caught_up: bool,
     strays_due: Instant,
     line: Arc<Line>,
@@ -59,7 +58,7 @@ impl Follower {
             saved: applied,
             save_not_before: Instant::now(),
             touched: BTreeSet::new(),
-            blind: saved.is_none(),
+            sight: if saved.is_some() { Sight::Clear } else { Sight::Blind },
             caught_up: false,
             strays_due: Instant::now(),
             line,
@@ -89,20 +88,23 @@ impl Follower {
                 self.node.fail(why);
                 return;
             }
-            let unsaved = self.applied > self.saved;
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = changed => {}
-                () = sleep_until(self.save_not_before), if unsaved => {
+                () = sleep_until(self.save_not_before), if self.may_save() => {
                     self.save().await;
                 }
                 () = sleep_until(self.strays_due), if self.caught_up => self.tend_strays().await,
                 () = sleep_until(self.give_up_due), if self.may_owe() => self.give_up(),
             }
         }
-        if self.applied > self.saved {
+        if self.may_save() {
             self.save().await;
         }
+    }
+
+    fn may_save(&self) -> bool {
+        self.applied > self.saved && self.sight.may_save()
     }
 
     async fn catch_up(&mut self, reader: &LogReader) -> Result<(), String> {
@@ -163,13 +165,10 @@ impl Follower {
     /// Shows the image to everyone and has the shards follow it.
     pub async fn publish(&mut self, image: ClusterImage) {
         let old = self.node.image.load_full();
-        let mut changes = reconcile::diff(&old, &image, self.node.me());
         let registered = self.is_registered(&image);
-        if self.blind && !registered {
-            changes = reconcile::hold_back(changes);
-        } else if std::mem::take(&mut self.blind) {
-            changes = reconcile::begin(changes, &image, self.node.me());
-        }
+        let standing = if registered { Standing::CaughtUp } else { Standing::Behind };
+        let changes = reconcile::diff(&old, &image, self.node.me());
+        let mut changes = self.sight.follow(changes, &image, standing, self.node.me());
         if let Hosting::Nothing(why) = &self.node.options.hosting {
             changes = self.host_nothing(changes, why);
         }

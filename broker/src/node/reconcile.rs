@@ -4,6 +4,8 @@
 //! are given up for deletion only when the topic's tombstone was applied, or a record that ends a
 //! move and names this broker; a replica that merely is no longer ours is closed and its files stay.
 
+mod sight;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use crate::log;
 use crate::mutant::{self, Mutant};
 use crate::replica::{FlushPolicy, Recovery, ReplicaOptions, Retention};
 use crate::shard::event::{AfterClose, Identity, OpenReplica};
+
+pub use sight::{Sight, Standing};
 
 /// Whose view is taken.
 #[derive(Debug, Clone, Copy)]
@@ -96,23 +100,6 @@ pub fn gives_up_files(changes: &Changes) -> bool {
             || !changes.discard.is_empty())
 }
 
-/// What a broker without an image that it can believe does about the first ones that it reads: nothing. It
-/// may have carried out, and outlived, what it reads of now: a replica that it had long given up would be opened
-/// and believed, and one that has come back since deleted.
-pub fn hold_back(changes: Changes) -> Changes {
-    if mutant::active(Mutant::FollowsBlindly) {
-        return changes;
-    }
-    let Changes { gone, appeared, .. } = changes;
-    Changes { gone, appeared, ..Changes::default() }
-}
-
-/// The same once it has caught up: it opens what it has by then.
-pub fn begin(changes: Changes, image: &ClusterImage, me: Me<'_>) -> Changes {
-    let open = diff(&ClusterImage::default(), image, me).open;
-    Changes { open, ..hold_back(changes) }
-}
-
 /// What was taken from this broker and may be left there, and which move or recovery took it.
 pub fn dropped(image: &ClusterImage, node: NodeId) -> BTreeMap<TopicPartition, MoveId> {
     let of = |topic: &Arc<Topic>| -> Vec<(TopicPartition, MoveId)> {
@@ -133,17 +120,8 @@ pub struct Owed {
     pub dir: PathBuf,
 }
 
-/// Whether a broker knows all that was decided before its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Not yet: what it reads as taken may have come back.
-    Behind,
-    /// Its registration in this life is in its image.
-    CaughtUp,
-}
-
-/// What this broker owes, by its image and what was `saved` as dropped. Only what is saved: a life that begins with an older image would read once more that the replica is taken, when it
-/// may have come back, and delete it.
+/// What this broker owes, by its image and what was `saved` as dropped. Only what is saved: a life that begins
+/// with an older image would read once more that the replica is taken, when it may have come back, and delete it.
 pub fn owed(
     image: &ClusterImage,
     saved: &BTreeMap<TopicPartition, MoveId>,
@@ -468,20 +446,6 @@ mod tests {
     }
 
     #[test]
-    fn who_begins_without_an_image_opens_and_closes_nothing_before_it_has_caught_up() {
-        let before = image(&[(5, &[&[1, 2]]), (6, &[&[1]])]);
-        let mut after = before.clone();
-        after.apply(&MetadataRecord::DeleteTopic { id: id(6) }).expect("fits");
-        let held = hold_back(diff(&before, &after, me()));
-        assert!(held.close.is_empty() && held.open.is_empty());
-        assert_eq!(held.gone, [partition(6, 0)], "the routes know");
-        let begun = begin(diff(&before, &after, me()), &after, me());
-        assert!(begun.close.is_empty());
-        let opened: Vec<_> = begun.open.iter().map(|open| open.partition).collect();
-        assert_eq!(opened, [partition(5, 0)]);
-    }
-
-    #[test]
     fn the_same_image_changes_nothing() {
         let image = image(&[(5, &[&[1, 2]]), (6, &[&[1]])]);
         let changes = diff(&image, &image.clone(), me());
@@ -495,6 +459,25 @@ mod tests {
         wiped.directory = DirectoryId(Uuid::from_u128(78));
         let changes = diff(&image(&[]), &image(&[(5, &[&[1, 2]])]), wiped);
         assert_eq!(changes.open[0].identity, Identity::Lost);
+    }
+
+    #[test]
+    fn who_begins_without_an_image_opens_and_closes_nothing_before_it_has_caught_up() {
+        let before = image(&[(5, &[&[1, 2]]), (6, &[&[1]])]);
+        let mut after = before.clone();
+        after.apply(&MetadataRecord::DeleteTopic { id: id(6) }).expect("fits");
+        let mut sight = Sight::Blind;
+        let mut follow =
+            |standing| sight.follow(diff(&before, &after, me()), &after, standing, me());
+        let held = follow(Standing::Behind);
+        assert!(held.close.is_empty() && held.open.is_empty());
+        assert_eq!(held.gone, [partition(6, 0)], "the routes know");
+        let begun = follow(Standing::CaughtUp);
+        assert!(begun.close.is_empty());
+        let opened: Vec<_> = begun.open.iter().map(|open| open.partition).collect();
+        assert_eq!(opened, [partition(5, 0)]);
+        assert!(!Sight::Blind.may_save(), "the next life would go by half an image");
+        assert!(sight.may_save());
     }
 
     #[test]

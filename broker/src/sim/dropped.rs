@@ -91,6 +91,23 @@ pub fn is_back_without_an_image(seed: u64) -> Outcome {
     })
 }
 
+/// The same, and the life without an image is killed before it has caught up: the next one has none either.
+pub fn is_back_after_a_life_without_an_image(seed: u64) -> Outcome {
+    play(seed, |cluster| {
+        let [before, gone] = there_and_back(cluster)?;
+        cluster.kill(0)?;
+        cluster.view_of(0).image_spoilt = true;
+        cluster.start(0)?;
+        cluster.view_of(0).saves_late = false;
+        cluster.learn_up_to(0, before)?;
+        cluster.run_for_ms(5_000)?;
+        cluster.kill(0)?;
+        cluster.start(0)?;
+        cluster.learn_up_to(0, gone)?;
+        cluster.run_for_ms(1_000)
+    })
+}
+
 /// Moves the replica from broker 1 to broker 2 and back; broker 1 hears of both, saves what it must, and hears no
 /// more. Gives how many records there were before, and after the first move.
 fn there_and_back(cluster: &mut Cluster) -> Result<[usize; 2], Broken> {

@@ -23,7 +23,7 @@ use crate::controller::moves::{self, MoveCommand, MoveId, MoveRecord, Step};
 use crate::controller::record::{BrokerRegistration, PlacedReplica};
 use crate::controller::{ClusterImage, Command, Controller, MetadataRecord};
 use crate::disk::Disk;
-use crate::node::reconcile::{self, Led, Me};
+use crate::node::reconcile::{self, Led, Me, Sight, Standing};
 use crate::replica::View;
 use crate::shard::event::{OpenReplica, ReplicaCommand, RequestId};
 use crate::sim::checker::{Broken, Checked};
@@ -71,7 +71,6 @@ pub(super) struct Mover {
 }
 
 /// What one broker knows.
-#[derive(Default)]
 pub(super) struct BrokerView {
     image: ClusterImage,
     applied: usize,
@@ -79,14 +78,42 @@ pub(super) struct BrokerView {
     leading: BTreeSet<Led>,
     /// Where its registration in this life stands among the records, at the earliest.
     registered_at: usize,
-    /// It found no saved image that it could believe, and has not caught up yet.
-    blind: bool,
+    sight: Sight,
     /// Learns nothing, but what a script tells it.
     pub(super) deaf: bool,
     /// Saves its image only when it must.
     pub(super) saves_late: bool,
     /// Its next life cannot read the saved image.
     pub(super) image_spoilt: bool,
+}
+
+impl Default for BrokerView {
+    fn default() -> BrokerView {
+        BrokerView {
+            image: ClusterImage::default(),
+            applied: 0,
+            saved: 0,
+            leading: BTreeSet::new(),
+            registered_at: 0,
+            sight: Sight::Clear,
+            deaf: false,
+            saves_late: false,
+            image_spoilt: false,
+        }
+    }
+}
+
+impl BrokerView {
+    fn may_save(&self) -> bool {
+        !self.saves_late && self.sight.may_save()
+    }
+
+    fn standing(&self) -> Standing {
+        match self.applied >= self.registered_at {
+            true => Standing::CaughtUp,
+            false => Standing::Behind,
+        }
+    }
 }
 
 impl Mover {
@@ -97,7 +124,7 @@ impl Mover {
         partition: TopicPartition,
     ) -> Option<OpenReplica> {
         let image = &self.views[node].image;
-        if self.views[node].blind {
+        if self.views[node].sight == Sight::Blind {
             return None;
         }
         let changes = reconcile::diff(&ClusterImage::default(), image, me(node));
@@ -190,7 +217,9 @@ impl Cluster {
         let mover = self.mover.as_mut().expect("asked for where replicas move");
         mover.forget_giving_up(node);
         let faulty = self.swarm.faults != FaultRates::NONE;
-        let blind = mover.views[node].image_spoilt || faulty && self.rng.per_mille(30);
+        // Who began blind and has saved nothing since has nothing to begin with.
+        let unsaved = mover.views[node].saved == 0;
+        let blind = unsaved || mover.views[node].image_spoilt || faulty && self.rng.per_mille(30);
         self.coverage.images_spoilt += u64::from(blind);
         let (saved, applied) = match blind {
             true => (0, 0),
@@ -207,7 +236,7 @@ impl Cluster {
             applied,
             saved,
             registered_at,
-            blind,
+            sight: if blind { Sight::Blind } else { Sight::Clear },
             deaf,
             saves_late,
             ..BrokerView::default()

@@ -225,11 +225,18 @@ impl Workload {
         };
         match result {
             Ok(receipt) => {
-                lane.waiting.remove(at);
+                let in_doubt = lane.waiting.remove(at).is_some_and(|waiting| waiting.in_doubt);
                 self.acked[acks as usize] += 1;
                 for (nth, value) in values.iter().enumerate() {
                     let offset = receipt.base_offset.advance(nth as u64);
-                    self.fates[partition].insert(*value, Fate::Acked(offset, acks));
+                    // Where a deposed leader took it is nowhere, if another one has it as well.
+                    let fate = match acks {
+                        AckMode::Async if in_doubt => Fate::Open,
+                        AckMode::Async | AckMode::SemiSync | AckMode::Sync => {
+                            Fate::Acked(offset, acks)
+                        }
+                    };
+                    self.fates[partition].insert(*value, fate);
                 }
             }
             Err(error) if idempotent => {

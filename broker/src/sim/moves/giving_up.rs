@@ -8,7 +8,7 @@ use crate::controller::moves::dropped::GivenUp;
 use crate::controller::moves::{MoveCommand, MoveRecord, nodes};
 use crate::controller::recover::RecoverRecord;
 use crate::disk::Disk;
-use crate::node::reconcile::{self, Owed, Standing};
+use crate::node::reconcile::{self, Owed};
 use crate::shard::event::{Event, RequestId};
 use crate::sim::checker::{Broken, Checked};
 use crate::sim::cluster::{Cluster, Happening, dir_of};
@@ -20,7 +20,7 @@ impl Cluster {
         let saves = self.rng.per_mille(200);
         let mover = self.mover.as_mut().expect("asked for where replicas move");
         let view = &mut mover.views[node];
-        if saves && !view.saves_late {
+        if saves && view.may_save() {
             view.saved = view.applied;
         }
         let view = &mover.views[node];
@@ -28,10 +28,7 @@ impl Cluster {
             return;
         }
         let saved = reconcile::dropped(&mover.replayed(view.saved), node_id(node));
-        let standing = match view.applied >= view.registered_at {
-            true => Standing::CaughtUp,
-            false => Standing::Behind,
-        };
+        let standing = view.standing();
         for Owed { partition, by, dir: _ } in
             reconcile::owed(&view.image, &saved, standing, me(node))
         {

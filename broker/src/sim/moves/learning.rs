@@ -49,13 +49,9 @@ impl Cluster {
     pub(super) fn show(&mut self, node: usize, image: ClusterImage) {
         let saves = self.rng.per_mille(300);
         let view = &mut self.mover.as_mut().expect("asked for where replicas move").views[node];
-        let mut changes = reconcile::diff(&view.image, &image, me(node));
-        if view.blind && view.applied < view.registered_at {
-            changes = reconcile::hold_back(changes);
-        } else if std::mem::take(&mut view.blind) {
-            changes = reconcile::begin(changes, &image, me(node));
-        }
-        if saves && !view.saves_late || reconcile::gives_up_files(&changes) {
+        let changes = reconcile::diff(&view.image, &image, me(node));
+        let changes = view.sight.follow(changes, &image, view.standing(), me(node));
+        if saves && view.may_save() || reconcile::gives_up_files(&changes) {
             view.saved = view.applied;
         }
         view.image = image;
