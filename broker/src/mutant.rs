@@ -234,6 +234,10 @@ mutants! {
     ReturnedStillReplaced,
     /// The controller evens out while others move replicas, and while brokers are away.
     BalanceAmidMoves,
+    /// What counts of a partition's load is its last minute, whoever was heard for how long.
+    BurstsCount,
+    /// A partition that was moved for its load is moved again as soon as that changes.
+    LoadMovesUnrested,
 }
 
 #[cfg(feature = "mutants")]

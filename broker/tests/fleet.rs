@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use highwater_broker::sim::fleet::Seen;
 use highwater_broker::sim::fleet::story::{self, Size};
+use highwater_broker::sim::fleet::{Seen, busy};
 
 fn play(seed: u64, size: Size) -> story::Story {
     story::play(seed, size, || Duration::ZERO)
@@ -17,6 +17,15 @@ fn a_hundred_brokers_come_through_failovers_restarts_and_drains() {
     let quiet = told.chapters.iter().find(|chapter| chapter.title.starts_with("nothing happens"));
     assert_eq!(quiet.map(|chapter| chapter.records), Some(0), "an idle cluster writes nothing");
     assert!(told.seen.drained >= 10, "{:?}", told.seen);
+}
+
+#[test]
+fn a_load_that_stays_is_spread_and_what_passes_moves_nothing() {
+    for seed in 0..3 {
+        let seen = busy::play(seed);
+        println!("{seed}: {seen:?}");
+        assert!(seen.followed_by > 0, "a load that follows a broker is worth a move: {seen:?}");
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ use highwater_broker::shard::{Directory, Shard, ShardOptions};
 use highwater_broker::sim::checker::Death;
 use highwater_broker::sim::cluster::Cluster;
 use highwater_broker::sim::disk::SimDisk;
+use highwater_broker::sim::fleet::busy;
 use highwater_broker::sim::fleet::story::{self, Size};
 use highwater_broker::sim::network::Cut;
 use highwater_broker::sim::swarm::Swarm;
@@ -96,6 +97,9 @@ const BY_FLEET: &[Mutant] = &[
     Mutant::ReturnedStillReplaced,
     Mutant::BalanceAmidMoves,
 ];
+
+/// Those of moves for load, which a busy fleet finds.
+const BY_BUSY_FLEET: &[Mutant] = &[Mutant::BurstsCount, Mutant::LoadMovesUnrested];
 
 #[test]
 fn a_follower_that_commits_beyond_what_agrees_is_found_by_a_script() {
@@ -508,7 +512,8 @@ fn pass(shard: &mut Shard, events: Vec<Event>) {
 #[test]
 fn every_other_planted_bug_is_found_by_a_seed() {
     panic::set_hook(Box::new(|_| {}));
-    let found_elsewhere = |mutant: &Mutant| SCRIPTED.contains(mutant) || BY_FLEET.contains(mutant);
+    let found_elsewhere =
+        |mutant: &Mutant| [SCRIPTED, BY_FLEET, BY_BUSY_FLEET].concat().contains(mutant);
     let hunted = Mutant::ALL.iter().filter(|mutant| !found_elsewhere(mutant));
     let waiting = Mutex::new(hunted.copied().collect::<Vec<_>>());
     let survivors = Mutex::new(Vec::new());
@@ -545,11 +550,14 @@ fn hunt(mutant: Mutant) -> Option<String> {
 fn every_planted_bug_of_the_controller_is_found_by_a_fleet() {
     let size = Size { brokers: 12, topics: 6, partitions_each: 12, storm_rounds: 600 };
     let mut survivors = Vec::new();
-    for mutant in BY_FLEET {
+    for mutant in BY_FLEET.iter().chain(BY_BUSY_FLEET) {
         mutant::choose(Some(*mutant));
-        let fails = |seed: &u64| {
-            panic::catch_unwind(|| story::play(*seed, size, || Duration::ZERO)).is_err()
+        let is_busy = BY_BUSY_FLEET.contains(mutant);
+        let play = |seed: u64| match is_busy {
+            true => drop(busy::play(seed)),
+            false => drop(story::play(seed, size, || Duration::ZERO)),
         };
+        let fails = |seed: &u64| panic::catch_unwind(|| play(*seed)).is_err();
         let found = (0..FLEET_SEEDS_MAX).find(fails);
         mutant::choose(None);
         println!("{mutant:?}: {found:?}");

@@ -34,6 +34,7 @@ impl Api {
             | CommandReply::TopicAltered(_)
             | CommandReply::PartitionsCreated(_)
             | CommandReply::Moves(_)
+            | CommandReply::LoadsHeard
             | CommandReply::SettingsAltered(_)
             | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }
@@ -53,6 +54,7 @@ impl Api {
             | CommandReply::TopicAltered(_)
             | CommandReply::PartitionsCreated(_)
             | CommandReply::Moves(_)
+            | CommandReply::LoadsHeard
             | CommandReply::SettingsAltered(_)
             | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }

@@ -37,6 +37,7 @@ impl Api {
             | CommandReply::TopicDeleted { .. }
             | CommandReply::PartitionsCreated(_)
             | CommandReply::Moves(_)
+            | CommandReply::LoadsHeard
             | CommandReply::SettingsAltered(_)
             | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }
@@ -65,6 +66,7 @@ impl Api {
             | CommandReply::TopicDeleted { .. }
             | CommandReply::TopicAltered(_)
             | CommandReply::Moves(_)
+            | CommandReply::LoadsHeard
             | CommandReply::SettingsAltered(_)
             | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }

@@ -40,14 +40,7 @@ impl Api {
         let planned = tokio::task::spawn_blocking(move || {
             let (hosts, placed) = balance::inputs(&image, &request.sizes, &request.loads);
             let moves = balance::plan(&hosts, &placed);
-            let mut after: Vec<Placed> = placed.clone();
-            let mut planned = moves.iter().peekable();
-            for at in &mut after {
-                if let Some(planned) = planned.next_if(|planned| planned.partition == at.partition)
-                {
-                    at.replicas.clone_from(&planned.to);
-                }
-            }
+            let after = balance::carried_out(&placed, &moves);
             let shares = |placed: &[Placed]| {
                 balance::shares(&hosts, placed).into_iter().map(share).collect()
             };

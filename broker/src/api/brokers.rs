@@ -111,6 +111,7 @@ impl Api {
             | CommandReply::TopicDeleted { .. }
             | CommandReply::TopicAltered(_)
             | CommandReply::PartitionsCreated(_)
+            | CommandReply::LoadsHeard
             | CommandReply::SettingsAltered(_)
             | CommandReply::Moves(_)) => Err(not_the_answer(&other)),
         }

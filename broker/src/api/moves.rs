@@ -78,6 +78,7 @@ impl Api {
             | CommandReply::TopicDeleted { .. }
             | CommandReply::TopicAltered(_)
             | CommandReply::PartitionsCreated(_)
+            | CommandReply::LoadsHeard
             | CommandReply::SettingsAltered(_)
             | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
         }

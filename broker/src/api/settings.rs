@@ -44,7 +44,8 @@ impl Api {
             | CommandReply::TopicAltered(_)
             | CommandReply::PartitionsCreated(_)
             | CommandReply::Moves(_)
-            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
+            | CommandReply::Broker(_)
+            | CommandReply::LoadsHeard) => Err(not_the_answer(&other)),
         }
     }
 

@@ -4,19 +4,24 @@
 //! The same plans and the same moves as an operator's, few at a time and slowly, and each says in the
 //! log why it was begun. What must hold: nothing is evened out but in a calm cluster, so that no plan is
 //! overtaken by what it did not know; it begins when brokers differ by more than the planner leaves, so
-//! that it ends; nobody is replaced whose absence this leader did not witness for the whole time, nor
-//! while so many are away that it must be the network or the power. What has not begun is dropped once
-//! its reason is gone. Pure; the records are `reassign::own`'s.
+//! that it ends, and by weight (`weights`) only where that has lasted for minutes, so that no burst
+//! moves anything; what was moved for its weight rests for an hour; nobody is replaced whose absence
+//! this leader did not witness for the whole time, nor while so many are away that it must be the
+//! network or the power. What has not begun is dropped once its reason is gone. Pure; the records are
+//! `reassign::own`'s.
+
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_protocol::ids::{Incarnation, NodeId, PartitionId};
+use highwater_protocol::ids::{Incarnation, NodeId, PartitionId, TopicPartition};
 use highwater_protocol::native::brokers::BrokerDuty;
 use highwater_protocol::native::moves::MoveStage;
 
-use crate::controller::balance::{self, Host, Placed};
+use crate::controller::balance::{self, Aim, Host, Movable, Placed};
 use crate::controller::image::{Broker, ClusterImage, Topic};
-use crate::controller::moves::{Move, Why};
+use crate::controller::loads::{LoadReport, Loads};
+use crate::controller::moves::{Evened, Move, Why};
 use crate::controller::reassign::own::{self, Draw, Wanted};
 use crate::controller::record::MetadataRecord;
 use crate::mutant::{self, Mutant};
@@ -32,6 +37,10 @@ pub struct Auto {
     calm_since: Millis,
     brokers: Vec<(NodeId, Incarnation, bool, BrokerDuty)>,
     away_since: BTreeMap<NodeId, Millis>,
+    loads: Loads,
+    /// When each partition was moved last for its weight: one that only changed its leader may be
+    /// copied all the same.
+    weighed_at: BTreeMap<(TopicPartition, Aim), Millis>,
 }
 
 impl Auto {
@@ -44,6 +53,15 @@ impl Auto {
             calm_since: now,
             brokers: Vec::new(),
             away_since: BTreeMap::new(),
+            loads: Loads::default(),
+            weighed_at: BTreeMap::new(),
+        }
+    }
+
+    /// What a broker says of the partitions that it leads.
+    pub fn hear(&mut self, image: &ClusterImage, report: &LoadReport, now: Millis) {
+        if image.settings().balances_itself() {
+            self.loads.hear(image, report, now);
         }
     }
 
@@ -55,6 +73,10 @@ impl Auto {
             return unwanted;
         }
         self.looked_at = now;
+        match image.settings().balances_itself() {
+            true => self.loads.forget(image, now),
+            false => self.loads = Loads::default(),
+        }
         let draw = Draw::new(image, self.me, now);
         let turned = self.turn_back(image, now, draw);
         if !turned.is_empty() {
@@ -93,6 +115,7 @@ impl Auto {
             self.calm_since = now;
             self.brokers = brokers;
         }
+        self.weighed_at.retain(|_, at| age(now, *at) < REST_MS);
     }
 
     /// Who has been away for so long that others are to have its replicas. Who was drained before it
@@ -132,7 +155,7 @@ impl Auto {
         if gone.is_empty() { Vec::new() } else { own::turn_back(image, &gone, draw) }
     }
 
-    fn evening_out(&self, image: &ClusterImage, now: Millis) -> Vec<Wanted> {
+    fn evening_out(&mut self, image: &ClusterImage, now: Millis) -> Vec<Wanted> {
         if !image.settings().balances_itself() || age(now, self.calm_since) < CALM_MS {
             return Vec::new();
         }
@@ -144,12 +167,36 @@ impl Auto {
         if !mutant::active(Mutant::BalanceAmidMoves) && (moves || held_by_absent()) {
             return Vec::new();
         }
-        let (hosts, placed) = balance::inputs(image, &[], &[]);
-        if !is_uneven(&hosts, &placed) {
-            return Vec::new();
+        let known = self.loads.are_whole(image, now);
+        let (sizes, loads) = match known {
+            true => (self.loads.sizes(), self.loads.loads()),
+            false => (Vec::new(), Vec::new()),
+        };
+        let (hosts, placed) = balance::inputs(image, &sizes, &loads);
+        let mut evened = Evened::Counts;
+        let mut plan = match is_uneven(&hosts, &placed) {
+            true => balance::first_steps(&hosts, &placed, Aim::Counts, OWN_MOVES_MAX),
+            false => Vec::new(),
+        };
+        if plan.is_empty() && known {
+            let rested = |aim| self.rested(&placed, aim);
+            (evened, plan) = weights::first_steps(&hosts, rested, OWN_MOVES_MAX);
+            // At once, for a change of who leads may be over before the next look.
+            let begun = plan.iter().map(|at| ((at.partition, weights::aim(evened)), now));
+            self.weighed_at.extend(begun);
         }
-        let plan = balance::plan(&hosts, &placed).into_iter().take(OWN_MOVES_MAX);
-        plan.map(|planned| (planned.partition, planned.to, Why::Evens)).collect()
+        plan.into_iter().map(|at| (at.partition, at.to, Why::Evens(evened))).collect()
+    }
+
+    /// The partitions, of which those stay where they are that were moved not long ago to this end.
+    fn rested(&self, placed: &[Placed], aim: Aim) -> Vec<Placed> {
+        let rest = |at: &Placed| {
+            let moved = self.weighed_at.contains_key(&(at.partition, aim));
+            let stays = moved && !mutant::active(Mutant::LoadMovesUnrested);
+            let movable = if stays { Movable::No } else { at.movable };
+            Placed { movable, ..at.clone() }
+        };
+        placed.iter().map(rest).collect()
     }
 }
 
@@ -182,6 +229,8 @@ const UNWITNESSED_MS: u64 = 5_000;
 pub const OWN_MOVES_MAX: usize = 32;
 /// While more than a third of all brokers is away nobody is replaced.
 const AWAY_SHARE_MAX: usize = 3;
+/// What was moved for its weight stays where it is for so long.
+pub const REST_MS: u64 = 3_600_000;
 /// Brokers may differ by a tenth, and by one more replica than a plan leaves.
 const SLACK: usize = 10;
 

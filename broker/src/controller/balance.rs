@@ -29,6 +29,7 @@ use highwater_protocol::native::balance::Load;
 use highwater_protocol::native::moves::PlannedMove;
 
 use self::exchange::Weight;
+use self::leaders::ByLoad;
 use self::planner::Planner;
 use crate::controller::image::{Broker, ClusterImage};
 use crate::controller::moves;
@@ -167,30 +168,61 @@ pub fn shares(hosts: &[Host], partitions: &[Placed]) -> Vec<Share> {
 pub fn shares_a_rack(hosts: &[Host], partitions: &[Placed]) -> bool {
     let mut planner = Planner::new(hosts, partitions);
     planner.mend_racks();
-    planner.relocated > 0
+    planner.relocated() > 0
+}
+
+/// What a plan is to even out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Aim {
+    /// Racks, and how many replicas and leaders brokers have.
+    Counts,
+    /// Who leads: nothing is copied.
+    Leaders,
+    /// All that there is.
+    All,
 }
 
 /// The partitions that change, with their replicas before and after. A set that only changes its
 /// order changes who leads. Every replica must be on one of the hosts, and every set have one.
 pub fn plan(hosts: &[Host], partitions: &[Placed]) -> Vec<PlannedMove> {
+    first_steps(hosts, partitions, Aim::All, usize::MAX)
+}
+
+/// The first steps of a plan, which change about so many partitions at most. Each is a step of its own
+/// towards the aim: planning and carrying out again and again ends, however few are done at a time.
+pub fn first_steps(
+    hosts: &[Host],
+    partitions: &[Placed],
+    aim: Aim,
+    changes_max: usize,
+) -> Vec<PlannedMove> {
     let mut planner = Planner::new(hosts, partitions);
-    planner.mend_racks();
-    // An exchange may open a way for a count, or for one by another weight.
-    let mut before = usize::MAX;
-    while std::mem::replace(&mut before, planner.relocated) != planner.relocated {
-        planner.even_counts();
-        planner.exchange(Weight::Bytes);
-        planner.exchange(Weight::Writes);
+    planner.changes_max = changes_max;
+    match aim {
+        Aim::Counts => {
+            planner.mend_racks();
+            planner.even_counts();
+            planner.even_leaders(ByLoad::No);
+        }
+        Aim::Leaders => planner.even_leaders(ByLoad::Yes),
+        Aim::All => {
+            planner.even_replicas();
+            planner.even_leaders(ByLoad::Yes);
+        }
     }
-    planner.even_leaders();
-    let nodes = |set: &Vec<usize>| set.iter().map(|at| hosts[*at].node).collect();
-    let planned = |(before, set): (&Placed, &Vec<usize>)| PlannedMove {
-        partition: before.partition,
-        from: before.replicas.clone(),
-        to: nodes(set),
-    };
-    let changes = partitions.iter().zip(&planner.sets).map(planned);
-    changes.filter(|change| change.from != change.to).collect()
+    planner.changes(hosts)
+}
+
+/// Partitions as they are placed once a plan for them is carried out.
+pub fn carried_out(partitions: &[Placed], plan: &[PlannedMove]) -> Vec<Placed> {
+    let mut after = partitions.to_vec();
+    let mut planned = plan.iter().peekable();
+    for at in &mut after {
+        if let Some(planned) = planned.next_if(|planned| planned.partition == at.partition) {
+            at.replicas.clone_from(&planned.to);
+        }
+    }
+    after
 }
 
 /// Sums over all replicas of a cluster must fit, and their squares in twice the bits.

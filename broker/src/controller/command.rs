@@ -17,6 +17,7 @@ use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
 use crate::controller::brokers::{BrokerCommand, BrokerReply};
+use crate::controller::loads::LoadReport;
 use crate::controller::moves::{self, MoveCommand};
 use crate::controller::record::{BrokerRegistration, get_configs, put_configs};
 
@@ -60,6 +61,8 @@ pub enum Command {
     Brokers(BrokerCommand),
     /// Change the settings of the cluster or of a broker.
     AlterSettings(AlterSettingsRequest),
+    /// Know what a broker's partitions weigh: nothing is decided.
+    Loads(LoadReport),
 }
 
 /// What became of a command.
@@ -84,6 +87,8 @@ pub enum CommandReply {
     Broker(BrokerReply),
     /// The settings are so, or would be.
     SettingsAltered(AlterSettingsResponse),
+    /// The loads are known.
+    LoadsHeard,
 }
 
 impl Command {
@@ -127,6 +132,10 @@ impl Command {
                 put_head(ALTER_SETTINGS, &mut out);
                 request.encode(&mut out);
             }
+            Command::Loads(report) => {
+                put_head(LOADS, &mut out);
+                report.encode(&mut out);
+            }
         }
         out.no_tagged_fields();
         out.finish()
@@ -153,6 +162,7 @@ impl Command {
                     request: CreatePartitionsRequest::decode(input)?,
                 },
                 ALTER_SETTINGS => Command::AlterSettings(AlterSettingsRequest::decode(input)?),
+                LOADS => Command::Loads(LoadReport::decode(input)?),
                 other => {
                     let command = MoveCommand::decode(other, input)?.map(Command::Moves);
                     return Ok(match command {
@@ -202,6 +212,7 @@ impl CommandReply {
                 put_head(ALTER_SETTINGS, &mut out);
                 altered.encode(&mut out);
             }
+            CommandReply::LoadsHeard => put_head(LOADS, &mut out),
         }
         out.no_tagged_fields();
         out.finish()
@@ -226,6 +237,7 @@ impl CommandReply {
                 ALTER_SETTINGS => {
                     CommandReply::SettingsAltered(AlterSettingsResponse::decode(input)?)
                 }
+                LOADS => CommandReply::LoadsHeard,
                 moves::MOVES_REPLY => CommandReply::Moves(moves::get_reply(input)?),
                 other => return Ok(BrokerReply::decode(other, input)?.map(CommandReply::Broker)),
             }))
@@ -308,16 +320,19 @@ const DELETE_TOPIC: u16 = 3;
 const ALTER_TOPIC: u16 = 20;
 const CREATE_PARTITIONS: u16 = 21;
 const ALTER_SETTINGS: u16 = 35;
+const LOADS: u16 = 36;
 
 #[cfg(test)]
 mod tests {
-    use highwater_protocol::ids::{DirectoryId, Incarnation, PartitionId};
+    use highwater_protocol::ids::{DirectoryId, Incarnation, PartitionId, TopicPartition};
+    use highwater_protocol::native::balance::Load;
     use highwater_protocol::native::settings::SettingScope;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::*;
+    use crate::controller::loads::PartitionLoad;
 
     fn commands() -> Vec<Command> {
         let request = |replication, dry_run| CreateTopicRequest {
@@ -356,6 +371,15 @@ mod tests {
                 unset: Vec::new(),
                 dry_run: DryRun::No,
             }),
+            Command::Loads(LoadReport { node: NodeId(3), led: Vec::new() }),
+            Command::Loads(LoadReport {
+                node: NodeId(3),
+                led: vec![PartitionLoad {
+                    partition: TopicPartition::new(id, PartitionId(2)),
+                    bytes: 1 << 40,
+                    load: Load { bytes_in_per_s: 5, bytes_out_per_s: u64::MAX },
+                }],
+            }),
             Command::CreatePartitions {
                 id: None,
                 request: CreatePartitionsRequest {
@@ -387,6 +411,7 @@ mod tests {
             CommandReply::TopicAltered(AlterTopicResponse { id, changes: Vec::new() }),
             CommandReply::PartitionsCreated(added),
             CommandReply::SettingsAltered(AlterSettingsResponse { changes: Vec::new() }),
+            CommandReply::LoadsHeard,
         ] {
             assert_eq!(CommandReply::decode(&reply.encode()), Ok(reply));
         }

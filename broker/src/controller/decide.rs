@@ -60,6 +60,10 @@ impl Controller {
             Command::CreatePartitions { id, request } => alter::partitions(image, id, &request),
             Command::Moves(command) => reassign::decide(image, &command),
             Command::AlterSettings(request) => settings::alter(image, &request),
+            Command::Loads(report) => {
+                self.auto.hear(image, &report, now);
+                Ok((Vec::new(), CommandReply::LoadsHeard))
+            }
             Command::Brokers(command) => {
                 // Those of the configuration count until the first leader has said who votes.
                 let known = image.voters();

@@ -13,7 +13,7 @@ use highwater_protocol::native::settings::SettingScope;
 
 use crate::controller::brokers::BrokerRecord;
 use crate::controller::image::{ClusterImage, Topic};
-use crate::controller::moves::{MoveRecord, Why, nodes};
+use crate::controller::moves::{Evened, MoveRecord, Why, nodes};
 use crate::controller::record::{BrokerRegistration, MetadataRecord, PlacedReplica};
 use crate::controller::recover::RecoverRecord;
 use crate::controller::throttle::ThrottleRecord;
@@ -171,7 +171,15 @@ fn moved(before: &ClusterImage, change: &MoveRecord) -> Story {
         }
         MoveRecord::Because(_, why) => {
             let why = match why {
-                Why::Evens => "nobody asked: it evens the cluster out (`balance.auto`)".to_owned(),
+                Why::Evens(evened) => {
+                    let what = match evened {
+                        Evened::Counts => "the cluster",
+                        Evened::Bytes => "the bytes that brokers hold",
+                        Evened::Writes => "the load of writes",
+                        Evened::Leading => "the load of leaders",
+                    };
+                    format!("nobody asked: it evens out {what} (`balance.auto`)")
+                }
                 Why::Replaces(node) => format!(
                     "nobody asked: broker {node} has been away for long (`balance.replace.after.ms`)"
                 ),

@@ -8,7 +8,7 @@
 //! What must hold: a command is decided on an image that contains everything committed before; a
 //! decision that is not committed leaves no trace. Read `record`, `settings`, `image`, `decide`, then
 //! `moves` and `reassign`, `recover`, `brokers`, `duty` and `voters`; `balance` plans what evens a cluster out,
-//! `auto` says when that is done unasked, `events` tells records in words.
+//! `auto` says when that is done unasked, `loads` what brokers said of what clients do, `events` tells records in words.
 
 pub mod auto;
 pub mod balance;
@@ -20,6 +20,7 @@ mod duty;
 pub mod events;
 pub mod image;
 pub mod liveness;
+pub mod loads;
 pub mod moves;
 pub mod placement;
 mod reassign;

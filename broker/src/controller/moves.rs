@@ -47,10 +47,37 @@ pub struct Move {
 /// Why the controller began a move by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It evens the cluster out.
-    Evens,
+    /// It evens the cluster out, by this.
+    Evens(Evened),
     /// This broker has been away for long, and another one gets its replica.
     Replaces(NodeId),
+}
+
+/// What a move of the controller's own evens out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Evened {
+    /// How many replicas and leaders brokers and racks have.
+    Counts,
+    /// How many bytes brokers hold.
+    Bytes,
+    /// What is written to them.
+    Writes,
+    /// What they send as leaders.
+    Leading,
+}
+
+impl Evened {
+    const ALL: [Evened; 4] = [Evened::Counts, Evened::Bytes, Evened::Writes, Evened::Leading];
+
+    /// As it is written; 1 is another reason.
+    fn number(self) -> u8 {
+        match self {
+            Evened::Counts => 0,
+            Evened::Bytes => 2,
+            Evened::Writes => 3,
+            Evened::Leading => 4,
+        }
+    }
 }
 
 /// What records say of moves.
@@ -291,7 +318,7 @@ impl MoveRecord {
             }
             MoveRecord::Dropped(_, dropped) => dropped::put_dropped(dropped, out),
             MoveRecord::GivenUp(_, node) => out.u32(node.0),
-            MoveRecord::Because(_, Why::Evens) => out.u8(0),
+            MoveRecord::Because(_, Why::Evens(evened)) => out.u8(evened.number()),
             MoveRecord::Because(_, Why::Replaces(node)) => {
                 out.u8(1);
                 out.u32(node.0);
@@ -313,19 +340,7 @@ impl MoveRecord {
                 replicas: get_replicas(input)?,
                 dropped: get_nodes(input)?,
             },
-            BECAUSE => {
-                let why = match input.u8()? {
-                    0 => Why::Evens,
-                    1 => Why::Replaces(NodeId(input.u32()?)),
-                    found => {
-                        return Err(DecodeError::Invalid {
-                            what: "a reason for a move",
-                            found: found.into(),
-                        });
-                    }
-                };
-                MoveRecord::Because(partition, why)
-            }
+            BECAUSE => MoveRecord::Because(partition, get_why(input)?),
             DROPPED => MoveRecord::Dropped(partition, dropped::get_dropped(input)?),
             GIVEN_UP => MoveRecord::GivenUp(partition, NodeId(input.u32()?)),
             // Of a build that did not note by which move.
@@ -336,6 +351,17 @@ impl MoveRecord {
             }
         })
     }
+}
+
+fn get_why(input: &mut Reader<'_>) -> Result<Why, DecodeError> {
+    let number = input.u8()?;
+    if number == 1 {
+        return Ok(Why::Replaces(NodeId(input.u32()?)));
+    }
+    let evened = Evened::ALL.into_iter().find(|evened| evened.number() == number);
+    evened
+        .map(Why::Evens)
+        .ok_or(DecodeError::Invalid { what: "a reason for a move", found: number.into() })
 }
 
 impl MoveCommand {

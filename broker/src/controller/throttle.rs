@@ -178,7 +178,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::controller::moves::{Move, MoveId, MoveRecord, Why};
+    use crate::controller::moves::{Evened, Move, MoveId, MoveRecord, Why};
     use crate::controller::record::PlacedReplica;
 
     const TOPIC: TopicId = TopicId(Uuid::from_u128(7));
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn what_nobody_asked_for_is_slow_although_there_is_no_throttle() {
         let mut image = moving_to(&[&[2, 3], &[2], &[4]]);
-        let because = MoveRecord::Because(at(0), Why::Evens);
+        let because = MoveRecord::Because(at(0), Why::Evens(Evened::Counts));
         image.apply(&MetadataRecord::Move(because)).expect("it moves");
         assert_eq!(learner_rates(&image), BTreeMap::from([(at(0), 16 << 20)]), "of 32 MiB/s");
         limit(&mut image, None, Some(400_000));

@@ -7,7 +7,8 @@
 //!
 //! Read in this order: `routes` (what is known of each partition), `reconcile` (what an image means
 //! for us), `follow` (from the log to the image), `ask` (how commands reach the controller),
-//! `controller_task` (deciding), then `moves`, `register`, `refill`, `give_up`, `leaders`, `balance`, `retention`, `snapshot`, `strays`.
+//! `controller_task` (deciding), then `moves`, `register`, `refill`, `give_up`, `leaders`, `loads`, `balance`, `retention`,
+//! `snapshot`, `strays`.
 
 mod ask;
 mod balance;
@@ -15,6 +16,7 @@ mod controller_task;
 mod follow;
 mod give_up;
 mod leaders;
+mod loads;
 mod moves;
 pub mod reconcile;
 mod refill;
@@ -184,6 +186,8 @@ impl Node {
         inner.spawn(&mut tasks, "looks for what need not be kept", retention::run(inner.clone()));
         inner.spawn(&mut tasks, "tells who leads", leaders::run(inner.clone()));
         inner.spawn(&mut tasks, "gives leadership back", balance::run(inner.clone()));
+        let loads = loads::run(inner.clone(), line.clone());
+        inner.spawn(&mut tasks, "tells what is written and read", loads);
         Ok(Node { inner, line, tasks: Arc::new(Mutex::new(tasks)) })
     }
 

@@ -11,12 +11,14 @@ pub const KEYS: &[ConfigKey] = &[
         takes: Takes::Words(&["on", "off"]),
         unit: None,
         effect: Effect::AtOnce,
-        description: "Whether the controller evens replicas and preferred leaders out by itself, by their \
-                      number, once the cluster has been calm for a minute.",
+        description: "Whether the controller evens replicas and preferred leaders out by itself, once the \
+                      cluster has been calm for a minute: by their number, and by bytes and load where \
+                      a broker has carried three tenths more than the mean for minutes.",
         advice: "Switch it on where brokers are alike and nobody places replicas by hand: it would take \
                  such a placement back, fill a broker again that `hw partition reassign --drain` has \
                  emptied, and begin again what is cancelled. `hw cluster balance` does the same once, \
-                 and looks at bytes too.",
+                 by the load of a moment. Bursts of minutes move nothing; leaders change places before \
+                 anything is copied, and what was moved for its load stays for an hour.",
         example: "hw cluster config set balance.auto=on",
     },
     ConfigKey {

@@ -1,11 +1,13 @@
 //! When the controller moves something by itself, and when it does not.
 
 use highwater_protocol::ids::{DirectoryId, TopicId, TopicPartition};
+use highwater_protocol::native::balance::Load;
 use highwater_protocol::native::settings::SettingScope;
 use uuid::Uuid;
 
 use super::*;
 use crate::controller::brokers::BrokerRecord;
+use crate::controller::loads::PartitionLoad;
 use crate::controller::moves::{MoveId, MoveRecord, nodes};
 use crate::controller::record::{BrokerRegistration, PlacedReplica};
 
@@ -179,4 +181,93 @@ fn a_move_of_ours_to_a_broker_that_goes_too_is_turned_back() {
     fence(&mut image, 6, true);
     play(&mut auto, &mut image, MINUTE + 500, 2 * MINUTE + 10_500);
     assert_eq!(stages(&image), [MoveStage::GoingBack]);
+}
+
+const BUSY: u64 = 10 << 20;
+
+/// Each broker tells once a minute what it leads, by preference; `rate` says what is written to each
+/// partition.
+fn tell(auto: &mut Auto, image: &ClusterImage, now: u64, rate: impl Fn(u32) -> u64) {
+    for broker in image.brokers() {
+        let node = broker.registration.node;
+        let mut led = Vec::new();
+        for (topic, number) in image.every_partition() {
+            if topic.partitions[number.0 as usize][0].node == node {
+                let load = Load { bytes_in_per_s: rate(number.0), bytes_out_per_s: 0 };
+                let partition = TopicPartition::new(topic.id, number);
+                led.push(PartitionLoad { partition, bytes: 0, load });
+            }
+        }
+        auto.hear(image, &LoadReport { node, led }, Millis(now));
+    }
+}
+
+/// Plays minutes, and gives what was begun to even out what, and from where to where.
+fn play_minutes(
+    auto: &mut Auto,
+    image: &mut ClusterImage,
+    minutes: std::ops::Range<u64>,
+    rate: impl Fn(u32) -> u64,
+) -> Vec<(Evened, u32, Vec<u32>)> {
+    let mut begun = Vec::new();
+    for minute in minutes {
+        tell(auto, image, minute * MINUTE, &rate);
+        for now in (minute * MINUTE..(minute + 1) * MINUTE).step_by(500) {
+            for record in auto.look(image, Millis(now)) {
+                take(image, record.clone());
+                let MetadataRecord::Move(MoveRecord::Because(at, Why::Evens(evened))) = record
+                else {
+                    continue;
+                };
+                let topic = image.topic(at.topic).expect("it is there");
+                let target = &topic.move_of(at.partition).expect("it was begun").target;
+                let replicas = target.clone();
+                begun.push((evened, at.partition.0, nodes(target).iter().map(|at| at.0).collect()));
+                // It is over at once.
+                let set = nodes(&topic.partitions[at.partition.0 as usize]);
+                let stays = nodes(&replicas);
+                let dropped = set.into_iter().filter(|node| !stays.contains(node)).collect();
+                let end = MoveRecord::End { partition: at, replicas, dropped };
+                take(image, MetadataRecord::Move(end));
+            }
+        }
+    }
+    begun
+}
+
+#[test]
+fn a_load_that_lasts_is_evened_out_by_who_leads_before_anything_is_copied() {
+    // Each broker has four replicas and leads two; broker 1 leads both that are hot.
+    let sets: &[&[u32]] = &[&[1, 2], &[1, 2], &[2, 1], &[2, 1], &[3, 4], &[3, 4], &[4, 3], &[4, 3]];
+    let mut image = image(4, sets);
+    set(&mut image, "balance.auto", "on");
+    let mut auto = Auto::new(NodeId(1), Millis(0));
+    let hot = |number: u32| if number < 2 { BUSY } else { 1024 };
+    assert_eq!(play_minutes(&mut auto, &mut image, 0..8, hot), [], "eight minutes are a burst");
+    let begun = play_minutes(&mut auto, &mut image, 8..40, hot);
+    let of = |evened: Evened| begun.iter().filter(move |it| it.0 == evened).count();
+    assert_eq!((begun[0].0, of(Evened::Leading)), (Evened::Leading, 2), "{begun:?}");
+    assert!((1..=3).contains(&of(Evened::Writes)), "{begun:?}");
+    assert_eq!(of(Evened::Counts) + of(Evened::Bytes), 0, "{begun:?}");
+    let again = play_minutes(&mut auto, &mut image, 40..200, hot);
+    assert_eq!(again, [], "and then there is quiet");
+}
+
+#[test]
+fn a_load_of_which_one_broker_tells_nothing_moves_nothing() {
+    let sets: &[&[u32]] = &[&[1, 2], &[1, 2], &[2, 1], &[2, 1], &[3, 4], &[3, 4], &[4, 3], &[4, 3]];
+    let mut image = image(4, sets);
+    set(&mut image, "balance.auto", "on");
+    let mut auto = Auto::new(NodeId(1), Millis(0));
+    for minute in 0..30 {
+        for node in 1..=3 {
+            let at = |number| TopicPartition::new(TOPIC, PartitionId(number));
+            let load = Load { bytes_in_per_s: BUSY, bytes_out_per_s: 0 };
+            let told = |number| PartitionLoad { partition: at(number), bytes: 0, load };
+            let led = if node == 1 { vec![told(0), told(1)] } else { Vec::new() };
+            auto.hear(&image, &LoadReport { node: NodeId(node), led }, Millis(minute * MINUTE));
+        }
+        let (from, to) = (minute * MINUTE, (minute + 1) * MINUTE - 500);
+        assert_eq!(play(&mut auto, &mut image, from, to), [], "minute {minute}");
+    }
 }

@@ -9,6 +9,9 @@ impl Planner<'_> {
     /// From who has most to who has least, until nobody has two more than another that could take one.
     pub fn even_counts(&mut self) {
         while let Some((number, from, to)) = self.next_for_counts() {
+            if !self.has_room([number]) {
+                return;
+            }
             self.relocate(number, from, to);
         }
     }

@@ -80,6 +80,9 @@ impl Planner<'_> {
             return;
         }
         while let Some(Exchange { heavy, light, large, small }) = self.next_exchange(weight, band) {
+            if !self.has_room(small.into_iter().chain([large])) {
+                return;
+            }
             self.relocate(large, heavy, light);
             if let Some(small) = small {
                 self.relocate(small, light, heavy);

@@ -18,6 +18,13 @@ struct Led {
     load: Vec<u64>,
 }
 
+/// Whether leaders are evened out by load after their count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByLoad {
+    Yes,
+    No,
+}
+
 /// One broker leads a partition instead of another.
 type Step = placement::Move;
 
@@ -56,12 +63,12 @@ impl Led {
 
 impl Planner<'_> {
     /// Evens out who leads, within the sets.
-    pub fn even_leaders(&mut self) {
+    pub fn even_leaders(&mut self, by_load: ByLoad) {
         let mut led = Led::new(self);
         loop {
             self.even_leader_counts(&mut led);
             // An exchange may open a way for a count.
-            if !self.exchange_leaders(&mut led) {
+            if by_load == ByLoad::No || !self.exchange_leaders(&mut led) {
                 return;
             }
         }
@@ -79,8 +86,9 @@ impl Planner<'_> {
                 }
                 steps.into_values().collect()
             });
+            let chain = chain.filter(|chain| self.has_room(chain.iter().map(|step| step.number)));
             let Some(chain) = chain else { return };
-            chain.into_iter().for_each(|step| self.hand_over(led, step));
+            chain.into_iter().for_each(|step| self.step(led, step));
         }
     }
 
@@ -93,8 +101,11 @@ impl Planner<'_> {
         }
         let mut any = false;
         while let Some(steps) = self.next_leader_exchange(led, band) {
+            if !self.has_room(steps.iter().map(|step| step.number)) {
+                return false;
+            }
             any = true;
-            steps.into_iter().for_each(|step| self.hand_over(led, step));
+            steps.into_iter().for_each(|step| self.step(led, step));
         }
         any
     }
@@ -167,10 +178,8 @@ impl Planner<'_> {
         self.sets[number][1..].iter().filter_map(|broker| led.places.get(broker)).copied().collect()
     }
 
-    fn hand_over(&mut self, led: &mut Led, Step { number, from, to }: Step) {
-        let next = self.takers[to];
-        let at = self.sets[number].iter().position(|held| *held == next);
-        self.sets[number].swap(0, at.expect("only a replica can lead"));
+    fn step(&mut self, led: &mut Led, Step { number, from, to }: Step) {
+        self.hand_over(number, self.takers[to]);
         led.led[from].remove(&number);
         led.led[to].insert(number);
         let load = self.partitions[number].leader_load();

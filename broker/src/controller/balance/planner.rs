@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_protocol::ids::{NodeId, TopicId};
+use highwater_protocol::native::moves::PlannedMove;
 
 use super::exchange::Weight;
 use super::{Host, Movable, Placed, Takes};
@@ -23,7 +24,10 @@ pub(super) struct Planner<'a> {
     bytes: Vec<u64>,
     writes: Vec<u64>,
     /// How many replicas were given another place by now.
-    pub relocated: usize,
+    relocated: usize,
+    /// What has changed by now, and of how much that may be.
+    changed: BTreeSet<usize>,
+    pub changes_max: usize,
 }
 
 impl<'a> Planner<'a> {
@@ -45,6 +49,8 @@ impl<'a> Planner<'a> {
             bytes: vec![0; hosts.len()],
             writes: vec![0; hosts.len()],
             relocated: 0,
+            changed: BTreeSet::new(),
+            changes_max: usize::MAX,
         };
         for number in 0..partitions.len() {
             for broker in planner.sets[number].clone() {
@@ -62,8 +68,46 @@ impl<'a> Planner<'a> {
         *self.topics.entry((broker, topic)).or_default() += 1;
     }
 
+    /// Whether a step that changes these may be taken. The first one always may, so that there is
+    /// progress.
+    pub fn has_room(&self, numbers: impl IntoIterator<Item = usize>) -> bool {
+        let new = numbers.into_iter().filter(|number| !self.changed.contains(number)).count();
+        self.changed.is_empty() || new <= self.changes_max.saturating_sub(self.changed.len())
+    }
+
+    /// Racks, counts and weights, until none of them opens a way for another.
+    pub fn even_replicas(&mut self) {
+        self.mend_racks();
+        let mut before = usize::MAX;
+        while std::mem::replace(&mut before, self.relocated) != self.relocated {
+            self.even_counts();
+            self.exchange(Weight::Bytes);
+            self.exchange(Weight::Writes);
+        }
+    }
+
+    /// What the plan comes to.
+    pub fn changes(&self, hosts: &[Host]) -> Vec<PlannedMove> {
+        let nodes = |set: &Vec<usize>| set.iter().map(|at| hosts[*at].node).collect();
+        let planned = |(before, set): (&Placed, &Vec<usize>)| PlannedMove {
+            partition: before.partition,
+            from: before.replicas.clone(),
+            to: nodes(set),
+        };
+        let changes = self.partitions.iter().zip(&self.sets).map(planned);
+        changes.filter(|change| change.from != change.to).collect()
+    }
+
+    /// Another one of a set leads by preference.
+    pub fn hand_over(&mut self, number: usize, to: usize) {
+        self.changed.insert(number);
+        let at = self.sets[number].iter().position(|held| *held == to);
+        self.sets[number].swap(0, at.expect("only a replica can lead"));
+    }
+
     pub fn relocate(&mut self, number: usize, from: usize, to: usize) {
         self.relocated += 1;
+        self.changed.insert(number);
         let place = self.sets[number].iter().position(|held| *held == from);
         self.sets[number][place.expect("a replica is moved from where it is")] = to;
         self.held[from].remove(&number);
@@ -72,6 +116,10 @@ impl<'a> Planner<'a> {
         let topic = self.partitions[number].partition.topic;
         *self.topics.entry((from, topic)).or_default() -= 1;
         self.add(number, to);
+    }
+
+    pub fn relocated(&self) -> usize {
+        self.relocated
     }
 
     /// What one replica of a partition weighs.
@@ -130,6 +178,9 @@ impl<'a> Planner<'a> {
             for from in self.sets[number].clone() {
                 if !self.takers.contains(&from) || self.others_in_rack(number, from, from) == 0 {
                     continue;
+                }
+                if !self.has_room([number]) {
+                    return;
                 }
                 let free = |to: &&usize| {
                     self.may_move(number, from, **to)

@@ -63,15 +63,6 @@ fn placed(
     placed
 }
 
-fn carried_out(partitions: &[Placed], plan: &[PlannedMove]) -> Vec<Placed> {
-    let mut after = partitions.to_vec();
-    for planned in plan {
-        let at = after.iter_mut().find(|at| at.partition == planned.partition);
-        at.expect("a plan is about what is there").replicas = planned.to.clone();
-    }
-    after
-}
-
 /// Replicas and bytes that a plan copies, and to whom.
 fn copied(partitions: &[Placed], plan: &[PlannedMove]) -> (usize, u64, BTreeSet<NodeId>) {
     let (mut replicas, mut bytes, mut to) = (0, 0, BTreeSet::new());
@@ -308,6 +299,25 @@ proptest! {
             shares.iter().map(|share| u128::from(share.write_load).pow(2)).sum()
         };
         prop_assert!(squares(&is) <= squares(&was), "what is written is no less even");
+    }
+}
+
+#[test]
+fn a_plan_that_is_carried_out_by_a_few_partitions_at_a_time_comes_to_an_end() {
+    let twelve = hosts(12, 3);
+    for aim in [Aim::Leaders, Aim::All] {
+        let mut now = hot_topic(&twelve);
+        for round in 0.. {
+            let some = first_steps(&twelve, &now, aim, 3);
+            if some.is_empty() {
+                break;
+            }
+            assert!(some.len() <= 4 && round < 60, "round {round}: {} change", some.len());
+            let copies = copied(&now, &some).0;
+            assert!(copies == 0 || aim == Aim::All, "who leads changes without a copy");
+            now = carried_out(&now, &some);
+        }
+        assert_eq!(first_steps(&twelve, &now, aim, usize::MAX), [], "nothing is left to plan");
     }
 }
 

@@ -99,7 +99,7 @@ pub fn drop_unwanted(image: &ClusterImage) -> Vec<MetadataRecord> {
     let settings = image.settings();
     let takes = |node: &NodeId| image.broker(*node).is_some_and(Broker::takes_work);
     let wanted = |why: Why| match why {
-        Why::Evens => settings.balances_itself(),
+        Why::Evens(_) => settings.balances_itself(),
         Why::Replaces(_) if mutant::active(Mutant::ReturnedStillReplaced) => true,
         Why::Replaces(node) => {
             let away = image.broker(node).is_none_or(|broker| broker.fenced);

@@ -127,7 +127,8 @@ fn goes_by_voters(command: &Command) -> bool {
         | Command::AlterTopic { .. }
         | Command::CreatePartitions { .. }
         | Command::Moves(_)
-        | Command::AlterSettings(_) => false,
+        | Command::AlterSettings(_)
+        | Command::Loads(_) => false,
     }
 }
 

@@ -8,8 +8,9 @@
 //! what its image says, nobody deletes a replica that votes, moves are bounded and come to an end.
 //!
 //! Time is counted in rounds of 100 ms. What things cost is measured with the caller's stopwatch.
-//! Read `story` for what is played, then this.
+//! Read `story` and `busy` for what is played, then this.
 
+pub mod busy;
 pub mod cost;
 pub mod groups;
 pub mod host;
@@ -52,6 +53,8 @@ pub struct Fleet {
     deaf_until: Vec<Millis>,
     log_records_max: u64,
     strike: Strike,
+    demand: busy::Demand,
+    rests: busy::Rests,
     /// What everything has cost.
     pub costs: Costs,
     /// What happened.
@@ -123,6 +126,8 @@ impl Fleet {
             deaf_until: vec![Millis(0); brokers as usize],
             log_records_max: LOG_RECORDS_MAX,
             strike: Strike::Calm,
+            demand: busy::Demand::default(),
+            rests: busy::Rests::default(),
             costs: Costs::new(stopwatch),
             seen: Seen::default(),
         }
@@ -221,6 +226,7 @@ impl Fleet {
             self.follow_some(at);
         }
         self.register_some();
+        self.tell_loads();
         let words = match self.leading.as_ref() {
             Some(leading) => {
                 let image = self.hosts[leading.at].image();
@@ -267,6 +273,7 @@ impl Fleet {
         let controller = Controller::new(self.hosts[at].node(), &[], SESSION_MS, self.now);
         self.leading = Some(Leading { at, controller });
         self.seen.elections += 1;
+        self.rests.forget();
     }
 
     /// Most brokers are near the end of the log, some are behind by a few batches.
@@ -407,6 +414,7 @@ impl Fleet {
         check_room(image, &after);
         own::check_rates(&after);
         self.seen.own_moves += own::check(image, &records, &self.hosts, now);
+        self.rests.check(&records, now);
         self.leading = Some(Leading { at, controller });
     }
 

@@ -51,7 +51,7 @@ pub fn check(
         let MetadataRecord::Move(MoveRecord::Because(partition, why)) = record else { continue };
         begun += 1;
         match why {
-            Why::Evens => {
+            Why::Evens(_) => {
                 let quiet = before.topics().all(|topic| topic.moving().next().is_none());
                 assert!(quiet, "{partition} is evened out amid other moves");
                 let away = before.brokers().filter(|broker| broker.fenced);

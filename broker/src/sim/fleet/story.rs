@@ -96,7 +96,7 @@ impl Teller {
     }
 }
 
-fn create(fleet: &mut Fleet, size: Size, first: u32) {
+pub(super) fn create(fleet: &mut Fleet, size: Size, first: u32) {
     for number in first..first + size.topics {
         let request = CreateTopicRequest {
             name: format!("topic-{number}"),
@@ -258,7 +258,7 @@ fn storm(fleet: &mut Fleet, rounds: u64) {
     fleet.play_until(100_000, |fleet| moving(fleet.image()).is_empty());
 }
 
-fn set(fleet: &mut Fleet, name: &str, value: &str) {
+pub(super) fn set(fleet: &mut Fleet, name: &str, value: &str) {
     let (scope, dry_run) = (SettingScope::Cluster, DryRun::No);
     let set = vec![(name.to_owned(), value.to_owned())];
     let request = AlterSettingsRequest { scope, set, unset: Vec::new(), dry_run };

@@ -317,7 +317,7 @@ that need not: a broker that was added gets its share, and brokers may differ by
 two. Brokers that are down get nothing, and partitions that have a replica there, or move already, are
 left alone. `hw partition top` shows the busiest.
 
-The controller does the same by itself, slowly and by number only, after
+The controller does the same by itself, slowly and by loads that last, after
 `hw cluster config set balance.auto=on`. What it begins stands in `hw cluster events` with its reason.";
 
 #[cfg(test)]

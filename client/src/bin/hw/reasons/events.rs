@@ -48,7 +48,7 @@ pub const EVENTS: &[Reason] = &[
     ),
     reason(
         "move-automatic",
-        "Nobody asked for a move: the cluster evens itself out, or replaces a broker that is away for long.",
+        "Nobody asked for a move: the cluster evens itself out, by number, bytes or load, or replaces a broker that is away for long.",
         "`hw cluster config get balance.auto balance.replace.after.ms` shows what makes it do so.",
         "hw cluster events --kind move-automatic",
     ),
