@@ -220,6 +220,12 @@ mutants! {
     EpochNotJournaled,
     /// The replica that a group begins anew from is discarded like the others.
     FounderDiscarded,
+    /// Giving up what cannot be read takes what can be read, too.
+    GivesUpReadable,
+    /// The index that says what was given up takes its name before it is on disk.
+    GapsNotFlushed,
+    /// A replica gives up what another one may have.
+    GivesUpForOthers,
     /// What evens a cluster out does not look at racks.
     BalanceIgnoresRacks,
     /// New partitions are placed as if nothing was on its way to another broker.

@@ -67,6 +67,9 @@ const SCRIPTED: &[Mutant] = &[
     // Of the repair of what rotted, in `repair_mutants`.
     Mutant::DamageCutsLog,
     Mutant::MendUnchecked,
+    Mutant::GivesUpReadable,
+    Mutant::GapsNotFlushed,
+    Mutant::GivesUpForOthers,
     Mutant::MendNotFlushed,
     Mutant::FaultyStands,
     Mutant::SealedTakesAppends,

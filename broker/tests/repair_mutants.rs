@@ -13,13 +13,20 @@ use highwater_broker::raft::{
     HardState, Legible, Millis, Options as RaftOptions, Raft, Standing, Start, Suspicion,
     TermStart, TermStarts,
 };
+use highwater_broker::replica::{
+    Boot, FlushPolicy, Identity, OpenReplica, Output, Replica, ReplicaCommand, ReplicaOptions,
+    RequestId, Retention,
+};
 use highwater_broker::sim::disk::{Fate, SimDisk, Unflushed};
 use highwater_protocol::batch::{BatchBuilder, BuilderOptions, VoterSet};
+use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{
-    LogIndex, NodeId, PartitionId, Position, Term, Timestamp, TopicId, TopicPartition,
+    Incarnation, LogIndex, NodeId, Offset, PartitionId, Position, Term, Timestamp, TopicId,
+    TopicPartition,
 };
 
 const DIR: &str = "/data/t-0";
+const LOG_OPTIONS: Options = Options { segment_bytes_max: 64 << 10, keep_free_bytes: 0 };
 
 #[test]
 fn a_log_that_ends_before_damage_that_its_index_describes_is_found_by_a_script() {
@@ -103,6 +110,70 @@ fn a_segment_that_goes_on_behind_an_older_seal_is_found_by_a_script() {
     });
 }
 
+#[test]
+fn giving_up_what_can_be_read_is_found_by_a_script() {
+    check_script(Mutant::GivesUpReadable, || {
+        let (mut log, _) = open(&rotten(b'a').0);
+        // As a reader noted it through a file that was mended since.
+        log.end_segment().expect("end");
+        let given = log.give_up(&[Offset(0)..Offset(2)]).expect("give up");
+        log.missing().expect("missing");
+        given.records == 1
+    });
+}
+
+#[test]
+fn a_loss_that_is_accepted_before_it_is_on_disk_is_found_by_a_script() {
+    check_script(Mutant::GapsNotFlushed, || {
+        let (disk, end) = rotten(b'a');
+        let (mut log, _) = open(&disk);
+        log.end_segment().expect("end");
+        log.give_up(&[Offset(1)..Offset(2)]).expect("give up");
+        drop(log);
+        disk.lose_power_by(&mut |what| match what {
+            Unflushed::Page(..) => Fate::Lost,
+            Unflushed::Length(_) | Unflushed::Name(_) => Fate::Kept,
+        });
+        let (log, recovered) = open(&disk);
+        log.end() == end
+            && recovered.damage.is_none()
+            && log.unreadable(9).expect("told").is_empty()
+    });
+}
+
+#[test]
+fn a_replica_that_gives_up_what_another_one_may_have_is_found_by_a_script() {
+    check_script(Mutant::GivesUpForOthers, || {
+        let (disk, _) = rotten(b'a');
+        let open = OpenReplica {
+            partition: TopicPartition::new(TopicId::CLUSTER, PartitionId(9)),
+            dir: PathBuf::from(DIR),
+            voters: vec![NodeId(1), NodeId(2), NodeId(3)],
+            learners: Vec::new(),
+            identity: Identity::Same,
+            recovery: None,
+            options: ReplicaOptions {
+                log: LOG_OPTIONS,
+                flush: FlushPolicy::Ack,
+                insync_replicas_min: 1,
+                lag_ms_max: 10_000,
+                retention: Retention::FOREVER,
+                learner_bytes_per_s: None,
+            },
+        };
+        let boot = Boot { me: NodeId(1), incarnation: Incarnation(1), seed: 1 };
+        let disk: Arc<dyn Disk> = disk;
+        let mut replica = Replica::open(disk, None, open, boot, Millis(0)).expect("open");
+        let mut out = Output::default();
+        let wish = ReplicaCommand::Repair { give_up: vec![Offset(0)..Offset(9)] };
+        replica.command(Millis(1), RequestId(7), wish, &mut out);
+        let refused = |result: &Result<_, WireError>| {
+            result.as_ref().is_err_and(|error| error.code == ErrorCode::Conflict)
+        };
+        matches!(&out.answered[..], [(RequestId(7), result)] if refused(result))
+    });
+}
+
 /// Whether the script passes without the mutant and fails with it.
 fn check_script(mutant: Mutant, script: impl Fn() -> bool) {
     mutant::choose(None);
@@ -145,8 +216,8 @@ fn rotten(value: u8) -> (Arc<SimDisk>, LogIndex) {
 
 fn open(disk: &Arc<SimDisk>) -> (Log, Recovered) {
     let partition = TopicPartition::new(TopicId::CLUSTER, PartitionId(9));
-    let options = Options { segment_bytes_max: 64 << 10, keep_free_bytes: 0 };
-    Log::open(Arc::clone(disk) as Arc<dyn Disk>, Path::new(DIR), partition, options).expect("open")
+    let disk = Arc::clone(disk) as Arc<dyn Disk>;
+    Log::open(disk, Path::new(DIR), partition, LOG_OPTIONS).expect("open")
 }
 
 /// Fetches what is missing from `peer`; says how many batches are whole again.

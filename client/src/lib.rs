@@ -60,6 +60,7 @@ mod race;
 mod reader;
 mod record;
 mod recover;
+mod repair;
 mod retry;
 mod settings;
 
@@ -89,6 +90,7 @@ pub use highwater_protocol::native::inspect::{HeldBatch, InspectReplicaResponse,
 pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};
 pub use highwater_protocol::native::moves::{MoveInfo, MoveStage, MoveWish, PlannedMove};
 pub use highwater_protocol::native::produce::{AckMode, Receipt};
+pub use highwater_protocol::native::repair::{RepairReplicaResponse, UnreadableRange};
 pub use highwater_protocol::native::settings::{SettingScope, SettingSource, SettingValue};
 pub use highwater_protocol::native::throttle::ThrottleMovesResponse;
 pub use highwater_protocol::settings::{ConfigKey, topic::KEYS as TOPIC_SETTINGS};

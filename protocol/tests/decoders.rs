@@ -20,6 +20,7 @@ use highwater_protocol::native::metadata::*;
 use highwater_protocol::native::moves::*;
 use highwater_protocol::native::produce::*;
 use highwater_protocol::native::recover::*;
+use highwater_protocol::native::repair::*;
 use highwater_protocol::native::settings::*;
 use highwater_protocol::native::throttle::{ThrottleMovesRequest, ThrottleMovesResponse};
 use highwater_protocol::peer::*;
@@ -400,6 +401,21 @@ proptest! {
     }
 
     #[test]
+    fn what_cannot_be_read_comes_back(
+        partition in partition(), offsets in vec((countable(), countable()), 0..5), since_ms: Option<u64>,
+        others in nodes(), given_up: u64, file in ".{0,40}"
+    ) {
+        let give_up = offsets.iter().map(|(from, until)| Offset(*from)..Offset(*until)).collect();
+        comes_back!(RepairReplicaRequest { partition, give_up }, RepairReplicaRequest);
+        let unreadable = offsets.into_iter().map(|(from, until)| UnreadableRange {
+            from: Offset(from), until: Offset(until), batches: 3, file: file.clone(),
+        });
+        let response =
+            RepairReplicaResponse { unreadable: unreadable.collect(), since_ms, others, given_up };
+        comes_back!(response, RepairReplicaResponse);
+    }
+
+    #[test]
     fn questions_for_replicas_come_back(
         partition in partition(), offset in option::of(countable()), leader: Option<u32>, suspect: bool,
         flush_interval_ms: Option<u64>, voters in nodes(), learners in nodes(), time: i64, checksum: u32
@@ -608,6 +624,8 @@ pub fn decode_everything(bytes: Bytes) {
     let _ = DescribePartitionResponse::decode(&mut Reader::new(&bytes));
     let _ = RecoverPartitionRequest::decode(&mut Reader::new(&bytes));
     let _ = RecoverPartitionResponse::decode(&mut Reader::new(&bytes));
+    let _ = RepairReplicaRequest::decode(&mut Reader::new(&bytes));
+    let _ = RepairReplicaResponse::decode(&mut Reader::new(&bytes));
     let _ = DigestReplicaRequest::decode(&mut Reader::new(&bytes));
     let _ = DigestReplicaResponse::decode(&mut Reader::new(&bytes));
     let _ = InspectReplicaRequest::decode(&mut Reader::new(&bytes));

@@ -46,9 +46,10 @@ impl Api {
     ) -> Result<DescribePartitionResponse, WireError> {
         match self.ask_replica(request.partition, ReplicaCommand::Describe).await? {
             AdminReply::Description(description) => Ok(description),
-            AdminReply::Done(_) | AdminReply::Trimmed(_) | AdminReply::Inspection(_) => {
-                Err(not_the_answer())
-            }
+            AdminReply::Done(_)
+            | AdminReply::Trimmed(_)
+            | AdminReply::Inspection(_)
+            | AdminReply::Unreadable(_) => Err(not_the_answer()),
         }
     }
 
@@ -65,9 +66,10 @@ impl Api {
         let command = ReplicaCommand::TrimBefore(request.before);
         match self.ask_replica(request.partition, command).await? {
             AdminReply::Trimmed(log_start) => Ok(TrimPartitionResponse { log_start }),
-            AdminReply::Description(_) | AdminReply::Done(_) | AdminReply::Inspection(_) => {
-                Err(not_the_answer())
-            }
+            AdminReply::Description(_)
+            | AdminReply::Done(_)
+            | AdminReply::Inspection(_)
+            | AdminReply::Unreadable(_) => Err(not_the_answer()),
         }
     }
 
@@ -91,9 +93,10 @@ impl Api {
         }
         match self.ask_replica(partition, ReplicaCommand::TransferLeader(to)).await? {
             AdminReply::Done(_) => Ok(()),
-            AdminReply::Description(_) | AdminReply::Trimmed(_) | AdminReply::Inspection(_) => {
-                Err(not_the_answer())
-            }
+            AdminReply::Description(_)
+            | AdminReply::Trimmed(_)
+            | AdminReply::Inspection(_)
+            | AdminReply::Unreadable(_) => Err(not_the_answer()),
         }
     }
 

@@ -1,12 +1,16 @@
-//! Beginning a partition anew from one replica, after a majority was lost for good.
+//! Beginning a partition anew from one replica, after a majority was lost for good, and giving up what the only
+//! replica cannot read.
 
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::recover::{RecoverPartitionRequest, RecoverPartitionResponse};
+use highwater_protocol::native::repair::{RepairReplicaRequest, RepairReplicaResponse};
 
 use super::Api;
 use super::moves::drawn;
+use super::partitions::not_the_answer;
 use crate::controller::moves::MoveCommand;
+use crate::shard::event::{AdminReply, ReplicaCommand};
 
 impl Api {
     /// Has a partition go on with what one replica has.
@@ -25,5 +29,20 @@ impl Api {
         let moves = self.ask_moves(MoveCommand::Recover(drawn(), request)).await?;
         let replicas_before = moves.into_iter().flat_map(|planned| planned.from).collect();
         Ok(RecoverPartitionResponse { replicas_before })
+    }
+
+    /// What this broker's replica of a partition cannot read, and giving it up.
+    pub async fn repair_replica(
+        &self,
+        request: RepairReplicaRequest,
+    ) -> Result<RepairReplicaResponse, WireError> {
+        let RepairReplicaRequest { partition, give_up } = request;
+        match self.ask_replica(partition, ReplicaCommand::Repair { give_up }).await? {
+            AdminReply::Unreadable(seen) => Ok(seen),
+            AdminReply::Description(_)
+            | AdminReply::Inspection(_)
+            | AdminReply::Done(_)
+            | AdminReply::Trimmed(_) => Err(not_the_answer()),
+        }
     }
 }

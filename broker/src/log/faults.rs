@@ -55,10 +55,10 @@ impl Faults {
         news
     }
 
-    /// The oldest segment with faults, and which of its slots they are.
-    pub(super) fn first(&self) -> Option<(u64, Arc<BTreeSet<usize>>)> {
+    /// All segments with faults, oldest first, and which of their slots they are.
+    pub(super) fn all(&self) -> Vec<(u64, Arc<BTreeSet<usize>>)> {
         let found = self.found.lock().expect("no thread panics while it holds the lock");
-        found.first_key_value().map(|(sequence, slots)| (*sequence, Arc::clone(slots)))
+        found.iter().map(|(sequence, slots)| (*sequence, Arc::clone(slots))).collect()
     }
 
     /// Keeps those slots of a segment that `keep` names.

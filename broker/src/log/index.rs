@@ -119,6 +119,11 @@ impl Entry {
         self.attributes & MARK_ATTRIBUTES == MARK_ATTRIBUTES
     }
 
+    /// Whether the batch was given up, and nothing but its place is left.
+    pub(super) fn is_gap(&self) -> bool {
+        self.attributes == GAP_ATTRIBUTES
+    }
+
     pub(super) fn producer(&self) -> Option<ProducerStamp> {
         (self.producer != u64::MAX).then_some(ProducerStamp {
             id: ProducerId(self.producer),
@@ -171,3 +176,5 @@ pub(super) const ENTRY_BYTES: usize = 48;
 pub(super) const NO_TIMESTAMP: i64 = i64::MIN;
 /// Bit 5 is Kafka's "control", bit 15 is ours.
 const MARK_ATTRIBUTES: u16 = 0x8020;
+/// The same, and bit 14.
+const GAP_ATTRIBUTES: u16 = 0x4020;

@@ -19,6 +19,7 @@ use highwater_protocol::ids::{LogIndex, Position};
 
 use super::Log;
 use super::faults::is_named;
+use super::gap::known_frame;
 use super::reader::Shared;
 use super::roll::absent_is_fine;
 use super::segment::{Body, Piece, View, index_bytes_max, log_bytes_max};
@@ -41,6 +42,8 @@ pub(super) struct Mending {
     path: PathBuf,
     /// Slots that the new file has from elsewhere.
     fetched: BTreeSet<usize>,
+    /// Slots that nobody has, and that stay faulty.
+    absent: BTreeSet<usize>,
     handed_out: bool,
 }
 
@@ -50,6 +53,8 @@ pub struct Mend {
     piece: Piece,
     file: Arc<dyn File>,
     fetched: BTreeSet<usize>,
+    /// What nobody has: it is copied as it lies.
+    absent: BTreeSet<usize>,
     /// What lies before this slot was given up: nobody reads it, whatever it is.
     kept_from: usize,
 }
@@ -69,21 +74,17 @@ impl Log {
     /// What to ask another replica for next, if anything. A segment that takes appends is ended first.
     pub fn missing(&mut self) -> io::Result<Option<Missing>> {
         self.usable()?;
-        while let Some((sequence, slots)) = self.shared.faults.first() {
+        self.wanted = None;
+        if self.mending.as_ref().is_some_and(|mending| mending.handed_out) {
+            return Ok(None);
+        }
+        for (sequence, slots) in self.shared.faults.all() {
             let Some(piece) = self.piece(sequence) else {
                 self.shared.faults.retain(sequence, |_| false);
                 continue;
             };
             if !piece.segment.is_sealed() {
-                let last = self.unsealed.back();
-                let grows = last.is_some_and(|last| {
-                    Arc::ptr_eq(&last.segment, &piece.segment) && last.retired.is_none()
-                });
-                if grows {
-                    self.roll()?;
-                    // Where all is on disk already, no flush comes that would seal it.
-                    self.witness()?;
-                }
+                self.end_soon(&piece)?;
                 return Ok(None);
             }
             let view = self.shared.view(&piece)?;
@@ -92,44 +93,98 @@ impl Log {
             if void(0..kept.start) || void(kept.end..HEADER_SLOT) {
                 let counts = |slot: usize| kept.contains(&slot) || slot == HEADER_SLOT;
                 self.shared.faults.retain(sequence, counts);
-                continue;
+                return self.missing();
             }
+            if let Some(wanted) = self.first_wanted(&piece, &view, &slots)? {
+                let (before, place) =
+                    (view.before(wanted.start)?, view.place_before(wanted.start)?);
+                let behind = Position { term: place.term, index: place.index };
+                let bytes = view.before(wanted.end)?.position() - before.position();
+                self.wanted = Some((sequence, wanted));
+                return Ok(Some(Missing { behind, bytes }));
+            }
+            let begun = self.mending.as_ref().is_some_and(|it| it.sequence == sequence);
+            if begun || slots.contains(&HEADER_SLOT) {
+                // All of it has come that will: it is copied before the next segment's turn.
+                return Ok(None);
+            }
+        }
+        // What nobody gave is asked for again.
+        self.denied.clear();
+        if !self.is_faulty() {
+            self.give_up_mending();
+        }
+        Ok(None)
+    }
+
+    /// Nobody who was asked has what was missing: something else is missing first from now on.
+    pub fn deny_missing(&mut self) {
+        if let Some((sequence, slots)) = self.wanted.take() {
+            self.denied.entry(sequence).or_default().extend(slots);
+        }
+    }
+
+    /// The first slots of a segment that somebody has to be asked for. What needs nobody is made on the way.
+    fn first_wanted(
+        &mut self,
+        piece: &Piece,
+        view: &View<'_>,
+        slots: &BTreeSet<usize>,
+    ) -> io::Result<Option<Range<usize>>> {
+        let sequence = piece.segment.header.sequence;
+        let (nothing, mut stale) = (BTreeSet::new(), BTreeSet::new());
+        loop {
             let mending = self.mending.as_ref().filter(|mending| mending.sequence == sequence);
-            let nothing = BTreeSet::new();
             let fetched = mending.map_or(&nothing, |mending| &mending.fetched);
-            let Some(first) = first_wanted(&slots, fetched) else { return Ok(None) };
+            let denied = self.denied.get(&sequence).unwrap_or(&nothing);
+            let wanted = |slot: &usize| {
+                !fetched.contains(slot) && !denied.contains(slot) && !stale.contains(slot)
+            };
+            // They come in order, so it is looked for behind the last.
+            let behind = fetched.last().map_or(0, |last| last + 1);
+            let first = slots.range(behind..HEADER_SLOT).copied().find(wanted);
+            let first = first.or_else(|| slots.range(..behind).copied().find(wanted));
+            let Some(first) = first else { return Ok(None) };
             if view.sound(first..first + 1)?.1.is_none() {
                 // A reader found it through a file that was replaced meanwhile.
                 self.shared.faults.retain(sequence, |slot| slot != first);
-                continue;
+                stale.insert(first);
+            } else if let Some(frame) = known_frame(self, piece, view, first)? {
+                let at = view.before(first)?.position();
+                let mending = self.begin_mending(piece)?;
+                mending.file.write_at(at, &[&frame])?;
+                mending.fetched.insert(first);
+            } else {
+                let end = (first..).find(|slot| !slots.contains(slot) || !wanted(slot));
+                return Ok(Some(first..end.expect("the slots come to an end")));
             }
-            let mut end = first + 1;
-            while slots.contains(&end) && !fetched.contains(&end) {
-                end += 1;
-            }
-            let (before, place) = (view.before(first)?, view.place_before(first)?);
-            let behind = Position { term: place.term, index: place.index };
-            let bytes = view.before(end)?.position() - before.position();
-            return Ok(Some(Missing { behind, bytes }));
         }
-        self.give_up_mending();
-        Ok(None)
     }
 
     /// Takes frames that another replica has behind a boundary, as far as they are the faulty ones; says
     /// how many it took.
     pub fn mend(&mut self, behind: LogIndex, slices: &[Bytes]) -> io::Result<u64> {
         self.usable()?;
-        let Some((sequence, slots)) = self.shared.faults.first() else { return Ok(0) };
-        let Some(piece) = self.piece(sequence).filter(|piece| piece.segment.is_sealed()) else {
-            return Ok(0);
-        };
-        let view = self.shared.view(&piece)?;
-        let base = piece.base();
-        let first = view.first_not(|entry| entry.end(base).index <= behind)?;
-        if view.place_before(first)?.index != behind {
-            return Ok(0);
+        for (sequence, slots) in self.shared.faults.all() {
+            let sealed = |piece: &Piece| piece.segment.is_sealed();
+            let Some(piece) = self.piece(sequence).filter(sealed) else { continue };
+            let view = self.shared.view(&piece)?;
+            let first = view.first_not(|entry| entry.end(piece.base()).index <= behind)?;
+            if view.place_before(first)?.index == behind && slots.contains(&first) {
+                return self.mend_from(&piece, &view, (first, &slots), slices);
+            }
         }
+        Ok(0)
+    }
+
+    fn mend_from(
+        &mut self,
+        piece: &Piece,
+        view: &View<'_>,
+        (first, slots): (usize, &BTreeSet<usize>),
+        slices: &[Bytes],
+    ) -> io::Result<u64> {
+        let base = piece.base();
         let mut taken = 0;
         let framed = slices.iter().flat_map(|slice| frames(slice));
         for (slot, framed) in (first..view.slots()).zip(framed) {
@@ -142,7 +197,7 @@ impl Log {
                 break;
             }
             if slots.contains(&slot) {
-                let mending = self.begin_mending(&piece)?;
+                let mending = self.begin_mending(piece)?;
                 if mending.handed_out {
                     break;
                 }
@@ -155,28 +210,36 @@ impl Log {
 
     /// The copying to be done now, if all that is known to be faulty has come; `mended` must follow.
     pub fn take_mend(&mut self) -> io::Result<Option<Mend>> {
-        let Some((sequence, slots)) = self.shared.faults.first() else { return Ok(None) };
-        let Some(piece) = self.piece(sequence).filter(|piece| piece.segment.is_sealed()) else {
-            return Ok(None);
-        };
-        if slots.first() == Some(&HEADER_SLOT) {
-            self.begin_mending(&piece)?;
+        for (sequence, slots) in self.shared.faults.all() {
+            let sealed = |piece: &Piece| piece.segment.is_sealed();
+            let Some(piece) = self.piece(sequence).filter(sealed) else { continue };
+            let begun = self.mending.as_ref().map(|mending| mending.sequence);
+            if slots.contains(&HEADER_SLOT) && begun.is_none_or(|begun| begun == sequence) {
+                self.begin_mending(&piece)?;
+            }
+            let mending = self.mending.as_mut().filter(|mending| mending.sequence == sequence);
+            let Some(mending) = mending else { continue };
+            let empty = BTreeSet::new();
+            let denied = self.denied.get(&sequence).unwrap_or(&empty);
+            // A large segment may have a million faulty frames, and they come a few at a time.
+            let few_are_missing = mending.fetched.len() + denied.len() + 1 >= slots.len();
+            let has = |slot: &usize| {
+                *slot == HEADER_SLOT || mending.fetched.contains(slot) || denied.contains(slot)
+            };
+            if mending.handed_out || !few_are_missing || !slots.iter().all(has) {
+                return Ok(None);
+            }
+            mending.handed_out = true;
+            mending.absent = denied.difference(&mending.fetched).copied().collect();
+            let (file, fetched) = (Arc::clone(&mending.file), mending.fetched.clone());
+            let absent = mending.absent.clone();
+            let view = self.shared.view(&piece)?;
+            let kept_from = self.kept_from(&piece, &view)?;
+            drop(view);
+            let shared = Arc::clone(&self.shared);
+            return Ok(Some(Mend { shared, piece, file, fetched, absent, kept_from }));
         }
-        let Some(mending) = &mut self.mending else { return Ok(None) };
-        // A large segment may have a million faulty frames, and they come a few at a time.
-        let few_are_missing = mending.fetched.len() + 1 >= slots.len();
-        let has = |slot: &usize| *slot == HEADER_SLOT || mending.fetched.contains(slot);
-        let complete = few_are_missing && slots.iter().all(has);
-        if mending.sequence != sequence || mending.handed_out || !complete {
-            return Ok(None);
-        }
-        mending.handed_out = true;
-        let (file, fetched) = (Arc::clone(&mending.file), mending.fetched.clone());
-        let view = self.shared.view(&piece)?;
-        let kept_from = self.kept_from(&piece, &view)?;
-        drop(view);
-        let shared = Arc::clone(&self.shared);
-        Ok(Some(Mend { shared, piece, file, fetched, kept_from }))
+        Ok(None)
     }
 
     /// The copying is over: the new file takes the old one's name. Says how many frames are whole again.
@@ -204,23 +267,42 @@ impl Log {
                 return Ok(0);
             }
         }
-        let frames = self.mending.take().map_or(0, |mending| mending.fetched.len());
+        let mending = self.mending.take().expect("it was looked at just now");
         let renamed = self.shared.disk.rename(&path, &piece.segment.stem.log());
         if let Err(error) = renamed.and_then(|()| self.shared.disk.flush_dir(&self.dir)) {
             self.failed = true;
             return Err(error);
         }
         self.shared.forget(&piece.segment);
-        self.shared.faults.retain(sequence, |_| false);
-        Ok(frames as u64)
+        self.shared.faults.retain(sequence, |slot| mending.absent.contains(&slot));
+        Ok(mending.fetched.len() as u64)
+    }
+
+    /// Ends a segment that takes appends, because only sealed ones are mended.
+    pub(super) fn end_soon(&mut self, piece: &Piece) -> io::Result<()> {
+        let last = self.unsealed.back();
+        let grows = last.is_some_and(|last| {
+            Arc::ptr_eq(&last.segment, &piece.segment) && last.retired.is_none()
+        });
+        if grows {
+            self.roll()?;
+            // Where all is on disk already, no flush comes that would seal it.
+            self.witness()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a segment's new file is being written by another thread.
+    pub(super) fn is_copied(&self, sequence: u64) -> bool {
+        self.mending.as_ref().is_some_and(|it| it.sequence == sequence && it.handed_out)
     }
 
     /// The first slot of a segment that does not lie before the log's start.
-    fn kept_from(&self, piece: &Piece, view: &View<'_>) -> io::Result<usize> {
+    pub(super) fn kept_from(&self, piece: &Piece, view: &View<'_>) -> io::Result<usize> {
         view.first_not(|entry| entry.end(piece.base()).index <= self.start.index)
     }
 
-    fn piece(&self, sequence: u64) -> Option<Piece> {
+    pub(super) fn piece(&self, sequence: u64) -> Option<Piece> {
         let pieces = self.shared.pieces.load();
         pieces.iter().find(|piece| piece.segment.header.sequence == sequence).cloned()
     }
@@ -243,8 +325,9 @@ impl Log {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             let file = self.shared.disk.create(&path, bytes, log_bytes_max(bytes))?;
-            let fetched = BTreeSet::new();
-            self.mending = Some(Mending { sequence, file, path, fetched, handed_out: false });
+            let (fetched, absent) = (BTreeSet::new(), BTreeSet::new());
+            self.mending =
+                Some(Mending { sequence, file, path, fetched, absent, handed_out: false });
         }
         Ok(self.mending.as_mut().expect("it was begun just now"))
     }
@@ -255,13 +338,6 @@ impl Log {
             let _ = self.shared.disk.remove(&mending.path);
         }
     }
-}
-
-/// The first faulty slot that has not come yet. They come in order, so it is looked for behind the last.
-fn first_wanted(slots: &BTreeSet<usize>, fetched: &BTreeSet<usize>) -> Option<usize> {
-    let behind = fetched.last().map_or(0, |last| last + 1);
-    let next = slots.range(behind..HEADER_SLOT).next().copied();
-    next.or_else(|| slots.difference(fetched).copied().find(|slot| *slot != HEADER_SLOT))
 }
 
 impl Mend {
@@ -287,10 +363,20 @@ impl Mend {
                 slot += 1;
                 continue;
             }
+            if self.absent.contains(&slot) {
+                // Nobody relies on it; but people may still make something of it.
+                let there = view.entry(slot)?.position() <= view.log().len();
+                if let Some(bytes) = there.then(|| view.frames(slot..slot + 1).ok()).flatten() {
+                    self.file.write_at(view.before(slot)?.position(), &[&bytes])?;
+                }
+                slot += 1;
+                continue;
+            }
             let start = view.before(slot)?.position();
             let mut end = slot + 1;
             while end < view.slots()
                 && !self.fetched.contains(&end)
+                && !self.absent.contains(&end)
                 && view.entry(end)?.position() - start <= COPY_BYTES
             {
                 end += 1;

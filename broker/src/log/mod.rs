@@ -17,6 +17,7 @@ mod append;
 mod chain;
 mod digest;
 mod faults;
+mod gap;
 mod header;
 mod index;
 mod locate;
@@ -32,8 +33,9 @@ mod start;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,6 +49,7 @@ use segment::Stem;
 
 pub use digest::Digested;
 pub use faults::FaultyRange;
+pub use gap::{GivenUp, Unreadable};
 pub use locate::Located;
 pub use mend::{Mend, Mended, Missing};
 pub use reader::{LogReader, ReadError};
@@ -100,6 +103,10 @@ pub struct Log {
     failed: bool,
     /// A new file for a segment with faulty frames.
     mending: Option<mend::Mending>,
+    /// What was named as missing last: a segment's number and slots.
+    wanted: Option<(u64, Range<usize>)>,
+    /// What nobody gave who was asked, by segments' numbers.
+    denied: BTreeMap<u64, BTreeSet<usize>>,
 }
 
 /// A frame boundary: the exclusive end of everything before it.

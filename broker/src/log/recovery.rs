@@ -12,7 +12,7 @@
 
 mod lost_page;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use highwater_protocol::ids::{LogIndex, TopicPartition};
 
 use super::chain::{Candidate, candidates, read_start, resolve, trimmed, witnessed_until};
 use super::faults::faulty_range;
+use super::gap::INDEX_MEND;
 use super::header::{HEADER_PAGE_BYTES, Header, Origin};
 use super::index::slot_at;
 use super::mend::HEADER_SLOT;
@@ -70,7 +71,9 @@ pub(super) fn open(
 ) -> io::Result<(Log, Recovered)> {
     disk.create_dir(dir)?;
     let names = disk.list(dir)?;
-    for name in names.iter().filter(|name| *name == START_NEW || name.ends_with(MEND)) {
+    let unfinished =
+        |name: &&String| *name == START_NEW || name.ends_with(MEND) || name.ends_with(INDEX_MEND);
+    for name in names.iter().filter(unfinished) {
         disk.remove(&dir.join(name))?;
     }
     let start = read_start(&*disk, dir, &names)?;
@@ -482,6 +485,8 @@ impl<'a> Recovery<'a> {
             flushes: VecDeque::new(),
             failed: false,
             mending: None,
+            wanted: None,
+            denied: BTreeMap::new(),
         };
         Ok((log, self.recovered))
     }

@@ -263,6 +263,9 @@ impl View<'_> {
         while readable < slots.end && self.entry(readable)?.position() <= self.log().len() {
             readable += 1;
         }
+        if readable == slots.start && !slots.is_empty() {
+            return Ok((Bytes::new(), Some(slots.start)));
+        }
         let Ok(bytes) = self.frames(slots.start..readable) else {
             return self.sound_one_by_one(slots);
         };
@@ -309,7 +312,7 @@ impl View<'_> {
         })
     }
 
-    fn log(&self) -> &dyn File {
+    pub(super) fn log(&self) -> &dyn File {
         match &self.source {
             Source::Growing(growing) => &*growing.log,
             Source::Sealed(opened) => &*opened.log,

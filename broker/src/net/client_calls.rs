@@ -38,6 +38,7 @@ use highwater_protocol::native::moves::{
 };
 use highwater_protocol::native::produce::{AckMode, ProduceRequest};
 use highwater_protocol::native::recover::RecoverPartitionRequest;
+use highwater_protocol::native::repair::RepairReplicaRequest;
 use highwater_protocol::native::settings::{
     AlterSettingsRequest, DescribeSettingsRequest, DescribeSettingsResponse,
 };
@@ -145,9 +146,10 @@ impl Calls {
                 ask!(self, correlation, read, ChangeControllerRequest, change_controller)
             }
             ApiKey::PlanBalance => ask!(self, correlation, read, PlanBalanceRequest, plan_balance),
-            ApiKey::RecoverPartition | ApiKey::InspectReplica | ApiKey::DigestReplica => {
-                self.one_replica(api, correlation, read)?
-            }
+            ApiKey::RecoverPartition
+            | ApiKey::InspectReplica
+            | ApiKey::DigestReplica
+            | ApiKey::RepairReplica => self.one_replica(api, correlation, read)?,
             ApiKey::ListEvents => ask!(self, correlation, read, ListEventsRequest, list_events),
             ApiKey::AlterSettings => {
                 ask!(self, correlation, read, AlterSettingsRequest, alter_settings)
@@ -174,6 +176,9 @@ impl Calls {
         }
         if api == ApiKey::DigestReplica {
             return Ok(ask!(self, correlation, read, DigestReplicaRequest, digest_replica));
+        }
+        if api == ApiKey::RepairReplica {
+            return Ok(ask!(self, correlation, read, RepairReplicaRequest, repair_replica));
         }
         Ok(ask!(self, correlation, read, RecoverPartitionRequest, recover_partition))
     }
@@ -273,6 +278,7 @@ impl Calls {
             | ApiKey::InspectReplica
             | ApiKey::RecoverPartition
             | ApiKey::DigestReplica
+            | ApiKey::RepairReplica
             | ApiKey::ListEvents
             | ApiKey::DescribeSettings
             | ApiKey::AlterSettings

@@ -277,7 +277,12 @@ impl Leading {
     async fn describe(&self) -> Option<DescribePartitionResponse> {
         match self.command(ReplicaCommand::Describe).await {
             Ok(AdminReply::Description(description)) => Some(description),
-            Ok(AdminReply::Done(_) | AdminReply::Trimmed(_) | AdminReply::Inspection(_)) => None,
+            Ok(
+                AdminReply::Done(_)
+                | AdminReply::Trimmed(_)
+                | AdminReply::Inspection(_)
+                | AdminReply::Unreadable(_),
+            ) => None,
             Err(error) => {
                 tracing::debug!(%error, "the controller's replicas cannot be described");
                 None

@@ -57,6 +57,7 @@ impl Replica {
                 }
             }
             ReplicaCommand::TrimBefore(offset) => self.start_trim(now, id, offset, out),
+            ReplicaCommand::Repair { give_up } => self.start_giving_up(now, id, give_up, out),
         }
     }
 
@@ -110,8 +111,9 @@ impl Replica {
     pub(super) fn drop_wishes(&mut self, error: &WireError, out: &mut Output) {
         let transfer = self.wishes.transfer.take().map(|(id, _)| id);
         let voters = self.wishes.voters.take().map(|(id, _)| id);
+        let given_up = self.drop_giving_up();
         let trims = self.wishes.trims.drain(..).map(|(id, _)| id);
-        let dropped = transfer.into_iter().chain(voters).chain(trims);
+        let dropped = transfer.into_iter().chain(voters).chain(trims).chain(given_up);
         out.answered.extend(dropped.map(|id| (id, Err(error.clone()))));
     }
 

@@ -1,6 +1,7 @@
 //! What goes into a replica and comes out of it as plain values; the shard adds what concerns many
 //! replicas at once.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use highwater_protocol::ids::{NodeId, Offset, Position, Term, TopicPartition};
 use highwater_protocol::native::admin::DescribePartitionResponse;
 use highwater_protocol::native::inspect::InspectReplicaResponse;
 use highwater_protocol::native::produce::AckMode;
+use highwater_protocol::native::repair::RepairReplicaResponse;
 
 use crate::raft::Millis;
 
@@ -95,6 +97,12 @@ pub enum ReplicaCommand {
     /// Give up everything before the batch that holds this offset, or before the end of what is
     /// committed. Only a leader can; the answer comes when the decision is committed.
     TrimBefore(Offset),
+    /// Say what cannot be read, and give up for good what of it lies in these offsets, if this is the only
+    /// replica.
+    Repair {
+        /// Nothing is given up without any.
+        give_up: Vec<Range<Offset>>,
+    },
 }
 
 /// The answer to an admin request.
@@ -108,6 +116,8 @@ pub enum AdminReply {
     Done(Position),
     /// To `TrimBefore`: where the log starts now.
     Trimmed(Offset),
+    /// To `Repair`: what cannot be read now.
+    Unreadable(RepairReplicaResponse),
 }
 
 /// Who leads a partition, as one of its replicas knows.

@@ -19,6 +19,7 @@ use super::acks::Waiters;
 use super::producers::Producers;
 use super::receive::Parsed;
 use super::recovery::{Recovery, made_with, since, term_min, voter_set};
+use super::repair::Repair;
 use super::retention::Starts;
 use super::vouch::Vouch;
 use super::watermarks::Told;
@@ -68,7 +69,10 @@ impl Replica {
         if identity == Identity::Founds {
             accept_loss(partition, recovery, known, &mut log)?;
         }
-        refuse_if_alone(partition, (boot.me, &voters, recovery), &recovered, suspicion)?;
+        refuse_if_alone(partition, (boot.me, &voters), &recovered, suspicion)?;
+        // Who began a group anew did so with its gaps: nobody has more.
+        let founded = recovery.is_some_and(|recovery| recovery.founder == boot.me);
+        let serves_nobody = voters == [boot.me] && !founded && log.is_faulty();
         let starts = Starts::recovered(&log, &recovered.marks);
         let (since, marks) = (since(recovery), recovered.marks.into_iter());
         let start = Start {
@@ -104,7 +108,7 @@ impl Replica {
             starts,
             failure: Failure::None,
             disk_is_full: false,
-            repair: super::repair::Repair::default(),
+            repair: Repair::opened(serves_nobody),
             parsed: Parsed::default(),
         };
         replica.fold_producers(recovered.producers_from);
@@ -240,24 +244,16 @@ fn tell_faulty(recovered: &Recovered) {
 /// A single voter has nobody to be repaired from: only people may accept a loss.
 fn refuse_if_alone(
     partition: TopicPartition,
-    (me, voters, recovery): (NodeId, &[NodeId], Option<Recovery>),
+    (me, voters): (NodeId, &[NodeId]),
     recovered: &Recovered,
     suspicion: Suspicion,
 ) -> io::Result<()> {
     let lost = suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity;
-    // Who began a group anew did so with its gaps: nobody has more.
-    let founded = recovery.is_some_and(|recovery| recovery.founder == me);
-    if voters != [me] || !lost && (founded || recovered.faulty.is_empty()) {
+    if voters != [me] || !lost {
         return Ok(());
     }
     let gone = "its files are gone, or were damaged in an earlier life";
     let what = recovered.damage.as_ref().map_or(gone, |damage| &damage.detail);
-    let faulty = recovered.faulty.iter().take(FAULTY_SHOWN).map(|range| {
-        let FaultyRange { from, until, file } = range;
-        format!("offsets {from} to {until} (exclusive) in {}", file.display())
-    });
-    let faulty = faulty.collect::<Vec<_>>().join(", ");
-    let what = if faulty.is_empty() { what } else { &faulty };
     Err(io::Error::new(
         io::ErrorKind::InvalidData,
         format!(

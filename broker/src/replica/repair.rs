@@ -3,17 +3,22 @@
 //!
 //! Their entries in the index say which they were, so nothing that this replica ever counted is in
 //! doubt: it goes on voting by all that it has. But it does not stand for elections, and a leader
-//! that stays faulty hands over: a leader has to be able to send what it has. Nothing is cut.
+//! that stays faulty hands over: a leader has to be able to send what it has. Nothing is cut. What the only
+//! replica cannot read is given up when a person says so (`log::gap`).
 
 use std::io;
+use std::ops::Range;
 
-use highwater_protocol::ids::NodeId;
+use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::{NodeId, Offset, Position};
+use highwater_protocol::native::repair::{RepairReplicaResponse, UnreadableRange};
 use highwater_protocol::peer::{FramesFound, FramesWanted, RaftMessage};
 
-use super::event::Lane;
+use super::event::{AdminReply, Lane, RequestId};
 use super::output::{Outgoing, Output};
 use super::{Failure, Replica};
-use crate::log::Mended;
+use crate::log::{GivenUp, Mended, Unreadable};
+use crate::mutant::{self, Mutant};
 use crate::raft::{Legible, Millis};
 
 /// How far the repair of a replica has come.
@@ -25,13 +30,36 @@ pub(super) struct Repair {
     asked_at: Option<Millis>,
     /// Which of the others is asked.
     peer: usize,
+    /// For what, and how many did not give it.
+    asked_for: Option<Position>,
+    tried: usize,
     /// When leadership was last tried to be handed over.
     handed_over_at: Option<Millis>,
+    /// The only replica was opened like this: nobody is served until it is whole.
+    serves_nobody: bool,
+    giving_up: Option<GivingUp>,
+}
+
+/// What a person gives up, until it is.
+#[derive(Debug)]
+struct GivingUp {
+    id: RequestId,
+    offsets: Vec<Range<Offset>>,
+    /// How many records are gaps already.
+    records: u64,
+}
+
+impl Repair {
+    /// Of a replica that was opened just now.
+    pub(super) fn opened(serves_nobody: bool) -> Repair {
+        Repair { serves_nobody, ..Repair::default() }
+    }
 }
 
 impl Replica {
     /// Asks for what is missing, if anything is.
     pub(super) fn repair(&mut self, now: Millis, out: &mut Output) {
+        self.give_up_accepted(now, out);
         if !self.log.is_faulty() {
             if self.repair.since.take().is_some() {
                 self.repair = Repair::default();
@@ -42,12 +70,9 @@ impl Replica {
         }
         let others = self.others();
         self.repair.since.get_or_insert(now);
-        if others.is_empty() {
-            // Nobody has it: reads of it say so, and the rest is served.
-            return;
-        }
-        // An only voter has nobody to make way for.
-        if self.raft.voter_set().voters.iter().any(|voter| *voter != self.me) {
+        // An only voter has nobody to make way for: reads of what is lost say so, and the rest is served.
+        let alone = self.raft.voter_set().voters.iter().all(|voter| *voter == self.me);
+        if !alone || self.repair.serves_nobody {
             self.raft.set_legible(Legible::Gaps);
             self.give_way(now);
         }
@@ -66,19 +91,131 @@ impl Replica {
     }
 
     fn ask(&mut self, now: Millis, others: &[NodeId], out: &mut Output) -> io::Result<()> {
-        let missing = self.log.missing()?;
-        out.mends.extend(self.log.take_mend()?);
-        let Some(missing) = missing else { return Ok(()) };
         if self.repair.asked_at.is_some() {
             // Whoever was asked has it no more than we have, or is away.
             self.repair.peer += 1;
+            self.repair.tried += 1;
         }
+        if self.repair.tried >= others.len() {
+            // Something else may be had, and is not to wait for this.
+            self.log.deny_missing();
+        }
+        let mut missing = self.log.missing()?;
+        while missing.is_some() && others.is_empty() {
+            self.log.deny_missing();
+            missing = self.log.missing()?;
+        }
+        out.mends.extend(self.log.take_mend()?);
+        self.repair.asked_at = Some(now);
+        if missing.map(|missing| missing.behind) != self.repair.asked_for {
+            self.repair.asked_for = missing.map(|missing| missing.behind);
+            self.repair.tried = 0;
+        }
+        let Some(missing) = missing else { return Ok(()) };
         let to = others[self.repair.peer % others.len()];
         let bytes_max = u32::try_from(missing.bytes).unwrap_or(u32::MAX).min(ASK_BYTES_MAX);
         let message = RaftMessage::Wanted(FramesWanted { behind: missing.behind, bytes_max });
         out.messages.push(Outgoing { to, lane: Lane::Append, message });
-        self.repair.asked_at = Some(now);
         Ok(())
+    }
+
+    /// What cannot be read, and from whom it may come back.
+    fn unreadable(&self, now: Millis, given_up: u64) -> io::Result<RepairReplicaResponse> {
+        let shown = |found: Unreadable| UnreadableRange {
+            from: found.range.from,
+            until: found.range.until,
+            batches: found.batches,
+            file: found.range.file.display().to_string(),
+        };
+        let unreadable = self.log.unreadable(SHOWN_MAX)?.into_iter().map(shown).collect();
+        let since_ms = self.repair.since.map(|since| now.0.saturating_sub(since.0));
+        Ok(RepairReplicaResponse { unreadable, since_ms, others: self.others(), given_up })
+    }
+
+    /// An operator asks what cannot be read, or gives it up.
+    pub(super) fn start_giving_up(
+        &mut self,
+        now: Millis,
+        id: RequestId,
+        offsets: Vec<Range<Offset>>,
+        out: &mut Output,
+    ) {
+        let refused = (!offsets.is_empty()).then(|| self.check_alone().err()).flatten();
+        let answer = match refused {
+            Some(error) => Err(error),
+            None if offsets.is_empty() => {
+                let seen = self.unreadable(now, 0).map(AdminReply::Unreadable);
+                seen.map_err(|error| WireError::new(ErrorCode::StorageFailed, error.to_string()))
+            }
+            None => {
+                self.repair.giving_up = Some(GivingUp { id, offsets, records: 0 });
+                return;
+            }
+        };
+        out.answered.push((id, answer));
+    }
+
+    /// Only the last replica may: another one may have the range, and would differ from this one for ever.
+    fn check_alone(&self) -> Result<(), WireError> {
+        let (others, partition) = (self.others(), self.partition);
+        if self.repair.giving_up.is_some() {
+            let why = format!("another request gives up what cannot be read of {partition}");
+            return Err(WireError::new(ErrorCode::Conflict, why));
+        }
+        if others.is_empty() || mutant::active(Mutant::GivesUpForOthers) {
+            return Ok(());
+        }
+        let why = format!(
+            "{partition} has other replicas, on brokers {:?}, which are asked for what is missing; nothing is given up \
+             while there are any",
+            others.iter().map(|node| node.0).collect::<Vec<_>>()
+        );
+        Err(WireError::new(ErrorCode::Conflict, why))
+    }
+
+    fn give_up_accepted(&mut self, now: Millis, out: &mut Output) {
+        let Some(mut giving_up) = self.repair.giving_up.take() else { return };
+        // A change of voters may have come between.
+        let given = match self.check_alone() {
+            Ok(()) => self.log.give_up(&giving_up.offsets),
+            Err(error) => return out.answered.push((giving_up.id, Err(error))),
+        };
+        let answer = match given {
+            Ok(GivenUp { records, waits }) => {
+                giving_up.records += records;
+                if waits {
+                    self.repair.giving_up = Some(giving_up);
+                    return;
+                }
+                let (partition, records) = (self.partition, giving_up.records);
+                tracing::warn!(%partition, records, "what cannot be read was given up by request");
+                self.unreadable(now, records)
+            }
+            Err(error) => Err(error),
+        };
+        // The gaps are made at once.
+        self.repair.asked_at = None;
+        let explained = |error: &io::Error| {
+            let code = match error.kind() {
+                io::ErrorKind::StorageFull => ErrorCode::DiskFull,
+                _any_other => ErrorCode::StorageFailed,
+            };
+            WireError::new(code, format!("{} gave up nothing more: {error}", self.partition))
+        };
+        let told = answer.as_ref().map_err(explained).cloned().map(AdminReply::Unreadable);
+        out.answered.push((giving_up.id, told));
+        match answer {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            // The seal itself is damaged: nothing was changed.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+            Err(error) => self.fail(&error, out),
+        }
+    }
+
+    /// The request that waits for something to be given up will not see it.
+    pub(super) fn drop_giving_up(&mut self) -> Option<RequestId> {
+        self.repair.giving_up.take().map(|giving_up| giving_up.id)
     }
 
     /// Another replica cannot read what it has behind a place.
@@ -162,5 +299,7 @@ impl Replica {
 /// How long an answer may take before the next one is asked.
 const ASK_AGAIN_MS: u64 = 500;
 const ASK_BYTES_MAX: u32 = 1 << 20;
+/// So many runs of batches are named at a time.
+const SHOWN_MAX: usize = 1_000;
 /// How long a leader that cannot read all that it has tries to mend it before it hands over.
 const LEADS_FAULTY_MS: u64 = 2_000;

@@ -35,6 +35,7 @@ use highwater_protocol::native::moves::{
 };
 use highwater_protocol::native::produce::{ProduceRequest, Receipt};
 use highwater_protocol::native::recover::{RecoverPartitionRequest, RecoverPartitionResponse};
+use highwater_protocol::native::repair::{RepairReplicaRequest, RepairReplicaResponse};
 use highwater_protocol::native::settings::{
     AlterSettingsRequest, AlterSettingsResponse, DescribeSettingsRequest, DescribeSettingsResponse,
 };
@@ -196,6 +197,8 @@ calls! {
     AlterSettingsRequest, AlterSettings, AlterSettingsResponse, |_| "change settings".into();
     RecoverPartitionRequest, RecoverPartition, RecoverPartitionResponse,
         |request| format!("recover partition {}", request.partition.partition);
+    RepairReplicaRequest, RepairReplica, RepairReplicaResponse,
+        |request| format!("repair a replica of partition {}", request.partition.partition);
     DigestReplicaRequest, DigestReplica, DigestReplicaResponse,
         |request| format!("hash a replica of partition {}", request.partition.partition);
     InspectReplicaRequest, InspectReplica, InspectReplicaResponse,
@@ -222,6 +225,7 @@ responses! {
     SetDutyResponse RemoveBrokerResponse ChangeControllerResponse ListReplicasResponse
     PlanBalanceResponse ThrottleMovesResponse InspectReplicaResponse DigestReplicaResponse
     DescribeSettingsResponse AlterSettingsResponse ListEventsResponse RecoverPartitionResponse
+    RepairReplicaResponse
 }
 
 impl Response for FetchResponse {

@@ -14,7 +14,8 @@ use highwater_protocol::ids::{Offset, PartitionId};
 use crate::error::{Error, ErrorKind};
 use crate::record::TopicName;
 
-/// Consecutive records of one partition, at least one.
+/// Consecutive records of one partition, at least one. It begins behind the batch before it, unless records
+/// between them are lost for good and were given up (`hw partition repair --accept-loss`), which is logged.
 ///
 /// Records borrow from the fetched bytes; [`RecordBatch::slice`] keeps a part without copying.
 #[derive(Debug, Clone)]
@@ -42,21 +43,30 @@ pub(super) struct Wanted {
     pub(super) unpacked_bytes_max: usize,
 }
 
+/// What fetched bytes came to.
+#[derive(Debug)]
+pub(super) struct Checked {
+    /// What of it was wanted, if anything.
+    pub(super) batch: Option<RecordBatch>,
+    /// Where to go on.
+    pub(super) next: Offset,
+}
+
 impl RecordBatch {
-    /// Checks fetched bytes; `None` where nothing of what is wanted is in them.
+    /// Checks fetched bytes. Records that were given up are passed over.
     pub(super) fn check(
         topic: &TopicName,
         partition: PartitionId,
         high_watermark: Offset,
         fetched: &[Bytes],
         wanted: Wanted,
-    ) -> Result<Option<RecordBatch>, Error> {
+    ) -> Result<Checked, Error> {
         let bad = |what: String| {
             let text = format!("what was fetched of {topic}/{partition} is damaged: {what}");
             Error::new(ErrorKind::Malformed, text)
         };
         let mut batches = Vec::new();
-        let (mut next, mut taken) = (wanted.from, 0);
+        let (mut from, mut next, mut taken) = (wanted.from, wanted.from, 0);
         'fetched: for chunk in fetched {
             for frame in frames(chunk) {
                 let (header, bytes) = frame.map_err(|error| bad(error.to_string()))?;
@@ -64,13 +74,24 @@ impl RecordBatch {
                 if end <= next {
                     continue; // Behind us: the broker began with an older batch.
                 }
-                if header.base_offset > next && (next > wanted.from || !batches.is_empty()) {
+                if header.base_offset > next && (next > from || !batches.is_empty()) {
                     let found = header.base_offset;
                     return Err(bad(format!("offset {next} is followed by {found}")));
                 }
                 if header.base_offset > next {
                     let found = header.base_offset;
                     return Err(bad(format!("offset {next} was asked for and {found} came")));
+                }
+                if header.is_gap() && !batches.is_empty() {
+                    break 'fetched; // A batch of records is consecutive.
+                }
+                if header.is_gap() {
+                    header.verify_checksum(bytes).map_err(|error| bad(error.to_string()))?;
+                    from = wanted.until.map_or(end, |until| until.min(end));
+                    let lost = from.since(next);
+                    tracing::warn!(%topic, %partition, from = %next, lost, "records were given up");
+                    next = from;
+                    continue;
                 }
                 if taken >= wanted.room && header.compression() != Some(Compression::None) {
                     break 'fetched; // It is fetched again when there is room.
@@ -89,11 +110,9 @@ impl RecordBatch {
                 }
             }
         }
-        let to = wanted.until.map_or(next, |until| until.min(next));
-        let topic = topic.clone();
-        let from = wanted.from;
-        let some = from < to;
-        Ok(some.then_some(RecordBatch { topic, partition, high_watermark, batches, from, to }))
+        let (topic, to) = (topic.clone(), wanted.until.map_or(next, |until| until.min(next)));
+        let batch = RecordBatch { topic, partition, high_watermark, batches, from, to };
+        Ok(Checked { batch: (from < to).then_some(batch), next: to.max(from) })
     }
 
     /// The records in order.
@@ -219,7 +238,7 @@ const CHECKED: &str = "every record was checked when it was fetched";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater_protocol::batch::{BatchBuilder, BuilderOptions, HEADER_BYTES, stamp};
+    use highwater_protocol::batch::{BatchBuilder, BuilderOptions, Gap, HEADER_BYTES, stamp};
     use highwater_protocol::ids::{Term, Timestamp};
 
     /// A batch of `count` records from offset `base`, each with its offset as value.
@@ -254,7 +273,7 @@ mod tests {
         let fetched = [Bytes::from(fetched)];
         let topic = TopicName::from("t");
         let checked = RecordBatch::check(&topic, PartitionId(0), Offset(99), &fetched, wanted)?;
-        let Some(batch) = checked else { return Ok(Vec::new()) };
+        let Some(batch) = checked.batch else { return Ok(Vec::new()) };
         let offsets: Vec<u64> = batch.iter().map(|record| record.offset.0).collect();
         assert_eq!(offsets.len(), batch.len());
         assert_eq!(batch.first_offset(), Offset(offsets[0]));
@@ -297,6 +316,28 @@ mod tests {
         let error = check(gap, 10, None).expect_err("12 is missing");
         assert!(error.to_string().contains("offset 12 is followed by 13"), "{error}");
         check(batch(11, 2), 10, None).expect_err("10 is missing");
+    }
+
+    #[test]
+    fn what_was_given_up_is_passed_over_and_no_batch_reaches_across_it() {
+        let lost = Gap {
+            base_offset: Offset(12),
+            term: Term(1),
+            records: 3,
+            frame_bytes: 200,
+            max_timestamp: Timestamp(7),
+            producer: None,
+        };
+        let all = [batch(10, 2), lost.encode().to_vec(), batch(15, 2)].concat();
+        assert_eq!(check(all.clone(), 10, None).expect("good"), [10, 11]);
+        assert_eq!(check(all.clone(), 12, None).expect("good"), [15, 16]);
+        assert_eq!(check(all, 13, Some(16)).expect("good"), [15]);
+        let wanted =
+            Wanted { from: Offset(12), until: Some(Offset(14)), room: 1, unpacked_bytes_max: 1 };
+        let (topic, fetched) = (TopicName::from("t"), [lost.encode()]);
+        let checked = RecordBatch::check(&topic, PartitionId(0), Offset(99), &fetched, wanted);
+        let checked = checked.expect("good");
+        assert!(checked.batch.is_none() && checked.next == Offset(14), "{checked:?}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use highwater_protocol::native::fetch::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::batch::{RecordBatch, Wanted};
+use super::batch::{Checked, RecordBatch, Wanted};
 use super::budget::Budget;
 use super::{OutOfRange, Partitions, ReaderConfig};
 use crate::client::{Core, again};
@@ -262,7 +262,7 @@ impl Fetcher {
             wanted,
         );
         match checked {
-            Ok(Some(batch)) => {
+            Ok(Checked { batch: Some(batch), .. }) => {
                 position.succeed(batch.next_offset());
                 position.served = position.asked;
                 let came: usize = records.records.iter().map(Bytes::len).sum();
@@ -271,9 +271,13 @@ impl Fetcher {
                 // An error means that the reader was dropped; the loop sees that too.
                 let _ = self.output.send(Ok(batch));
             }
-            // Nothing came, or nothing that could be unpacked now: again when there is room.
-            Ok(None) if records.records.is_empty() || room == 0 => position.succeed(wanted.from),
-            Ok(None) => position.pause(),
+            // Nothing came, nothing that could be unpacked now, or only what was given up: again when there is room.
+            Ok(Checked { next, .. })
+                if records.records.is_empty() || room == 0 || next > wanted.from =>
+            {
+                position.succeed(next);
+            }
+            Ok(_) => position.pause(),
             Err(error) => self.end_with(index, error),
         }
     }

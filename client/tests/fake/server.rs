@@ -125,10 +125,7 @@ impl Session {
                 let request = ListOffsetsRequest::decode(&mut reader).expect("valid");
                 answer(id, self.list_offsets(request), |response, writer| response.encode(writer))
             }
-            ApiKey::Hello => {
-                let hello = HelloResponse { broker: "fake".into(), versions: spoken_versions() };
-                answer(id, Ok(hello), |hello, writer| hello.encode(writer))
-            }
+            ApiKey::Hello => hello(id),
             ApiKey::CreateTopic
             | ApiKey::DeleteTopic
             | ApiKey::DescribePartition
@@ -141,6 +138,7 @@ impl Session {
             | ApiKey::InspectReplica
             | ApiKey::RecoverPartition
             | ApiKey::DigestReplica
+            | ApiKey::RepairReplica
             | ApiKey::ListEvents
             | ApiKey::DescribeSettings
             | ApiKey::AlterSettings
@@ -267,6 +265,11 @@ impl Session {
         };
         Ok(ListOffsetsResponse { offset, timestamp: None, term: found.term })
     }
+}
+
+fn hello(correlation: CorrelationId) -> Bytes {
+    let hello = HelloResponse { broker: "fake".into(), versions: spoken_versions() };
+    answer(correlation, Ok(hello), |hello, writer| hello.encode(writer))
 }
 
 fn answer<T>(

@@ -14,6 +14,8 @@ pub(crate) const CHECKED_FROM: usize = 21;
 pub(crate) const MAGIC: u8 = 2;
 /// Attribute bits of a mark: Kafka's control bit, and the highest bit, which Kafka leaves unused.
 pub(crate) const MARK_ATTRIBUTES: u16 = 0x8020;
+/// Attribute bits of a gap: the control bit, and another one that Kafka leaves unused.
+pub(crate) const GAP_ATTRIBUTES: u16 = 0x4020;
 
 /// The fewest bytes of a record: each of its seven fields takes at least one.
 pub(crate) const RECORD_BYTES_MIN: u32 = 7;
@@ -77,6 +79,12 @@ impl FrameHeader {
             return Err(BatchError::Length(length));
         }
         let attributes = u16_at(header, 21);
+        let (last_offset_delta, count) = (u32_at(header, 23) as i32, u32_at(header, 57));
+        // A gap has no records, and takes the offsets of those that it had.
+        let records = match (attributes, count) {
+            (GAP_ATTRIBUTES, 0) => last_offset_delta.wrapping_add(1) as u32,
+            _ => count,
+        };
         let parsed = FrameHeader {
             base_offset: Offset(u64_at(header, 0)),
             term: Term(u32_at(header, 12)),
@@ -85,10 +93,10 @@ impl FrameHeader {
             max_timestamp: Timestamp(u64_at(header, 35) as i64),
             frame_bytes: frame_bytes as u32,
             attributes,
-            records: u32_at(header, 57),
+            records,
             producer: parse_producer(header)?,
         };
-        parsed.check_counts(u32_at(header, 23) as i32)?;
+        parsed.check_counts(last_offset_delta)?;
         parsed.check_bounds()?;
         Ok(parsed)
     }
@@ -107,7 +115,12 @@ impl FrameHeader {
         self.frame_bytes as usize
     }
 
-    /// How many records, and so offsets, the frame holds.
+    /// Whether it only keeps the place of records that were given up: offsets without records.
+    pub fn is_gap(&self) -> bool {
+        self.attributes == GAP_ATTRIBUTES
+    }
+
+    /// How many offsets the frame takes: those of its records, or of the records that it is the gap of.
     pub fn records(&self) -> u32 {
         self.records
     }
@@ -183,7 +196,8 @@ impl FrameHeader {
             return Err(BatchError::Record { at: 0, what: "its offset is negative" });
         }
         let room = (self.frame_bytes - HEADER_BYTES as u32) / RECORD_BYTES_MIN;
-        if self.compression() == Some(Compression::None) && self.records > room {
+        let plain = self.compression() == Some(Compression::None) && !self.is_gap();
+        if plain && self.records > room {
             return Err(BatchError::Record { at: room, what: "there is no room for it" });
         }
         Ok(())
@@ -270,6 +284,24 @@ mod tests {
         assert_eq!(refused(57, &[0; 4]), BatchError::Counts { records: 0, last_offset_delta: 0 });
         let producer = BatchError::Producer { id: 0, epoch: -1, base_sequence: -1 };
         assert_eq!(refused(43, &[0; 8]), producer);
+    }
+
+    #[test]
+    fn a_gap_takes_offsets_and_says_that_it_has_no_records() {
+        let mut batch = one_record();
+        batch[23..27].copy_from_slice(&41_i32.to_be_bytes());
+        batch[57..61].copy_from_slice(&0_u32.to_be_bytes());
+        seal(&mut batch, GAP_ATTRIBUTES);
+        let header = FrameHeader::parse(&batch).expect("a gap");
+        assert!(header.is_gap() && header.is_control());
+        assert_eq!((header.records(), header.entries(), header.kind()), (42, 42, FrameKind::Data));
+        for delta in [-1, -2, i32::MIN, i32::MAX] {
+            batch[23..27].copy_from_slice(&delta.to_be_bytes());
+            assert!(
+                matches!(FrameHeader::parse(&batch), Err(BatchError::Counts { .. })),
+                "{delta}"
+            );
+        }
     }
 
     #[test]

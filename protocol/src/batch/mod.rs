@@ -19,11 +19,13 @@
 //! ```
 //!
 //! A *mark* has the same shape and no records: the log keeps it, Raft counts it, consumers never see
-//! it. A *frame* is a data batch or a mark.
+//! it. A *gap* keeps the place of records that are lost for good: a control batch without records that takes
+//! their offsets. A *frame* is a data batch, a mark or a gap.
 
 mod builder;
 pub mod checksum;
 mod codec;
+mod gap;
 mod header;
 mod mark;
 mod record;
@@ -33,6 +35,7 @@ mod view;
 pub use builder::{BatchBuilder, BuilderOptions};
 pub use checksum::{crc32c, crc32c_of_parts};
 pub use codec::UNPACKED_BYTES_MAX;
+pub use gap::Gap;
 pub use header::{FrameHeader, FrameKind, HEADER_BYTES, ProducerStamp, stamp, stamp_append_time};
 pub use mark::{LogStart, Mark, TrimReason, VoterSet};
 pub use record::{Header, Headers, Record, Records};

@@ -66,6 +66,10 @@ impl<'a> Records<'a> {
         Records { batch, next: 0, bytes }
     }
 
+    pub(crate) fn none(batch: FrameHeader) -> Records<'a> {
+        Records { batch, next: batch.records(), bytes: &[] }
+    }
+
     fn take(&mut self) -> Result<Record<'a>, &'static str> {
         let mut reader = Reader::new(self.bytes);
         let length = length(reader.varint()).ok_or("its length is negative or cut off")?;

@@ -47,8 +47,11 @@ impl<'a> BatchView<'a> {
         self.header.verify_checksum(self.bytes)
     }
 
-    /// The records in order, of a batch that is not packed.
+    /// The records in order, of a batch that is not packed; a gap has none.
     pub fn records(&self) -> Result<Records<'a>, BatchError> {
+        if self.header.is_gap() {
+            return Ok(Records::none(self.header));
+        }
         match self.codec()? {
             Compression::None => Ok(Records::new(self.header, &self.bytes[HEADER_BYTES..])),
             packed @ (Compression::Gzip

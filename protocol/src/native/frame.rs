@@ -75,6 +75,8 @@ pub enum ApiKey {
     RecoverPartition = 50,
     /// The hash of what one replica holds.
     DigestReplica = 51,
+    /// What one replica cannot read, and giving it up.
+    RepairReplica = 52,
 }
 
 impl ApiKey {
@@ -108,6 +110,7 @@ impl ApiKey {
         ApiKey::PlanBalance,
         ApiKey::RecoverPartition,
         ApiKey::DigestReplica,
+        ApiKey::RepairReplica,
     ];
 
     /// The number on the wire.

@@ -18,6 +18,7 @@ pub mod metadata;
 pub mod moves;
 pub mod produce;
 pub mod recover;
+pub mod repair;
 pub mod settings;
 pub mod throttle;
 

@@ -212,6 +212,9 @@ pub enum PartitionVerb {
     /// Move replicas to other brokers, off a broker, or change how many there are
     #[command(after_help = crate::reassign::REASSIGN_EXAMPLES)]
     Reassign(crate::reassign::ReassignArgs),
+    /// Show what replicas cannot read any more and who mends it; give up what nobody has
+    #[command(after_help = crate::repair::EXAMPLES)]
+    Repair(crate::repair::RepairArgs),
     /// Go on with what one replica has, where a majority is lost for good: records are lost
     #[command(after_help = crate::unsafe_recover::EXAMPLES)]
     UnsafeRecover(crate::unsafe_recover::UnsafeRecoverArgs),

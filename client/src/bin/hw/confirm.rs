@@ -4,7 +4,7 @@
 //! a no: a thread of its own waits for the line, for one that blocked the verb would not hear of the
 //! signal, and would take the next line for the answer.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 
 use anstream::{eprint, eprintln};
 
@@ -19,6 +19,17 @@ pub async fn deletion(topic: &str, what: &str) -> Result<(), Failure> {
         false => {
             let what = format!("what was typed is not the name; {undone}");
             Err(Failure::new(Exit::Failed, what))
+        }
+    }
+}
+
+/// Refuses where nobody could type a name; `way_out` says how to do without.
+pub fn terminal(way_out: &str) -> Result<(), Failure> {
+    match io::stdin().is_terminal() {
+        true => Ok(()),
+        false => {
+            let what = "this asks for the partition's name, but there is no terminal";
+            Err(Failure::usage(what).way_out(way_out))
         }
     }
 }

@@ -34,6 +34,7 @@ mod reassign;
 mod rates;
 mod reasons;
 mod record;
+mod repair;
 mod retire;
 mod standing;
 mod target;

@@ -51,6 +51,7 @@ pub async fn run(verb: PartitionVerb, settings: &Settings) -> Result<Exit, Failu
         PartitionVerb::Transfer(args) => transfer(args, settings).await,
         PartitionVerb::Top(args) => crate::top::run(args, settings).await,
         PartitionVerb::Reassign(args) => crate::reassign::reassign(args, settings).await,
+        PartitionVerb::Repair(args) => crate::repair::run(args, settings).await,
         PartitionVerb::UnsafeRecover(args) => crate::unsafe_recover::run(args, settings).await,
         PartitionVerb::Moves(args) => crate::moving::moves(args, settings).await,
         PartitionVerb::Throttle(args) => crate::throttle::run(args, settings).await,

@@ -7,7 +7,6 @@
 
 mod page;
 
-use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
@@ -53,21 +52,25 @@ pub struct UnsafeRecoverArgs {
 
 /// A replica, as far as it can be asked.
 #[derive(Debug)]
-struct Seen {
-    node: NodeId,
+pub struct Seen {
+    /// Where it is.
+    pub node: NodeId,
     fenced: bool,
     /// When the controller lost touch with its broker, in words.
     since: Option<String>,
-    answer: Result<InspectReplicaResponse, String>,
+    /// What it says of itself, or why it does not.
+    pub answer: Result<InspectReplicaResponse, String>,
 }
 
 /// What there is to be decided about one partition.
 #[derive(Debug)]
-struct Case {
+pub struct Case {
     name: PartitionName,
-    partition: TopicPartition,
+    /// Its number.
+    pub partition: TopicPartition,
     replicas: Vec<NodeId>,
-    seen: Vec<Seen>,
+    /// Its replicas.
+    pub seen: Vec<Seen>,
 }
 
 /// Looks, prints, asks, recovers, and has the other replicas copied.
@@ -79,14 +82,10 @@ pub async fn run(args: UnsafeRecoverArgs, settings: &Settings) -> Result<Exit, F
         .way_out("bring a majority of the controller's brokers back with their disks"));
     }
     let unconfirmed = |name: &&PartitionName| !args.yes_i_lose.contains(name);
-    if !args.dry_run
-        && !io::stdin().is_terminal()
-        && args.partitions.iter().any(|it| unconfirmed(&it))
-    {
-        return Err(Failure::usage("this asks for the partition's name, but there is no terminal")
-            .way_out(
-                "--dry-run to see what would be lost, then --yes-i-lose with each partition's name",
-            ));
+    if !args.dry_run && args.partitions.iter().any(|it| unconfirmed(&it)) {
+        confirm::terminal(
+            "--dry-run to see what would be lost, then --yes-i-lose with each partition's name",
+        )?;
     }
     let admin = settings.connect().await?.admin();
     let mut rows = Vec::new();
@@ -117,7 +116,10 @@ async fn one_after_another(
             )
             .await?;
         }
-        recover(admin, &case, survivor).await?;
+        let able = case.able(case.voters());
+        let hosts = case.seen.iter().map(|seen| seen.node);
+        let given_up = hosts.filter(|node| !able.contains(node)).collect();
+        recover(admin, &case, survivor, given_up).await?;
         rows.push(page::row(&case, survivor, Begun::Yes));
         if !args.no_refill {
             refill(admin, &case, survivor, args.detach).await?;
@@ -126,7 +128,8 @@ async fn one_after_another(
     Ok(())
 }
 
-async fn look(admin: &Admin, name: &PartitionName) -> Result<Case, Failure> {
+/// Asks everyone who should have a replica where it stands.
+pub async fn look(admin: &Admin, name: &PartitionName) -> Result<Case, Failure> {
     let detail = admin.describe_topic(&name.topic).await?;
     let number = PartitionId(name.partition);
     let found = detail.partitions.iter().find(|partition| partition.partition == number);
@@ -226,7 +229,7 @@ impl Case {
     }
 
     /// What one replica has and another one lacks, in the order of Raft.
-    fn place(standing: &InspectReplicaResponse) -> (Term, u64) {
+    pub fn place(standing: &InspectReplicaResponse) -> (Term, u64) {
         (standing.last_term, standing.indexes.appended.0)
     }
 }
@@ -344,10 +347,13 @@ fn line(seen: &Seen, survivor: NodeId) -> String {
     format!("broker {}: {what}{chosen}", seen.node)
 }
 
-async fn recover(admin: &Admin, case: &Case, survivor: NodeId) -> Result<(), Failure> {
-    let able = case.able(case.voters());
-    let hosts = case.seen.iter().map(|seen| seen.node);
-    let given_up = hosts.filter(|node| !able.contains(node)).collect();
+/// Makes one replica the only one, and waits until it leads.
+pub async fn recover(
+    admin: &Admin,
+    case: &Case,
+    survivor: NodeId,
+    given_up: Vec<NodeId>,
+) -> Result<(), Failure> {
     let term = case.answers().map(|(_, it)| it.term).max().unwrap_or(Term(0));
     let epoch = case.answers().map(|(_, it)| it.epoch).max().unwrap_or_default();
     admin.recover_partition(case.partition, survivor, given_up, term).await?;
@@ -377,7 +383,12 @@ fn leads(detail: &TopicDetail, number: PartitionId, survivor: NodeId, term: Term
 }
 
 /// Has as many replicas copied as there were, where so many brokers are alive.
-async fn refill(admin: &Admin, case: &Case, survivor: NodeId, detach: bool) -> Result<(), Failure> {
+pub async fn refill(
+    admin: &Admin,
+    case: &Case,
+    survivor: NodeId,
+    detach: bool,
+) -> Result<(), Failure> {
     let (name, before) = (&case.name, case.replicas.len());
     let again = format!("hw partition reassign {name} --replicas {before}");
     let alive = admin.cluster().await?.brokers.iter().filter(|broker| !broker.fenced).count();

@@ -1,0 +1,220 @@
+//! Giving up what nobody can read any more: a person's decision, for the only replica of a partition.
+//!
+//! The decision is the index: the entry of each lost batch is replaced by that of a gap (`batch::Gap`), which is a
+//! function of the entry, so that the frame itself is made again whenever it is missing, and mended like any other. What
+//! must hold: nothing that can be read is given up, whoever says so; places, offsets, terms and all that lies
+//! elsewhere stay; a crash leaves the old index or the new one.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+use highwater_protocol::batch::{FrameHeader, Gap, crc32c};
+use highwater_protocol::ids::{Offset, Timestamp};
+
+use super::faults::{FaultyRange, faulty_range, is_named, term_start};
+use super::header::{BLOCK_BYTES, SEAL_AT, Seal};
+use super::index::{ENTRY_BYTES, Entry, slot_at};
+use super::mend::HEADER_SLOT;
+use super::roll::absent_is_fine;
+use super::segment::{Piece, View, index_bytes_max, read_seal};
+use super::{Log, Place};
+use crate::disk::explain;
+use crate::mutant::{self, Mutant};
+
+/// Batches that lie one behind the other in one file, and that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Their offsets and their file.
+    pub range: FaultyRange,
+    /// How many they are.
+    pub batches: u32,
+}
+
+/// What came of giving up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GivenUp {
+    /// How many records are gaps from now on, also after a crash.
+    pub records: u64,
+    /// Some lie in a segment that is being ended first: try again after the next flush.
+    pub waits: bool,
+}
+
+impl Log {
+    /// What is known to be unreadable, in the order of the log; no more than `most` runs of batches. What can be made
+    /// again without anybody's help is left out.
+    pub fn unreadable(&self, most: usize) -> io::Result<Vec<Unreadable>> {
+        let mut found: Vec<Unreadable> = Vec::new();
+        for (sequence, slots) in self.shared.faults.all() {
+            let Some(piece) = self.piece(sequence) else { continue };
+            let view = self.shared.view(&piece)?;
+            let kept = self.kept_from(&piece, &view)?..view.slots();
+            for slot in slots.iter().copied().filter(|slot| kept.contains(slot)) {
+                let range = faulty_range(&piece, &view, slot)?;
+                if range.from == range.until || known_frame(self, &piece, &view, slot)?.is_some() {
+                    continue;
+                }
+                let joins = |last: &&mut Unreadable| {
+                    last.range.until == range.from && last.range.file == range.file
+                };
+                if let Some(last) = found.last_mut().filter(joins) {
+                    last.range.until = range.until;
+                    last.batches += 1;
+                } else if found.len() < most {
+                    found.push(Unreadable { range, batches: 1 });
+                } else {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes gaps of the batches in these offsets that cannot be read, and of no others.
+    pub fn give_up(&mut self, offsets: &[Range<Offset>]) -> io::Result<GivenUp> {
+        self.usable()?;
+        self.look_at(offsets)?;
+        let mut given = GivenUp::default();
+        for (sequence, slots) in self.shared.faults.all() {
+            let Some(piece) = self.piece(sequence) else { continue };
+            let view = self.shared.view(&piece)?;
+            let kept = self.kept_from(&piece, &view)?..view.slots();
+            let all = mutant::active(Mutant::GivesUpReadable);
+            let mut gaps = Vec::new();
+            for slot in kept.filter(|slot| all || slots.contains(slot)) {
+                let FaultyRange { from, until, .. } = faulty_range(&piece, &view, slot)?;
+                let named = |range: &Range<Offset>| range.start <= from && until <= range.end;
+                let sound = view.sound(slot..slot + 1)?.1.is_none();
+                if from < until
+                    && offsets.iter().any(named)
+                    && (!sound || all)
+                    && known_frame(self, &piece, &view, slot)?.is_none()
+                {
+                    gaps.push((slot, gap_entry(&view, slot, piece.base())?, until.since(from)));
+                }
+            }
+            drop(view);
+            if gaps.is_empty() {
+                continue;
+            }
+            if !piece.segment.is_sealed() {
+                self.end_soon(&piece)?;
+                given.waits = true;
+            } else if self.is_copied(sequence) {
+                given.waits = true;
+            } else {
+                self.replace_entries(&piece, &gaps)?;
+                given.records += gaps.iter().map(|(_, _, records)| records).sum::<u64>();
+            }
+        }
+        Ok(given)
+    }
+
+    /// Reads what lies in these offsets: a sealed segment is believed when it is opened, and nobody may have
+    /// looked since.
+    fn look_at(&self, offsets: &[Range<Offset>]) -> io::Result<()> {
+        for piece in self.shared.pieces.load_full().iter() {
+            let (view, base) = (self.shared.view(piece)?, piece.base());
+            for Range { start, end } in offsets {
+                let mut slot = view.first_not(|entry| entry.end(base).offset <= *start)?;
+                let end = view.first_not(|entry| entry.end(base).offset <= *end)?;
+                while slot < end {
+                    self.shared.checked_frames(piece, &view, slot..slot + 1)?;
+                    slot += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A new index in place of a sealed segment's own, with other entries in some slots.
+    fn replace_entries(&mut self, piece: &Piece, gaps: &[(usize, Entry, u64)]) -> io::Result<()> {
+        let (stem, disk) = (&piece.segment.stem, &*self.shared.disk);
+        let (path, aside) = (stem.index(), stem.index().with_extension(INDEX_MEND));
+        let old = disk.open(&path, 0)?;
+        let Some(sealed) = read_seal(&*old, stem.sequence)? else {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "its seal is damaged");
+            return Err(explain(&error, "give up what cannot be read by", &path));
+        };
+        let seal = sealed.seal;
+        let length = seal.summary_at + u64::from(seal.summary_bytes);
+        let mut bytes = old.read(0..length)?.to_vec();
+        for (slot, entry, _) in gaps {
+            let at = slot_at(*slot) as usize;
+            bytes[at..at + ENTRY_BYTES].copy_from_slice(&entry.encode(stem.sequence, *slot));
+        }
+        let entries = slot_at(0) as usize..slot_at(seal.slots as usize) as usize;
+        let seal = Seal { entries_checksum: crc32c(&bytes[entries]), ..seal };
+        let at = SEAL_AT as usize;
+        bytes[at..at + BLOCK_BYTES as usize].copy_from_slice(&seal.encode());
+        absent_is_fine(disk.remove(&aside))?;
+        let file = disk.create(&aside, length, index_bytes_max(length))?;
+        let written = file.write_at(0, &[&bytes]);
+        let flushed = match mutant::active(Mutant::GapsNotFlushed) {
+            true => written,
+            false => written.and_then(|()| file.flush()),
+        };
+        let renamed = flushed.and_then(|()| disk.rename(&aside, &path));
+        if let Err(error) = renamed.and_then(|()| disk.flush_dir(&self.dir)) {
+            self.failed = true;
+            return Err(error);
+        }
+        self.shared.forget(&piece.segment);
+        Ok(())
+    }
+}
+
+/// The frame of a slot, where it can be made without the file: a gap and the start of a term are known from
+/// their entries, and what other marks said from the seal.
+pub(super) fn known_frame(
+    log: &Log,
+    piece: &Piece,
+    view: &View<'_>,
+    slot: usize,
+) -> io::Result<Option<Bytes>> {
+    assert!(slot != HEADER_SLOT, "a header is no frame");
+    let (before, entry, base) = (view.before(slot)?, view.entry(slot)?, piece.base());
+    if entry.is_gap() {
+        let frame = gap(&before, &entry, base).encode();
+        return Ok(is_named(&frame, &before, &entry, base).then_some(frame));
+    }
+    if !entry.is_mark() {
+        return Ok(None);
+    }
+    let start = term_start(&before, &entry, base);
+    if start.is_some() || !piece.segment.is_sealed() {
+        return Ok(start);
+    }
+    let index = log.shared.disk.open(&piece.segment.stem.index(), 0)?;
+    let sealed = read_seal(&*index, piece.segment.stem.sequence)?;
+    let mut marks = sealed.into_iter().flat_map(|sealed| sealed.notable);
+    let mark = marks.find(|(at, _)| *at == slot).map(|(_, frame)| frame);
+    Ok(mark.filter(|frame| is_named(frame, &before, &entry, base)))
+}
+
+/// The gap in place of the batch that an entry names.
+fn gap(before: &Entry, entry: &Entry, base: &Place) -> Gap {
+    let (from, end) = (before.end(base), entry.end(base));
+    let records = end.offset.since(from.offset);
+    Gap {
+        base_offset: from.offset,
+        term: end.term,
+        records: u32::try_from(records).expect("an entry's offsets are a difference of 32 bits"),
+        frame_bytes: (entry.position() - before.position()) as usize,
+        max_timestamp: Timestamp(entry.max_timestamp()),
+        producer: entry.producer(),
+    }
+}
+
+fn gap_entry(view: &View<'_>, slot: usize, base: &Place) -> io::Result<Entry> {
+    let (before, entry) = (view.before(slot)?, view.entry(slot)?);
+    let frame = gap(&before, &entry, base).encode();
+    let header = FrameHeader::parse(&frame).expect("a gap is a frame");
+    Ok(Entry::after(&before, &header).expect("it takes the room of the batch"))
+}
+
+/// How the name of an index ends that is being made anew.
+pub(super) const INDEX_MEND: &str = "idx.mend";
+
+#[cfg(all(test, feature = "sim"))]
+mod tests;

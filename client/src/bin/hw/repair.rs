@@ -1,0 +1,290 @@
+//! `hw partition repair`: what the replicas of a partition cannot read any more, and giving it up.
+//!
+//! Damage is mended by itself from another replica that can read the range; this shows how that stands. What no
+//! replica can give is lost, and keeps the partition from being led: with `--accept-loss` its offsets are printed, the
+//! partition's name is asked for, and gaps take the place of the records. One replica does that alone: the others are
+//! discarded before and copied from it afterwards (`unsafe_recover`), so that no two of them differ.
+
+mod page;
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anstream::eprintln;
+use clap::Args;
+use futures_util::future::join_all;
+use highwater_client::{
+    Admin, InspectReplicaResponse, NodeId, Offset, RepairReplicaResponse, UnreadableRange,
+};
+
+use crate::connect::Settings;
+use crate::exit::{Exit, Failure};
+use crate::output::{ReadOutput, ids};
+use crate::target::PartitionName;
+use crate::unsafe_recover::{Case, look, recover, refill};
+use crate::{confirm, human};
+
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// The partition, such as orders/3
+    #[arg(value_name = "TOPIC/P")]
+    pub partition: PartitionName,
+    /// Give up the records that no replica can read: gaps take their place
+    #[arg(long)]
+    pub accept_loss: bool,
+    /// What would otherwise be typed in: the partition whose records are given up
+    #[arg(long, value_name = "TOPIC/P", requires = "accept_loss")]
+    pub yes_i_lose: Option<PartitionName>,
+    /// Show what would be given up, change nothing
+    #[arg(long, requires = "accept_loss")]
+    pub dry_run: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: ReadOutput,
+}
+
+/// A replica, and what it cannot read.
+#[derive(Debug)]
+struct Replica {
+    node: NodeId,
+    stands: Result<InspectReplicaResponse, String>,
+    unreadable: Result<RepairReplicaResponse, String>,
+}
+
+/// What becomes of a range that one replica cannot read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
+    /// It is fetched from one of these.
+    From(Vec<NodeId>),
+    /// These do not answer, and may have it.
+    Perhaps(Vec<NodeId>),
+    /// Nobody has it.
+    Lost,
+}
+
+/// What is to be given up, and where.
+#[derive(Debug)]
+struct Loss {
+    founder: NodeId,
+    offsets: Vec<Range<Offset>>,
+}
+
+/// Looks, prints, and where it is told to, asks and gives up.
+pub async fn run(args: RepairArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let name = &args.partition;
+    let confirmed = args.yes_i_lose.as_ref() == Some(name);
+    if args.accept_loss && !args.dry_run && !confirmed {
+        confirm::terminal(
+            "--dry-run to see what would be given up, then --yes-i-lose with the partition's name",
+        )?;
+    }
+    let admin = settings.connect().await?.admin();
+    let case = look(&admin, name).await?;
+    let replicas = seen(&admin, &case).await;
+    page::page(name, &replicas).print(args.output.format)?;
+    lines(name, &replicas).iter().for_each(|line| eprintln!("{line}"));
+    if !args.accept_loss {
+        return Ok(Exit::Fine);
+    }
+    let loss = loss(name, &replicas)?;
+    let records: u64 = loss.offsets.iter().map(|range| range.end.since(range.start)).sum();
+    eprintln!("{name} loses {} for good:", human::count(records) + " records");
+    for Range { start, end } in &loss.offsets {
+        let records = human::count(end.since(*start));
+        eprintln!("  offsets {start} to {end} (exclusive), {records} records");
+    }
+    if replicas.len() > 1 {
+        let node = loss.founder;
+        eprintln!(
+            "the replica on broker {node} stays, the others are discarded and copied from it"
+        );
+    }
+    if args.dry_run {
+        return Ok(Exit::Fine);
+    }
+    if !confirmed {
+        let warning = "Readers pass over these offsets from then on.";
+        confirm::typed(&name.to_string(), warning, "nothing was changed").await?;
+    }
+    give_up(&admin, name, &case, &loss).await?;
+    Ok(Exit::Fine)
+}
+
+async fn seen(admin: &Admin, case: &Case) -> Vec<Replica> {
+    let ask = async |node| admin.repair_replica(node, case.partition, Vec::new(), PATIENCE).await;
+    let asked = case.seen.iter().map(async |seen| Replica {
+        node: seen.node,
+        stands: seen.answer.clone(),
+        unreadable: ask(seen.node).await.map_err(|error| error.to_string()),
+    });
+    join_all(asked).await
+}
+
+/// What becomes of a range of one of the replicas.
+fn way(replicas: &[Replica], of: NodeId, range: &UnreadableRange) -> Way {
+    let (mut have, mut silent) = (Vec::new(), Vec::new());
+    for other in replicas.iter().filter(|other| other.node != of) {
+        match (&other.stands, &other.unreadable) {
+            (Ok(stands), Ok(seen)) => {
+                let holds = stands.log_start <= range.from && range.until <= stands.log_end;
+                let lacked = joined(seen.unreadable.iter().map(|it| it.from..it.until).collect());
+                let lacks = |it: &Range<Offset>| it.start <= range.from && range.until <= it.end;
+                // Whoever has a part of it gives that.
+                if holds && !lacked.iter().any(lacks) {
+                    have.push(other.node);
+                }
+            }
+            (Err(_), _) | (_, Err(_)) => silent.push(other.node),
+        }
+    }
+    match (have.is_empty(), silent.is_empty()) {
+        (false, _) => Way::From(have),
+        (true, false) => Way::Perhaps(silent),
+        (true, true) => Way::Lost,
+    }
+}
+
+fn lines(name: &PartitionName, replicas: &[Replica]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut found = false;
+    for replica in replicas {
+        let seen = match (&replica.stands, &replica.unreadable) {
+            (Ok(_), Ok(seen)) => seen,
+            (Err(why), _) | (Ok(_), Err(why)) => {
+                lines.push(format!("broker {} does not say what it can read: {why}", replica.node));
+                continue;
+            }
+        };
+        found |= !seen.unreadable.is_empty();
+        for range in &seen.unreadable {
+            let UnreadableRange { from, until, .. } = range;
+            let what = format!("offsets {from} to {until} of broker {}", replica.node);
+            lines.push(match way(replicas, replica.node, range) {
+                Way::From(nodes) => {
+                    format!("{what} are mended by themselves, from broker {}", ids(&nodes))
+                }
+                Way::Perhaps(nodes) => format!(
+                    "{what} are mended by themselves once broker {} answers, if it has them",
+                    ids(&nodes)
+                ),
+                Way::Lost => format!(
+                    "{what} are nobody's; `hw partition repair {name} --accept-loss` gives them up"
+                ),
+            });
+        }
+    }
+    if !found {
+        lines.push(format!("{name}: nobody has found anything that cannot be read"));
+    }
+    lines
+}
+
+/// What can be given up: only what nobody has, and only when nothing else can be done first.
+fn loss(name: &PartitionName, replicas: &[Replica]) -> Result<Loss, Failure> {
+    let refused = |what: String, way_out: String| {
+        Err(Failure::new(Exit::Conflict, format!("{name}: {what}")).way_out(way_out))
+    };
+    let answers = |it: &&Replica| it.stands.is_ok() && it.unreadable.is_ok();
+    if let Some(silent) = replicas.iter().find(|replica| !answers(replica)) {
+        let node = silent.node;
+        let what = format!("broker {node} does not answer, and may have what the others lack");
+        let way_out = format!(
+            "start it; if its replica is lost for good: `hw partition unsafe-recover {name}`, then this again"
+        );
+        return refused(what, way_out);
+    }
+    let mut lost = false;
+    for replica in replicas {
+        let node = replica.node;
+        for range in replica.unreadable.iter().flat_map(|seen| &seen.unreadable) {
+            match way(replicas, node, range) {
+                Way::Lost => lost = true,
+                Way::From(_) | Way::Perhaps(_) => {
+                    let UnreadableRange { from, until, .. } = range;
+                    let what = format!(
+                        "offsets {from} to {until} of broker {node} can be read elsewhere, and are being fetched"
+                    );
+                    return refused(what, format!("wait; `hw partition repair {name}` shows them"));
+                }
+            }
+        }
+    }
+    if !lost {
+        let what = "nobody has found anything that cannot be read".to_owned();
+        return refused(what, "nothing is to be done".to_owned());
+    }
+    let leader = replicas.iter().find_map(|it| it.stands.as_ref().ok()?.leader);
+    if let Some(leader) = leader.filter(|_| replicas.len() > 1) {
+        // It cannot be sure yet that it lacks something, or that nobody has it; what it acknowledges counts.
+        let what = format!("broker {leader} leads it");
+        return refused(what, "wait until it has stepped down, some seconds".to_owned());
+    }
+    let standing = replicas.iter().filter_map(|it| Some((it.node, it.stands.as_ref().ok()?)));
+    let best = standing.max_by_key(|(node, it)| (Case::place(it), std::cmp::Reverse(*node)));
+    let founder = best.map(|(node, _)| node).expect("somebody has offsets that cannot be read");
+    let unreadable = replicas.iter().filter(|replica| replica.node == founder);
+    let unreadable = unreadable.flat_map(|replica| replica.unreadable.iter());
+    let offsets = unreadable.flat_map(|seen| &seen.unreadable).map(|it| it.from..it.until);
+    Ok(Loss { founder, offsets: joined(offsets.collect()) })
+}
+
+/// The same offsets without overlaps, in their order.
+fn joined(mut offsets: Vec<Range<Offset>>) -> Vec<Range<Offset>> {
+    offsets.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut joined: Vec<Range<Offset>> = Vec::new();
+    for range in offsets {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            Some(_) | None => joined.push(range),
+        }
+    }
+    joined
+}
+
+async fn give_up(
+    admin: &Admin,
+    name: &PartitionName,
+    case: &Case,
+    loss: &Loss,
+) -> Result<(), Failure> {
+    let founder = loss.founder;
+    let others = case.seen.iter().map(|seen| seen.node).filter(|node| *node != founder);
+    let others: Vec<NodeId> = others.collect();
+    if !others.is_empty() {
+        recover(admin, case, founder, others.clone()).await?;
+    }
+    let begun = Instant::now();
+    let seen = loop {
+        let wish = admin.repair_replica(founder, case.partition, loss.offsets.clone(), PATIENCE);
+        match wish.await {
+            Ok(seen) => break seen,
+            Err(_) if begun.elapsed() < GIVEN_UP_WITHIN => tokio::time::sleep(LOOK_EVERY).await,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    eprintln!("{name}: {} records were given up", human::count(seen.given_up));
+    if !others.is_empty() {
+        refill(admin, case, founder, false).await?;
+    }
+    Ok(())
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+pub const EXAMPLES: &str = "\
+Examples:
+  hw partition repair orders/3                          what replicas cannot read, and who mends it
+  hw partition repair orders/3 --accept-loss --dry-run  what would be given up
+  hw partition repair orders/3 --accept-loss            asks for the partition's name first
+  hw partition repair orders/3 --accept-loss --yes-i-lose orders/3
+  hw partition repair orders/3 -o json
+
+Damage is mended by itself while another replica can read the range. What no replica has keeps the partition
+from being led, until it is given up: then readers pass over its offsets, which are never used again. Refused
+while a replica does not answer or can still give something. Only what somebody has tried to read is known to
+be damaged; `hw cluster verify` reads everything.";
+
+#[cfg(test)]
+mod tests;
