@@ -1,5 +1,5 @@
-//! Three real brokers, and a disk that turns bits under one of them while it runs: the scrub finds what
-//! nobody reads, another replica has it, and nobody stops for it.
+//! Three real brokers, and a disk that turns bits and loses pages under one of them while it runs: the scrub finds
+//! what nobody reads, another replica has it, and nobody stops for it.
 
 mod common;
 
@@ -17,7 +17,8 @@ const TOPIC: &str = "kept";
 const MIB: usize = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bit_that_turns_on_a_follower_or_the_leader_is_mended_while_everything_goes_on() {
+async fn a_bit_that_turns_and_pages_that_go_are_mended_on_a_follower_and_the_leader_while_all_goes_on()
+ {
     let mut cluster = Cluster::started(3);
     let client = cluster.client().await;
     let topic = NewTopic::new(TOPIC, 1)
@@ -31,15 +32,20 @@ async fn a_bit_that_turns_on_a_follower_or_the_leader_is_mended_while_everything
     let leader = leader(&client).await;
     let follower = if leader == 1 { 2 } else { 1 };
     for node in [follower, leader] {
-        let file = sealed_segment(&cluster, node);
-        let whole = fs::read(&file).expect("it can be read");
-        flip_a_bit(&file, 300_000);
-        assert!(fs::read(&file).expect("it can be read") != whole);
+        let files = sealed_segments(&cluster, node);
+        let whole = files.iter().map(|file| fs::read(file).expect("it can be read"));
+        let whole: Vec<Vec<u8>> = whole.collect();
+        flip_a_bit(&files[0], 300_000);
+        cut_short(&files[1]);
+        assert!(fs::read(&files[0]).expect("it can be read") != whole[0]);
         cluster
-            .eventually("the segment is whole again", async || {
-                let now = fs::read(&file).ok()?;
-                // A file that was made anew ends with its last batch, without spare room.
-                (now.len() > 600_000 && now[..] == whole[..now.len()]).then_some(())
+            .eventually("the segments are whole again", async || {
+                let is_whole = |(file, whole): (&PathBuf, &Vec<u8>)| {
+                    let now = fs::read(file).unwrap_or_default();
+                    // A file that was made anew ends with its last batch, without spare room.
+                    now.len() > 600_000 && now[..] == whole[..now.len()]
+                };
+                files.iter().zip(&whole).all(is_whole).then_some(())
             })
             .await;
     }
@@ -70,8 +76,8 @@ async fn leader(client: &Client) -> usize {
     leader as usize
 }
 
-/// The oldest segment of the topic on a broker, which takes no appends any more.
-fn sealed_segment(cluster: &Cluster, node: usize) -> PathBuf {
+/// The two oldest segments of the topic on a broker, which take no appends any more.
+fn sealed_segments(cluster: &Cluster, node: usize) -> Vec<PathBuf> {
     let topics = cluster.data_dir(node).join("topics");
     let dirs = fs::read_dir(&topics).expect("it has topics");
     let dir = dirs.map(|entry| entry.expect("readable").path()).find(|path| {
@@ -84,7 +90,8 @@ fn sealed_segment(cluster: &Cluster, node: usize) -> PathBuf {
         .collect();
     segments.sort();
     assert!(segments.len() > 2, "{segments:?}");
-    segments.swap_remove(0)
+    segments.truncate(2);
+    segments
 }
 
 /// As the medium does it: under the broker's map, without a word.
@@ -93,6 +100,12 @@ fn flip_a_bit(file: &PathBuf, at: u64) {
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("it is long enough");
     file.write_all_at(&[byte[0] ^ 4], at).expect("it can be written");
+}
+
+/// Pages that are mapped are gone: whoever touches one gets a signal from the kernel, as from a medium that fails.
+fn cut_short(file: &PathBuf) {
+    let file = OpenOptions::new().write(true).open(file).expect("it can be opened");
+    file.set_len(300_000).expect("it can be cut");
 }
 
 const VALUE_BYTES: usize = 16 * 1024;

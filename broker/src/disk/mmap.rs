@@ -7,9 +7,14 @@
 //! are never shortened. A removed file's blocks are freed by the `closer`'s thread, soon after
 //! nobody has the file open or mapped.
 //!
-//! All `unsafe` code of the project is in this file.
+//! A page that cannot be read is an error of `read`, which brings it in, and for whoever touches it later it reads as
+//! zeros (`guard`), after which the file is mapped anew.
+//!
+//! All `unsafe` code of the project is in this file and in `guard`.
 
 #![allow(unsafe_code)]
+
+mod guard;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
@@ -17,15 +22,17 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
 use super::closer::{Closer, Held};
 use super::{Disk, File, explain};
+use guard::Guarded;
 
 /// The machine's file system.
 #[derive(Debug, Clone, Default)]
@@ -38,13 +45,15 @@ struct MmapFile {
     path: PathBuf,
     len: AtomicU64,
     bytes_max: u64,
-    map: OnceLock<Arc<Map>>,
+    map: ArcSwapOption<Map>,
 }
 
 /// A read-only view of a file, longer than the file so that it can grow underneath.
 struct Map {
     start: NonNull<u8>,
     bytes: usize,
+    /// Let go of before the mapping is.
+    guarded: Option<Guarded>,
     /// Goes after the mapping, so that unmapping is never what frees a deleted file's blocks.
     _file: Arc<Held>,
 }
@@ -151,17 +160,24 @@ impl MmapDisk {
 impl MmapFile {
     fn new(file: Arc<Held>, path: &Path, len: u64, bytes_max: u64) -> MmapFile {
         let (path, len) = (path.to_owned(), AtomicU64::new(len));
-        MmapFile { file, path, len, bytes_max, map: OnceLock::new() }
+        MmapFile { file, path, len, bytes_max, map: ArcSwapOption::empty() }
     }
 
-    fn map(&self) -> io::Result<&Arc<Map>> {
-        if let Some(map) = self.map.get() {
-            return Ok(map);
+    fn map(&self) -> io::Result<Arc<Map>> {
+        match self.map.load_full() {
+            Some(map) if !map.is_poisoned() => return Ok(map),
+            Some(_) => {
+                let file = self.path.display();
+                tracing::error!(%file, "a page could not be read when it was touched: it read as zeros");
+            }
+            None => {}
         }
         let made = Map::new(&self.file, self.bytes_max)
             .map_err(|error| explain(&error, "map", &self.path))?;
-        // Two threads may come here at once; the map that loses is unmapped unused.
-        Ok(self.map.get_or_init(|| Arc::new(made)))
+        // Two threads may come here at once: each reads through its own, and the later one stays.
+        let made = Arc::new(made);
+        self.map.store(Some(Arc::clone(&made)));
+        Ok(made)
     }
 
     fn write_slices(&self, mut at: u64, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
@@ -201,7 +217,7 @@ impl File for MmapFile {
         let range = range.start as usize..range.end as usize;
         map.populate(&range)
             .map_err(|error| explain(&error, &format!("read {range:?} of"), &self.path))?;
-        Ok(Bytes::from_owner(Slice { map: Arc::clone(map), range }))
+        Ok(Bytes::from_owner(Slice { map, range }))
     }
 
     fn len(&self) -> u64 {
@@ -260,7 +276,12 @@ impl Map {
             mm::mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, file, 0)?
         };
         let start = NonNull::new(start.cast()).expect("the kernel never maps the null page for us");
-        Ok(Map { start, bytes, _file: Arc::clone(file) })
+        let guarded = Some(Guarded::new(start, bytes));
+        Ok(Map { start, bytes, guarded, _file: Arc::clone(file) })
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.guarded.as_ref().is_some_and(Guarded::is_poisoned)
     }
 
     /// Brings the pages in, so that a medium that cannot be read is an error here instead of a
@@ -284,6 +305,7 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
+        self.guarded = None;
         // SAFETY: the mapping was made by `Map::new` with this length, and every slice of it holds
         // an `Arc` of this value, so none is left.
         let unmapped = unsafe { mm::munmap(self.start.as_ptr().cast(), self.bytes) };
@@ -379,6 +401,47 @@ mod tests {
         assert_eq!(&file.read(0..4).expect("read")[..], b"kept");
         let blocks = fs::metadata(&path).expect("metadata").blocks();
         assert!(blocks * 512 < 1 << 20, "{blocks} blocks are still allocated");
+    }
+
+    #[test]
+    fn a_page_that_is_gone_when_it_is_touched_reads_as_zeros_and_the_next_read_says_so() {
+        let (disk, dir) = disk_and_dir();
+        let path = dir.path().join("a");
+        let file = disk.create(&path, 16_384, 16_384).expect("create");
+        file.write_at(0, &[&[7; 16_384]]).expect("write");
+        let (first, second) = (file.read(0..8_192).expect("read"), file.read(8_192..16_384));
+        let (second, owner) = (second.expect("read"), OpenOptions::new().write(true).open(&path));
+        let owner = owner.expect("it is ours");
+        owner.set_len(4_096).expect("it is ours");
+        assert!(first[..4_096].iter().all(|byte| *byte == 7), "that page is there");
+        assert!(first[4_096..].iter().chain(&second[..]).all(|byte| *byte == 0));
+        file.read(8_000..9_000).expect_err("it is not there");
+        assert!(file.read(0..4_096).expect("that page is there").iter().all(|byte| *byte == 7));
+        owner.set_len(16_384).expect("it is ours");
+        file.write_at(8_192, &[&[9; 100]]).expect("write");
+        assert_eq!(&file.read(8_192..8_292).expect("it is there again")[..], &[9; 100]);
+    }
+
+    #[test]
+    fn a_fault_at_an_address_that_is_not_ours_ends_the_process_as_ever() {
+        use std::os::unix::process::ExitStatusExt;
+        let (disk, dir) = disk_and_dir();
+        let path = dir.path().join("a");
+        let file = disk.create(&path, 4_096, 4_096).expect("create");
+        drop(file.read(0..1).expect("read"));
+        if std::env::var_os("HIGHWATER_TEST_FAULTS").is_some() {
+            let held = OpenOptions::new().read(true).write(true).open(&path).expect("it is ours");
+            let mut map = Map::new(&disk.hold(held), 4_096).expect("map");
+            map.guarded = None;
+            fs::write(&path, []).expect("it is ours");
+            // SAFETY: it faults, which is what this process is for.
+            std::process::exit(i32::from(unsafe { map.start.as_ptr().read_volatile() }));
+        }
+        let name = std::thread::current().name().expect("a test has a name").to_owned();
+        let mut again = std::process::Command::new(std::env::current_exe().expect("a file"));
+        let again = again.args([&name, "--exact"]).env("HIGHWATER_TEST_FAULTS", "1").output();
+        let status = again.expect("it can be started").status;
+        assert_eq!(status.signal(), Some(libc::SIGBUS), "{status:?}");
     }
 
     #[test]
