@@ -169,23 +169,7 @@ fn moved(before: &ClusterImage, change: &MoveRecord) -> Story {
                 }
             }
         }
-        MoveRecord::Because(_, why) => {
-            let why = match why {
-                Why::Evens(evened) => {
-                    let what = match evened {
-                        Evened::Counts => "the cluster",
-                        Evened::Bytes => "the bytes that brokers hold",
-                        Evened::Writes => "the load of writes",
-                        Evened::Leading => "the load of leaders",
-                    };
-                    format!("nobody asked: it evens out {what} (`balance.auto`)")
-                }
-                Why::Replaces(node) => format!(
-                    "nobody asked: broker {node} has been away for long (`balance.replace.after.ms`)"
-                ),
-            };
-            story("move-automatic", subject, why)
-        }
+        MoveRecord::Because(_, why) => story("move-automatic", subject, unasked(why)),
         MoveRecord::End { .. } if is_dropped(topic, at.partition) => {
             let why =
                 "a move of the controller's own that had not begun is dropped: its reason is gone";
@@ -205,6 +189,23 @@ fn moved(before: &ClusterImage, change: &MoveRecord) -> Story {
             let detail = format!("broker {node} has deleted the replica that was taken from it");
             story("replica-given-up", subject, detail)
         }
+    }
+}
+
+fn unasked(why: &Why) -> String {
+    match why {
+        Why::Evens(evened) => {
+            let what = match evened {
+                Evened::Counts => "the cluster",
+                Evened::Bytes => "the bytes that brokers hold",
+                Evened::Writes => "the load of writes",
+                Evened::Leading => "the load of leaders",
+            };
+            format!("nobody asked: it evens out {what} (`balance.auto`)")
+        }
+        Why::Replaces(node) => format!(
+            "nobody asked: broker {node} has been away for long (`balance.replace.after.ms`)"
+        ),
     }
 }
 
