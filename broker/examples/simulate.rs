@@ -7,6 +7,8 @@ use std::time::Instant;
 use clap::Parser;
 use highwater_broker::mutant::{self, Mutant};
 use highwater_broker::sim::coverage::Coverage;
+use highwater_broker::sim::faults::KINDS;
+use highwater_broker::sim::swarm::Swarm;
 use highwater_broker::sim::{self, RunOptions, Verbose};
 
 /// Whole clusters in one thread, from seeds.
@@ -30,6 +32,9 @@ struct Args {
     /// Run as this mutant, to see how a planted bug shows.
     #[arg(long)]
     mutant: Option<String>,
+    /// Have this fault strike in every seed, by its name in `FaultKind`.
+    #[arg(long)]
+    fault: Option<String>,
     /// Print every event; for a single seed.
     #[arg(long)]
     verbose: bool,
@@ -47,12 +52,20 @@ fn main() {
         let named = Mutant::ALL.iter().find(|mutant| format!("{mutant:?}") == *name);
         mutant::choose(Some(*named.expect("one of the mutants of MUTANTS.md, spelt as there")));
     }
+    let fault = args.fault.as_ref().map(|name| {
+        let named = KINDS.iter().find(|kind| format!("{kind:?}") == *name);
+        *named.unwrap_or_else(|| panic!("--fault takes one of {KINDS:?}"))
+    });
     let started = Instant::now();
     let mut total = Coverage::default();
     let mut failing = Vec::new();
     let mut done = 0;
     for seed in (args.first..args.first + args.seeds).step_by(args.step) {
-        let outcome = sim::run(seed, options);
+        let mut swarm = Swarm::draw(seed);
+        if let Some(kind) = fault {
+            swarm.force(seed, kind);
+        }
+        let outcome = sim::run_swarm(seed, swarm, options);
         total += &outcome.coverage;
         done += 1;
         if let Some(failure) = outcome.failure {

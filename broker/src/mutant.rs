@@ -112,6 +112,10 @@ mutants! {
     EndDropsNobody,
     /// Replicas are deleted while the saved image still has them.
     DeletedBeforeSaved,
+    /// Entries that may have to be cut are replaced without asking whether there is room for a new segment.
+    CutNeedsNoRoom,
+    /// The journal is read from its first copy alone.
+    SecondCopyIgnored,
     /// A directory without files passes for all that there was, although the journal knows better.
     EmptyDirectoryBelieved,
     /// A replica goes back to a broker that has not carried out yet that it was taken from it.

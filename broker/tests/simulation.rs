@@ -20,7 +20,7 @@ const QUICK: RunOptions = RunOptions { fault_ms: 20_000, verbose: Verbose::No };
 
 /// Seeds that once found a bug.
 const REGRESSIONS: &[u64] =
-    &[1060, 1186, 1420, 1448, 1865, 2154, 2257, 2459, 3061, 3184, 4643, 20635];
+    &[1060, 1186, 1225, 1420, 1448, 1865, 2154, 2257, 2459, 3061, 3184, 4643, 20635];
 
 #[test]
 fn no_seed_breaks_an_invariant() {
@@ -44,6 +44,8 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.moves_begun > least && reached.moves_ended > least / 2, "{reached:#?}");
     assert!(reached.replicas_dropped > least / 5, "{reached:#?}");
     assert!(reached.images_spoilt > 0, "{reached:#?}");
+    assert!(reached.full_disks > least / 2 && reached.stuck_passes > least / 10, "{reached:#?}");
+    assert!(reached.journals_rotted > least / 5, "{reached:#?}");
     assert!(reached.suspects > 0 && reached.failed_replicas > 0, "{reached:#?}");
     assert!(
         reached.spared_replicas > 0 && reached.reopened > least / 2 && reached.rotted > least / 100,

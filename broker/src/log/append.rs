@@ -156,11 +156,13 @@ impl Log {
         Ok(())
     }
 
-    /// Whether so many bytes of records in so many frames can be appended: `StorageFull` where the
+    /// Whether so many bytes of records in so many frames can be put at a place: `StorageFull` where the
     /// disk lacks the room, or has it only in the part that is kept free. Ask before anything that
-    /// cannot be undone depends on the append; marks and cuts need not ask.
-    pub fn room_for(&self, bytes: u64, frames: u64) -> io::Result<()> {
-        if self.active && self.fits_what_is_allocated(bytes, frames) {
+    /// cannot be undone depends on the append; marks need not ask.
+    pub fn room_for(&self, at: LogIndex, bytes: u64, frames: u64) -> io::Result<()> {
+        let fits = self.active && self.fits_what_is_allocated(bytes, frames);
+        let may_cut = at < self.end.index && !mutant::active(Mutant::CutNeedsNoRoom);
+        if fits && !may_cut {
             return Ok(());
         }
         let disk = &self.shared.disk;
@@ -168,7 +170,8 @@ impl Log {
         let segments = 2 + bytes / self.options.segment_bytes_max.max(1);
         let files = segments * (LOG_EXTENT_BYTES + INDEX_EXTENT_BYTES);
         let needed = bytes + frames * ENTRY_BYTES as u64 + files;
-        let keep = self.options.keep_free_bytes;
+        // A cut begins a segment, and may use what is kept free.
+        let keep = if fits { 0 } else { self.options.keep_free_bytes };
         if free >= keep + needed {
             return Ok(());
         }

@@ -268,7 +268,7 @@ fn what_is_kept_free_is_for_marks_and_cuts_and_not_for_records() {
     let mut log = Log::open(disk.clone(), Path::new(DIR), partition(0), options).expect("new").0;
     let mut taken = 0;
     let refusal = loop {
-        match log.room_for(4_200, 1) {
+        match log.room_for(log.end(), 4_200, 1) {
             Ok(()) => log.append(Term(1), &batch(1, 4_000, 0)).expect("there is room"),
             Err(error) => break error,
         };

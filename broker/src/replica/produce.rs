@@ -119,7 +119,7 @@ impl Replica {
                 }
             }
         }
-        let room = self.log.room_for(batch.len() as u64, 1);
+        let room = self.log.room_for(self.log.end(), batch.len() as u64, 1);
         match room.and_then(|()| self.log.append(term, batch)) {
             Ok(appended) => {
                 self.noted_append(now);

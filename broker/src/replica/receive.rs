@@ -74,7 +74,7 @@ impl Replica {
         let mut parsed = std::mem::take(&mut self.parsed);
         parsed.clear();
         match self.check_frames(&request, &mut parsed) {
-            Ok(_) if !self.has_room(&request.entries, parsed.spans.len()) => {}
+            Ok(_) if !self.has_room(&request, parsed.spans.len()) => {}
             Ok(voter_sets) => {
                 if let Err(error) = self.start_anew_if_behind(now, from, &request, out) {
                     self.parsed = parsed;
@@ -101,13 +101,13 @@ impl Replica {
     }
 
     /// Whether the disk takes these frames; says so once when it begins or ceases to.
-    fn has_room(&mut self, entries: &[Bytes], frames: usize) -> bool {
-        let bytes: usize = entries.iter().map(Bytes::len).sum();
+    fn has_room(&mut self, request: &AppendRequest, frames: usize) -> bool {
+        let bytes: usize = request.entries.iter().map(Bytes::len).sum();
         if bytes == 0 {
             return true;
         }
         let partition = self.partition;
-        match self.log.room_for(bytes as u64, frames as u64) {
+        match self.log.room_for(request.prev.index, bytes as u64, frames as u64) {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 if !std::mem::replace(&mut self.disk_is_full, true) {
                     tracing::warn!(%partition, %error, "no room for what the leader sends");

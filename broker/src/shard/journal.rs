@@ -56,7 +56,8 @@ impl Journal {
         }
         let was_never_made = names.is_empty() && directory == Directory::New;
         let memory = if was_never_made { Memory::Whole } else { judge(&copies[0], &copies[1]) };
-        let best = usize::from(copies[1].sequence > copies[0].sequence);
+        let newer = copies[1].sequence > copies[0].sequence;
+        let best = usize::from(newer && !mutant::active(Mutant::SecondCopyIgnored));
         let worse = 1 - best;
         let codec::Replayed { mut live, sequence, .. } = copies.swap_remove(best);
         if last_life == LastLife::Unclean && !mutant::active(Mutant::UncleanEndForgotten) {

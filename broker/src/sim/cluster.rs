@@ -18,7 +18,7 @@ use crate::disk::{File, FlushFailure};
 use crate::log::Mended;
 use crate::replica::View;
 use crate::shard::event::{Event, FlushTicket, ReplicaCommand, RequestId};
-use crate::sim::checker::{Checked, Checker, Death};
+use crate::sim::checker::{Broken, Checked, Checker, Death};
 use crate::sim::coverage::Coverage;
 use crate::sim::faults::FaultKind;
 use crate::sim::moves::{Mover, Moving};
@@ -70,6 +70,10 @@ pub(super) enum Happening {
     Restart(usize),
     /// A broker whose disk failed is restarted.
     RestartFailed(usize),
+    /// A full disk has room again.
+    Room(usize),
+    /// What a broker wrote is written at last.
+    Unstuck(usize, u64),
     /// Partitions heal.
     HealNetwork,
     /// A broker is told to host a partition.
@@ -152,6 +156,9 @@ impl Cluster {
             partitions,
             swarm,
         };
+        for node in &mut cluster.nodes {
+            node.keep_free_bytes = cluster.swarm.keep_free_bytes;
+        }
         if cluster.swarm.faults.moves > 0 {
             cluster.begin_moves(seed);
         }
@@ -245,6 +252,8 @@ impl Cluster {
             Happening::Phase => self.shift_phase(),
             Happening::Restart(node) => return self.start(node),
             Happening::RestartFailed(node) => return self.restart_failed(node),
+            Happening::Room(node) => self.give_room(node),
+            Happening::Unstuck(node, life) => return self.unstick(node, life),
             Happening::HealNetwork => self.network.heal(),
             Happening::Open(node, number) => self.open(node, number),
             Happening::Moves(moving) => return self.happen_to_moves(moving),
@@ -288,7 +297,7 @@ impl Cluster {
 
     fn pass(&mut self, node: usize, life: u64) -> Checked {
         let broker = &mut self.nodes[node];
-        if broker.life != life || !broker.is_up() {
+        if broker.life != life || !broker.is_up() || broker.held.is_some() {
             return Ok(());
         }
         if broker.paused_until_us > self.now_us {
@@ -298,6 +307,7 @@ impl Cluster {
         }
         let events: Vec<Event> = (0..EVENTS_MAX).map_while(|_| broker.inbox.pop_front()).collect();
         let now = broker.clock(self.now_us);
+        let written = broker.disk.injected().operations;
         let mut effects = Vec::new();
         self.trace.mix(&[self.now_us, node as u64, events.len() as u64]);
         for event in events {
@@ -318,19 +328,30 @@ impl Cluster {
         }
         if let Err(error) = finished {
             self.trace.note(self.now_us, format_args!("broker {node} stops: {error}"));
+            let disk = &self.nodes[node].disk;
+            if disk.is_limited() && !disk.has_failed() {
+                return Err(Broken {
+                    invariant: "a full disk takes no broker down",
+                    detail: format!("broker {node} stops: {error}"),
+                });
+            }
             return self.power_off(node, Death::AmidPass);
         }
         self.note_services(node, &effects);
         self.observe(node)?;
         self.check_nothing_older(node)?;
         self.trace.mix(&[effects.len() as u64]);
+        let writes = self.nodes[node].disk.injected().operations > written;
+        if writes && self.holds_up(node, &mut effects, deadline) {
+            return Ok(());
+        }
         self.carry_out(node, effects)?;
         self.wake_at(node, deadline);
         Ok(())
     }
 
     /// Schedules the tick of a broker unless an earlier one is scheduled.
-    fn wake_at(&mut self, node: usize, deadline: crate::raft::Millis) {
+    pub(super) fn wake_at(&mut self, node: usize, deadline: crate::raft::Millis) {
         let broker = &self.nodes[node];
         if !broker.is_up() {
             return;

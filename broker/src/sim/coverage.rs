@@ -65,6 +65,14 @@ pub struct Coverage {
     pub moves_ended: u64,
     /// Replicas that a move took away, and their files with them.
     pub replicas_dropped: u64,
+    /// Disks that had no room for a while.
+    pub full_disks: u64,
+    /// Times that the broker of such a disk could not boot.
+    pub full_boots: u64,
+    /// Passes that a disk held up after they had written.
+    pub stuck_passes: u64,
+    /// Journals of which one copy was spoilt.
+    pub journals_rotted: u64,
     /// Saved images that a booting broker could not read.
     pub images_spoilt: u64,
     /// Partitions begun anew from one replica.
@@ -116,6 +124,10 @@ impl AddAssign<&Coverage> for Coverage {
         self.moves_begun += other.moves_begun;
         self.moves_ended += other.moves_ended;
         self.replicas_dropped += other.replicas_dropped;
+        self.full_disks += other.full_disks;
+        self.full_boots += other.full_boots;
+        self.stuck_passes += other.stuck_passes;
+        self.journals_rotted += other.journals_rotted;
         self.images_spoilt += other.images_spoilt;
         self.recoveries += other.recoveries;
         self.messages += other.messages;

@@ -52,9 +52,16 @@ pub enum FaultKind {
     Moves,
     /// The operator gives up a partition's majority.
     Recover,
+    /// A disk has no room, or next to none, for up to eight seconds.
+    Full,
+    /// Whatever writes to a disk stands still until that is over, for up to eight seconds.
+    Stuck,
+    /// A process dies, and while it is down a write to its journal turns out lost, misdirected or rotten.
+    JournalRot,
 }
 
-const KINDS: [FaultKind; 18] = [
+/// All kinds.
+pub const KINDS: [FaultKind; 21] = [
     FaultKind::Kill,
     FaultKind::Power,
     FaultKind::Fuse,
@@ -73,32 +80,10 @@ const KINDS: [FaultKind; 18] = [
     FaultKind::Moves,
     FaultKind::Recover,
     FaultKind::FlushChange,
+    FaultKind::Full,
+    FaultKind::Stuck,
+    FaultKind::JournalRot,
 ];
-
-impl FaultRates {
-    fn of(&self, kind: FaultKind) -> u64 {
-        match kind {
-            FaultKind::Kill => self.kill,
-            FaultKind::Power => self.power,
-            FaultKind::Fuse => self.fuse,
-            FaultKind::Pause => self.pause,
-            FaultKind::Partition => self.partition,
-            FaultKind::Clog => self.clog,
-            FaultKind::SlowDisk => self.slow_disk,
-            FaultKind::BadFlush => self.bad_flush,
-            FaultKind::Transfer => self.transfer,
-            FaultKind::Voters => self.voters,
-            FaultKind::Trim => self.trim,
-            FaultKind::Weather => self.weather,
-            FaultKind::Reopen => self.reopen,
-            FaultKind::Rot => self.rot,
-            FaultKind::ClockJump => self.clock_jump,
-            FaultKind::Moves => self.moves,
-            FaultKind::Recover => self.recover,
-            FaultKind::FlushChange => self.flush_change,
-        }
-    }
-}
 
 impl Cluster {
     /// Lets the drawn faults strike from now on.
@@ -158,6 +143,9 @@ impl Cluster {
             FaultKind::Moves => return self.wish_for_moves(),
             FaultKind::Recover => return self.wish_for_recovery(),
             FaultKind::FlushChange => self.change_flush(),
+            FaultKind::Full => self.fill_disk(node),
+            FaultKind::Stuck => self.stick(node),
+            FaultKind::JournalRot => self.rot_journal(node)?,
         }
         Ok(())
     }
@@ -354,7 +342,10 @@ impl Cluster {
             | FaultKind::ClockJump
             | FaultKind::Moves
             | FaultKind::Recover
-            | FaultKind::FlushChange => unreachable!("not an order"),
+            | FaultKind::FlushChange
+            | FaultKind::Full
+            | FaultKind::Stuck
+            | FaultKind::JournalRot => unreachable!("not an order"),
         };
         self.trace.note(self.now_us, format_args!("broker {leader} is told {command:?}"));
         self.command(leader, partition, command);

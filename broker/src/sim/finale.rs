@@ -70,6 +70,10 @@ impl Cluster {
         self.lift_throttle();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.disarm();
+            self.give_room(node);
+            self.nodes[node].stuck_until_us = 0;
+            let life = self.nodes[node].life;
+            self.schedule(self.now_us, Happening::Unstuck(node, life));
             self.nodes[node].paused_until_us = 0;
             self.nodes[node].slow_until_us = 0;
             self.nodes[node].frozen_until_us = 0;

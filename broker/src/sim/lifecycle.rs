@@ -35,6 +35,11 @@ impl Cluster {
             self.coverage.died_booting += 1;
             return self.bury_if_dead(node);
         }
+        if booted.is_err() && self.nodes[node].disk.is_limited() {
+            self.coverage.full_boots += 1;
+            self.come_back_later(node);
+            return Ok(());
+        }
         if booted.is_err() && self.nodes[node].disk.has_failed() {
             self.power_off(node, Death::AmidPass)?;
             self.come_back_later(node);

@@ -35,6 +35,7 @@ pub mod rng;
 mod rot;
 mod scrub;
 pub mod shadow;
+mod storage;
 pub mod swarm;
 mod throttled;
 pub mod trace;

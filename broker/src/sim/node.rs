@@ -14,6 +14,7 @@ use crate::replica::LastLife;
 use crate::shard::event::{Event, Leadership};
 use crate::shard::{Directory, Shard, ShardOptions};
 use crate::sim::disk::SimDisk;
+use crate::sim::storage::Held;
 
 /// One broker.
 pub struct SimNode {
@@ -39,6 +40,12 @@ pub struct SimNode {
     pub slow_until_us: u64,
     /// Until when its disk finishes no flush.
     pub frozen_until_us: u64,
+    /// Until when its disk holds up whoever writes.
+    pub stuck_until_us: u64,
+    /// What a pass wants done that its disk holds up.
+    pub(super) held: Option<Held>,
+    /// How much of its disk is kept from records.
+    pub keep_free_bytes: u64,
     /// Dies after carrying out so many effects of the next pass.
     pub dies_after_effects: Option<usize>,
     /// The readers of its replicas.
@@ -76,6 +83,9 @@ impl SimNode {
             paused_until_us: 0,
             slow_until_us: 0,
             frozen_until_us: 0,
+            stuck_until_us: 0,
+            held: None,
+            keep_free_bytes: 0,
             dies_after_effects: None,
             readers: BTreeMap::new(),
             leaderships: BTreeMap::new(),
@@ -124,7 +134,7 @@ impl SimNode {
             dir: PathBuf::from("/data/shard-0"),
             last_life: self.last_life,
             directory: if self.life == 1 { Directory::New } else { Directory::Used },
-            keep_free_bytes: 0,
+            keep_free_bytes: self.keep_free_bytes,
         };
         let disk: Arc<dyn Disk> = Arc::clone(&self.disk) as Arc<dyn Disk>;
         self.shard = Some(Shard::open(options, disk, self.clock(now_us))?);
@@ -140,6 +150,7 @@ impl SimNode {
         self.tick_at_us = u64::MAX;
         self.paused_until_us = 0;
         self.dies_after_effects = None;
+        self.held = None;
         self.readers.clear();
         self.leaderships.clear();
         self.failed.clear();

@@ -84,7 +84,8 @@ impl Cluster {
         self.schedule(next_us, Happening::Probe);
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         let partition = *self.rng.pick(&self.partitions);
-        if self.nodes[node].disk.is_dead() {
+        // What came and went in a pass that is held up is not told yet.
+        if self.nodes[node].disk.is_dead() || self.nodes[node].held.is_some() {
             return Ok(());
         }
         let Some(reader) = self.nodes[node].readers.get(&partition) else { return Ok(()) };

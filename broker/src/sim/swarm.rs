@@ -5,6 +5,7 @@
 //! some kinds out and exaggerates others (swarm testing).
 
 use crate::replica::{FlushPolicy, Retention};
+use crate::sim::faults::FaultKind;
 use crate::sim::network::Weather;
 use crate::sim::rng::Rng;
 
@@ -39,6 +40,8 @@ pub struct Swarm {
     pub clients: Clients,
     /// How often each fault strikes.
     pub faults: FaultRates,
+    /// How much of each disk is kept from records.
+    pub keep_free_bytes: u64,
     /// Whether topics change their `flush`, so that any of them may lose what it had not flushed.
     pub flush_changes: bool,
 }
@@ -110,6 +113,12 @@ pub struct FaultRates {
     pub moves: u64,
     /// A partition begins anew from one replica.
     pub recover: u64,
+    /// A disk has no room for a while.
+    pub full: u64,
+    /// Whatever writes to a disk stands still for a while.
+    pub stuck: u64,
+    /// A process dies, and its journal rots while it is down.
+    pub journal_rot: u64,
 }
 
 impl FaultRates {
@@ -133,7 +142,41 @@ impl FaultRates {
         clock_jump: 0,
         moves: 0,
         recover: 0,
+        full: 0,
+        stuck: 0,
+        journal_rot: 0,
     };
+
+    /// How often a kind strikes.
+    pub(super) fn of(mut self, kind: FaultKind) -> u64 {
+        *self.slot(kind)
+    }
+
+    fn slot(&mut self, kind: FaultKind) -> &mut u64 {
+        match kind {
+            FaultKind::Kill => &mut self.kill,
+            FaultKind::Power => &mut self.power,
+            FaultKind::Fuse => &mut self.fuse,
+            FaultKind::Pause => &mut self.pause,
+            FaultKind::Partition => &mut self.partition,
+            FaultKind::Clog => &mut self.clog,
+            FaultKind::SlowDisk => &mut self.slow_disk,
+            FaultKind::BadFlush => &mut self.bad_flush,
+            FaultKind::Transfer => &mut self.transfer,
+            FaultKind::Voters => &mut self.voters,
+            FaultKind::Trim => &mut self.trim,
+            FaultKind::Weather => &mut self.weather,
+            FaultKind::Reopen => &mut self.reopen,
+            FaultKind::Rot => &mut self.rot,
+            FaultKind::ClockJump => &mut self.clock_jump,
+            FaultKind::Moves => &mut self.moves,
+            FaultKind::Recover => &mut self.recover,
+            FaultKind::FlushChange => &mut self.flush_change,
+            FaultKind::Full => &mut self.full,
+            FaultKind::Stuck => &mut self.stuck,
+            FaultKind::JournalRot => &mut self.journal_rot,
+        }
+    }
 
     /// Where entries count before they are flushed, a fuse lit while one of three may lose its pages must
     /// not burn down when that one is the only voter left. And a replica whose log rotted never votes
@@ -176,6 +219,9 @@ impl FaultRates {
             clock_jump: rate(20_000),
             moves: 0,
             recover: 0,
+            full: rate(8_000),
+            stuck: rate(8_000),
+            journal_rot: rate(8_000),
         }
     }
 }
@@ -211,6 +257,41 @@ impl Swarm {
             swarm.changing_flush(&mut Rng::new(seed, "flush"));
         }
         swarm
+    }
+
+    /// Has this fault strike, besides what the seed drew; what must not come together with it does not.
+    pub fn force(&mut self, seed: u64, kind: FaultKind) {
+        let mut rng = Rng::new(seed, "force");
+        let rates = &mut self.faults;
+        match kind {
+            FaultKind::Moves => self.moving(&mut rng),
+            FaultKind::Recover => self.recovering(&mut rng),
+            FaultKind::FlushChange => self.changing_flush(&mut rng),
+            FaultKind::Voters => (rates.moves, rates.recover) = (0, 0),
+            FaultKind::Fuse => (rates.voters, rates.moves, rates.recover) = (0, 0, 0),
+            FaultKind::Rot => {
+                (rates.voters, rates.moves, rates.recover, rates.trim) = (0, 0, 0, 0);
+            }
+            FaultKind::Kill
+            | FaultKind::Power
+            | FaultKind::Pause
+            | FaultKind::Partition
+            | FaultKind::Clog
+            | FaultKind::SlowDisk
+            | FaultKind::BadFlush
+            | FaultKind::Transfer
+            | FaultKind::Trim
+            | FaultKind::Weather
+            | FaultKind::Reopen
+            | FaultKind::ClockJump
+            | FaultKind::Full
+            | FaultKind::Stuck
+            | FaultKind::JournalRot => {}
+        }
+        if self.faults.of(kind) == 0 {
+            *self.faults.slot(kind) = FORCED_MS;
+        }
+        self.faults = self.faults.without_traps(&self.partitions);
     }
 
     /// What a replica of this partition may lose.
@@ -295,6 +376,7 @@ impl Swarm {
             flush_us_mean: *rng.pick(&[100, 1_000, 5_000, 30_000]),
             clock_ppm: (0..nodes).map(|_| 990_000 + rng.below(20_000)).collect(),
             down_ms_max: 4_000,
+            keep_free_bytes: *Rng::new(seed, "room").pick(&[0, 64 << 10, 512 << 10]),
             clients: Clients::draw(&mut rng),
             faults: FaultRates::draw(&mut rng).without_traps(&partitions),
             flush_changes: false,
@@ -317,6 +399,7 @@ impl Swarm {
             flush_us_mean: 500,
             clock_ppm: vec![1_000_000; nodes],
             down_ms_max: 4_000,
+            keep_free_bytes: 0,
             clients: Clients {
                 idempotent: 2,
                 plain: 1,
@@ -352,3 +435,6 @@ impl Swarm {
         }
     }
 }
+
+/// How often a fault strikes that is asked for by name, where the seed does not know it.
+const FORCED_MS: u64 = 3_000;

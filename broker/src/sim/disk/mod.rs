@@ -189,6 +189,17 @@ impl SimDisk {
         self.lock().bytes_max = bytes_max;
     }
 
+    /// Somebody takes the disk's space but for so many bytes, until it is given back without a limit.
+    pub fn fill(&self, free_bytes: u64) {
+        let mut state = self.lock();
+        state.bytes_max = Some(state.used_bytes() + free_bytes);
+    }
+
+    /// Whether its space has a limit now.
+    pub fn is_limited(&self) -> bool {
+        self.lock().bytes_max.is_some()
+    }
+
     /// Flips one bit of a file, in the cache and on the medium; false if there is no such bit.
     pub fn flip_bit(&self, path: &Path, bit: u64) -> bool {
         let mut state = self.lock();
@@ -316,8 +327,11 @@ impl State {
     }
 
     fn free_bytes(&self) -> u64 {
-        let used: u64 = self.files.values().map(|file| file.len - file.released).sum();
-        self.bytes_max.unwrap_or(u64::MAX >> 1).saturating_sub(used)
+        self.bytes_max.unwrap_or(u64::MAX >> 1).saturating_sub(self.used_bytes())
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.files.values().map(|file| file.len - file.released).sum()
     }
 
     fn change(&mut self, change: Change) {
