@@ -19,7 +19,7 @@ use super::output::{Outgoing, Output};
 use super::{Failure, Replica};
 use crate::log::{GivenUp, Mended, Unreadable};
 use crate::mutant::{self, Mutant};
-use crate::raft::{Legible, Millis};
+use crate::raft::{Legible, Millis, Suspicion};
 
 /// How far the repair of a replica has come.
 #[derive(Debug, Default)]
@@ -160,6 +160,13 @@ impl Replica {
         let (others, partition) = (self.others(), self.partition);
         if self.repair.giving_up.is_some() {
             let why = format!("another request gives up what cannot be read of {partition}");
+            return Err(WireError::new(ErrorCode::Conflict, why));
+        }
+        // Changes of voters are flushed before they count, so a tail that was lost had none.
+        if matches!(self.raft.suspicion(), Suspicion::Damage | Suspicion::LostIdentity) {
+            let why = format!(
+                "the replica of {partition} may have forgotten who else has one, and gives nothing up"
+            );
             return Err(WireError::new(ErrorCode::Conflict, why));
         }
         if others.is_empty() || mutant::active(Mutant::GivesUpForOthers) {
