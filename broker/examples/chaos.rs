@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::builder::PossibleValuesParser;
 use common::chaos::plan::{Fault, Script};
 use common::chaos::run::{Options, Outcome, run};
 
@@ -32,8 +33,15 @@ struct Args {
     /// What to play.
     #[arg(long, default_value = "random")]
     script: Script,
-    /// The menu, several with commas; `all` for everything, `harmless` for what must do no harm today.
-    #[arg(long, value_delimiter = ',', default_value = "harmless")]
+    /// The menu, several with commas.
+    #[arg(
+        long,
+        visible_alias = "fault",
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "all",
+        value_parser = known_faults()
+    )]
     faults: Vec<String>,
     /// One line of JSON for each run is added to this file.
     #[arg(long, default_value = "chaos.jsonl")]
@@ -86,26 +94,24 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+fn known_faults() -> PossibleValuesParser {
+    let names = Fault::all().into_iter().map(Fault::name);
+    PossibleValuesParser::new(names.chain(["all"]))
+}
+
 fn menu(names: &[String]) -> Vec<Fault> {
-    let mut menu = Vec::new();
-    for name in names {
-        match name.as_str() {
-            "all" => menu.extend(Fault::all()),
-            "harmless" => menu.extend(Fault::harmless()),
-            name => menu.push(Fault::named(name).unwrap_or_else(|| {
-                let known: Vec<&str> = Fault::all().into_iter().map(Fault::name).collect();
-                panic!("{name:?} is no fault; there are {known:?}, all and harmless")
-            })),
-        }
+    match names.iter().any(|name| name == "all") {
+        true => Fault::all(),
+        false => names.iter().filter_map(|name| Fault::named(name)).collect(),
     }
-    menu
 }
 
 fn tell(outcome: &Outcome, report: &PathBuf) {
-    let Outcome { seed, acked, elections, accepts_after_ms, converged_after_ms, .. } = outcome;
+    let Outcome { seed, acked, elections, accepts_after_ms, .. } = outcome;
+    let Outcome { converged_after_ms, whole_after_ms, .. } = outcome;
     println!(
         "seed {seed}: {acked} acked, {elections} elections, accepts after {accepts_after_ms:?} ms, alike after \
-         {converged_after_ms:?} ms, {} async lost, fired {:?}",
+         {converged_after_ms:?} ms, whole after {whole_after_ms:?} ms, {} async lost, fired {:?}",
         outcome.history.async_lost, outcome.fired
     );
     for failure in &outcome.failures {

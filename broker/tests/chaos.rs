@@ -12,7 +12,7 @@ use common::chaos::run::{Options, run};
 async fn nothing_is_lost_while_a_minority_is_tormented() {
     let seed = std::env::var("HIGHWATER_CHAOS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or(1);
-    let menu = Fault::harmless();
+    let menu = Fault::all();
     let options =
         Options { seed, script: Script::Random, nodes: 3, seconds: 50, menu, history: None };
     eprintln!("seed {seed}");
@@ -22,7 +22,7 @@ async fn nothing_is_lost_while_a_minority_is_tormented() {
     assert!(outcome.failures.is_empty(), "seed {seed}\n{told}\n{}", outcome.history.page());
     assert!(outcome.elections > 0, "leaders were killed\n{told}");
     assert!(outcome.datagrams_touched > 0, "{told}");
-    assert!(outcome.fired.len() >= options.menu.len() - 2, "too little was fired\n{told}");
+    assert!(outcome.fired.len() * 4 >= options.menu.len() * 3, "too little was fired\n{told}");
 }
 
 #[test]

@@ -11,11 +11,13 @@ use std::path::Path;
 use highwater_protocol::ids::{LogIndex, TopicPartition};
 
 use super::Place;
+use super::faults::is_named;
 use super::header::{BadBlock, FORMAT_VERSION, HEADER_PAGE_BYTES, Header, Origin};
+use super::index::{Entry, Slot};
 use super::scan::{last_witness, read_slots};
 use super::segment::Stem;
 use super::start::{START, StartPoint};
-use crate::disk::{Disk, explain};
+use crate::disk::{Disk, File, explain};
 use crate::mutant::{self, Mutant};
 
 /// A segment that may belong to the log.
@@ -40,7 +42,7 @@ pub(super) fn candidates(
     }
     let (mut found, mut unfinished) = (Vec::new(), Vec::new());
     for stem in stems.into_values() {
-        let header = read_header(disk, &stem, partition)?;
+        let header = read_header(disk, &stem, names, partition)?;
         if header.is_err() && !has_evidence(disk, &stem)? {
             unfinished.push(stem);
         } else {
@@ -50,11 +52,13 @@ pub(super) fn candidates(
     Ok((found, unfinished))
 }
 
-/// A segment's header page, or what is wrong with it. A later format and another partition's file
-/// are errors: going on would destroy what somebody else can read.
+/// A segment's header page, or what is wrong with it. A later format and another partition's files
+/// are errors: going on would destroy what somebody else can read. A single file of another partition, beside an
+/// index of ours, is set aside.
 fn read_header(
     disk: &dyn Disk,
     stem: &Stem,
+    names: &[String],
     partition: TopicPartition,
 ) -> io::Result<Result<Header, String>> {
     let path = stem.log();
@@ -78,7 +82,13 @@ fn read_header(
     };
     match Header::decode(&page) {
         Ok(header) if header.partition != partition => {
-            refuse(format!("it belongs to partition {}, not {partition}", header.partition))
+            let whose = header.partition;
+            if !is_described(disk, stem, &header, &*log)? {
+                return set_aside(disk, stem, names).map(|name| {
+                    Err(format!("it was a file of partition {whose}, and is {name} now"))
+                });
+            }
+            refuse(format!("it belongs to partition {whose}, not {partition}"))
         }
         Ok(header) if (header.sequence, header.base.index.0) != (stem.sequence, stem.base) => {
             Ok(Err("the first page names another file".to_owned()))
@@ -90,6 +100,40 @@ fn read_header(
         )),
         Err(BadBlock::Blank | BadBlock::Damaged) => Ok(Err("the first page is damaged".to_owned())),
     }
+}
+
+/// Whether the index beside a file may be that of its frames: then both are somebody else's.
+fn is_described(disk: &dyn Disk, stem: &Stem, header: &Header, log: &dyn File) -> io::Result<bool> {
+    let Ok(index) = disk.open(&stem.index(), 0) else { return Ok(true) };
+    let mut before = Entry::before_first(header.base.term);
+    for slot in read_slots(&*index, stem.sequence)?.unwrap_or_default() {
+        let Slot::Entry(entry) = slot else { return Ok(true) };
+        if entry.is_mark() {
+            // Terms begin alike in many partitions.
+            before = entry;
+            continue;
+        }
+        if entry.position() > log.len() {
+            return Ok(false);
+        }
+        let frame = log.read(before.position()..entry.position())?;
+        return Ok(is_named(&frame, &before, &entry, &header.base));
+    }
+    Ok(true)
+}
+
+/// Gives a file that somebody else may want a name under which nobody here looks at it; says which.
+fn set_aside(disk: &dyn Disk, stem: &Stem, names: &[String]) -> io::Result<String> {
+    let path = stem.log();
+    let (dir, own) = (path.parent(), path.file_name().map(|name| name.to_string_lossy()));
+    let (dir, own) = dir.zip(own).expect("a segment lies in a directory");
+    let numbered = (1_u64..).map(|number| format!("{own}.foreign-{number}"));
+    let mut free = numbered.filter(|name| !names.contains(name));
+    let name = free.next().expect("a directory has fewer names than there are numbers");
+    disk.rename(&path, &dir.join(&name))?;
+    disk.flush_dir(dir)?;
+    tracing::error!(file = %path.display(), %name, "a file of another partition lay here, and was set aside");
+    Ok(name)
 }
 
 /// Whether a segment without a readable first page was ever in use: frames are only written after

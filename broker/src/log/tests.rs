@@ -69,7 +69,7 @@ fn open(disk: &Arc<SimDisk>) -> io::Result<(Log, Recovered)> {
     Log::open(disk.clone(), Path::new(DIR), partition(0), options)
 }
 
-fn partition(number: u32) -> TopicPartition {
+pub(super) fn partition(number: u32) -> TopicPartition {
     TopicPartition::new(TopicId(Uuid::from_u128(1)), PartitionId(number))
 }
 

@@ -7,8 +7,8 @@ use highwater_protocol::batch::Mark;
 use highwater_protocol::ids::{LogIndex, NodeId, Offset, Term};
 
 use crate::disk::Disk;
-use crate::log::tests::{Bench, DIR, offsets};
-use crate::log::{ReadError, ScrubPlace};
+use crate::log::tests::{Bench, DIR, batch, offsets, partition};
+use crate::log::{Log, Options, ReadError, ScrubPlace};
 use crate::sim::disk::Fate;
 
 /// Batches of two records, three to a segment, behind the start of a term; the last segment is not sealed.
@@ -111,6 +111,39 @@ fn a_mark_that_rots_while_its_segment_grows_does_not_keep_it_from_being_sealed_a
     let known = recovered.marks.iter().map(|placed| placed.mark.clone()).collect::<Vec<_>>();
     assert_eq!(known, [Mark::Voters(set())]);
     assert!(bench.everything() == peer.everything());
+}
+
+#[test]
+fn a_file_of_another_partition_is_set_aside_and_our_own_frames_come_back() {
+    let ((bench, whole), (peer, _)) = (filled(7), filled(7));
+    let ours = bench.oldest(".log");
+    let dir = Path::new("/data/t-1");
+    let options = Options { segment_bytes_max: 28 << 10, keep_free_bytes: 0 };
+    let (mut other, _) = Log::open(bench.disk.clone(), dir, partition(1), options).expect("open");
+    other.append_mark(Term(1), &Mark::TermStart).expect("append");
+    other.append(Term(1), &batch(3, 900, 1)).expect("append");
+    other.close().expect("close");
+    drop(other);
+    let name = bench.disk.list(dir).expect("list").into_iter().find(|name| name.ends_with(".log"));
+    let theirs = dir.join(name.expect("there is one"));
+    bench.disk.rename(&ours, Path::new("/data/aside")).expect("rename");
+    bench.disk.rename(&theirs, &ours).expect("rename");
+    bench.disk.rename(Path::new("/data/aside"), &theirs).expect("rename");
+
+    let (mut bench, recovered) = bench.kill();
+    assert_eq!((&recovered.damage, bench.log.end()), (&None, peer.log.end()));
+    repair(&mut bench, &peer);
+    assert!(bench.everything() == whole);
+    let kept = bench.files().into_iter().filter(|name| name.ends_with(".log.foreign-1")).count();
+    assert_eq!(kept, 1, "nobody's file is removed");
+    // The other partition has ours, whose frames are not those of its index.
+    let (_, recovered) =
+        Log::open(bench.disk.clone(), dir, partition(1), options).expect("it opens as well");
+    assert!(recovered.damage.is_none() && !recovered.faulty.is_empty());
+    // A whole pair of files is somebody else's directory: nothing is touched.
+    let error = Log::open(bench.disk.clone(), Path::new(DIR), partition(1), options).err();
+    let error = error.expect("it is refused").to_string();
+    assert!(error.contains("it belongs to partition"), "{error}");
 }
 
 #[test]

@@ -40,9 +40,6 @@ impl FileFault {
         FileFault::SwapSegments,
     ];
 
-    /// Those from which a broker comes back by itself today.
-    pub const MENDED: &[FileFault] = &[FileFault::DeleteIndex, FileFault::DeleteVoteCopy];
-
     pub fn name(self) -> &'static str {
         match self {
             FileFault::FlipBits => "flip-bits",

@@ -27,6 +27,8 @@ pub enum Fault {
     Reorder,
     Throttle,
     CorruptByte,
+    /// Clients take what it sends at a walking pace.
+    SlowReader,
     /// It can open hardly any more files or sockets.
     FewDescriptors,
     /// Killed; while it is down, something is done to its files.
@@ -70,7 +72,7 @@ pub struct Step {
 }
 
 impl Fault {
-    /// Everything that can be fired.
+    /// Everything that can be fired; none of it may lose anything.
     pub fn all() -> Vec<Fault> {
         let mut all = vec![
             Fault::Kill,
@@ -85,31 +87,11 @@ impl Fault {
             Fault::Reorder,
             Fault::Throttle,
             Fault::CorruptByte,
+            Fault::SlowReader,
             Fault::FewDescriptors,
         ];
         all.extend(FileFault::ALL.iter().map(|fault| Fault::File(*fault)));
         all
-    }
-
-    /// What must do no harm today: all but the damage in files that is not yet repaired.
-    pub fn harmless() -> Vec<Fault> {
-        let is_mended = |fault: &Fault| match fault {
-            Fault::File(file) => FileFault::MENDED.contains(file),
-            Fault::Kill
-            | Fault::Pause
-            | Fault::Stop
-            | Fault::Isolate
-            | Fault::Deaf
-            | Fault::BlackHole
-            | Fault::Loss
-            | Fault::Delay
-            | Fault::Repeat
-            | Fault::Reorder
-            | Fault::Throttle
-            | Fault::CorruptByte
-            | Fault::FewDescriptors => true,
-        };
-        Fault::all().into_iter().filter(is_mended).collect()
     }
 
     /// Its name on the command line and in reports.
@@ -127,6 +109,7 @@ impl Fault {
             Fault::Reorder => "reorder",
             Fault::Throttle => "throttle",
             Fault::CorruptByte => "corrupt-byte",
+            Fault::SlowReader => "slow-reader",
             Fault::FewDescriptors => "few-descriptors",
             Fault::File(file) => file.name(),
         }

@@ -8,8 +8,11 @@ use std::time::Duration;
 use highwater_bench::history::Report;
 use highwater_bench::recorded::{self, Load, Recording};
 use highwater_client::{
-    AckMode, Client, NewTopic, NodeId, PartitionId, ProducerConfig, Record, TopicId, TopicName,
+    AckMode, Client, DigestRange, NewTopic, NodeId, PartitionId, ProducerConfig, Record, TopicId,
+    TopicName, TopicPartition,
 };
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::LogIndex;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -52,6 +55,8 @@ pub struct Outcome {
     /// After healing, how long until every partition took a record and until all replicas were alike.
     pub accepts_after_ms: Option<u64>,
     pub converged_after_ms: Option<u64>,
+    /// And until every replica could read all that it has.
+    pub whole_after_ms: Option<u64>,
     /// Records in the logs of all replicas together, each read by itself.
     pub replica_records: u64,
     pub history: Report,
@@ -79,6 +84,7 @@ pub async fn run(options: &Options) -> Outcome {
         stage.failures.push("producers and readers do not end".to_owned());
     }
     let converged_after_ms = stage.until_alike(healed, id).await;
+    let whole_after_ms = stage.until_whole(healed, id).await;
     let elections = terms(&stage.client, options.nodes, id).await.saturating_sub(terms_before);
     stage.drain(&recording, &load).await;
     let (acked, datagrams_touched) = (recording.acked(), stage.links.touched());
@@ -108,6 +114,7 @@ pub async fn run(options: &Options) -> Outcome {
         acked,
         accepts_after_ms,
         converged_after_ms,
+        whole_after_ms,
         replica_records,
         history,
         failures,
@@ -272,7 +279,9 @@ impl Stage {
                 }
             }
             Fault::Isolate => self.links.isolate(node),
-            Fault::BlackHole => self.links.at_door(node, Weather { cut: true, ..CLEAR }),
+            Fault::BlackHole | Fault::SlowReader => {
+                self.links.at_door(node, weather(step.fault));
+            }
             Fault::Loss
             | Fault::Delay
             | Fault::Repeat
@@ -300,7 +309,8 @@ impl Stage {
             | Fault::Repeat
             | Fault::Reorder
             | Fault::Throttle
-            | Fault::CorruptByte => {
+            | Fault::CorruptByte
+            | Fault::SlowReader => {
                 self.links.around(node, CLEAR);
                 self.links.at_door(node, CLEAR);
             }
@@ -421,6 +431,51 @@ impl Stage {
         None
     }
 
+    /// What rotted while brokers were down is mended from the others.
+    async fn until_whole(&mut self, healed: Instant, id: TopicId) -> Option<u64> {
+        let mut last = String::new();
+        while healed.elapsed() < CONVERGE_WITHIN {
+            match self.rotten(id).await {
+                None => return Some(healed.elapsed().as_millis() as u64),
+                Some(rotten) => last = rotten,
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+        self.failures.push(format!("not whole after {CONVERGE_WITHIN:?}: {last}"));
+        None
+    }
+
+    /// What some replica cannot read, if each can be asked.
+    async fn rotten(&self, id: TopicId) -> Option<String> {
+        let admin = self.client.admin();
+        let ours = (0..PARTITIONS).map(|number| TopicPartition::new(id, PartitionId(number)));
+        for partition in ours.chain([TopicPartition::CLUSTER]) {
+            for node in (1..=self.nodes).map(|node| NodeId(node as u32)) {
+                let (mut from, mut seed) = (LogIndex::ZERO, 0);
+                loop {
+                    let until = LogIndex(u64::MAX >> 1);
+                    let range = DigestRange { from, until, seed, bytes_max: 4 << 20 };
+                    let asked = admin.digest_replica(node, partition, Some(range), PATIENCE).await;
+                    let digest = match asked {
+                        // It has no replica of it: there are more brokers than replicas.
+                        Err(error) if error.code() == Some(ErrorCode::NotLeader) => break,
+                        Err(error) => return Some(format!("broker {node}: {error}")),
+                        Ok(answer) => answer.digest,
+                    };
+                    let Some(digest) = digest else { break };
+                    if let Some(unreadable) = digest.unreadable {
+                        return Some(format!("broker {node}: {unreadable:?}"));
+                    }
+                    if digest.end <= from {
+                        break;
+                    }
+                    (from, seed) = (digest.end, digest.hash);
+                }
+            }
+        }
+        None
+    }
+
     async fn drain(&mut self, recording: &Arc<Recording>, load: &Load) {
         let fresh = self.cluster.client().await;
         let drained =
@@ -458,6 +513,7 @@ fn weather(fault: Fault) -> Weather {
         Fault::Reorder => Weather { reordered_permille: 200, ..CLEAR },
         Fault::Throttle => Weather { bytes_per_second: Some(100_000), ..CLEAR },
         Fault::CorruptByte => Weather { corrupted_permille: 50, ..CLEAR },
+        Fault::SlowReader => Weather { bytes_per_second: Some(20_000), ..CLEAR },
         Fault::BlackHole | Fault::Isolate | Fault::Deaf => Weather { cut: true, ..CLEAR },
         Fault::Kill | Fault::Pause | Fault::Stop | Fault::FewDescriptors | Fault::File(_) => CLEAR,
     }
