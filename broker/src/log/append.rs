@@ -307,14 +307,16 @@ impl Log {
     /// frames. Appending goes on in a new segment.
     pub fn close(&mut self) -> io::Result<()> {
         self.usable()?;
+        if !self.flushes.is_empty() {
+            // A flush under way may fail without our seeing it, so nothing may be witnessed or sealed: the next
+            // life checks what it finds.
+            let mut files = std::mem::take(&mut self.dirty);
+            files.extend(self.unsealed.iter().map(|it| Arc::clone(&it.segment.growing().log)));
+            return self.flush_now(&files);
+        }
         if let Some((files, upto)) = self.take_unflushed() {
             self.flush_now(&files)?;
             self.flushed(upto)?;
-        }
-        if !self.flushes.is_empty() {
-            // A flush under way may fail without our seeing it, so nothing may be sealed: the next
-            // life checks what it finds.
-            return Ok(());
         }
         if self.active {
             self.retire_active();

@@ -465,12 +465,17 @@ fn recovery_tells_terms_marks_and_producers() {
 #[test]
 fn nothing_is_sealed_while_a_flush_may_still_fail() {
     let mut bench = Bench::new();
+    bench.fill(3);
+    let (full, upto) = bench.log.take_unflushed().expect("unflushed");
     bench.fill(1);
-    let taken = bench.log.take_unflushed();
+    let under_way = bench.log.take_unflushed().expect("unflushed");
+    full.iter().try_for_each(|file| file.flush()).expect("flush");
+    bench.log.flushed(upto).expect("a segment is sealed, whose index is to be flushed");
     bench.log.close().expect("close");
-    drop(taken);
+    assert_eq!(bench.log.durable(), LogIndex(6), "the close is not the flush that is under way");
+    drop(under_way);
     let (bench, recovered) = bench.lose_power(Fate::Lost);
-    assert_eq!((bench.log.end(), recovered.damage), (LogIndex(0), None));
+    assert_eq!((bench.log.end(), recovered.damage), (LogIndex(8), None));
 }
 
 #[test]
