@@ -11,7 +11,7 @@ use super::Shard;
 use super::event::Millis;
 use super::journal::Journal;
 use crate::mutant::{self, Mutant};
-use crate::raft::Counts;
+use crate::raft::{Counts, Suspicion};
 use crate::replica::{LastLife, Logged, Remembered, Replica};
 
 /// A replica and where it lies.
@@ -34,14 +34,12 @@ impl Hosted {
         let vouched = self.known.map_or(Counts::Flushed, |known| known.vouches);
         let before = self.known.map(|known| known.hard).unwrap_or_default();
         let hard = self.replica.hard_state_if_dirty().unwrap_or(before);
-        let suspicion = self.replica.suspicion();
         let recovery = match mutant::active(Mutant::EpochNotJournaled) {
             true => None,
             false => self.replica.recovery(),
         };
-        let (last_life, vouches) = (LastLife::Clean, self.replica.vouches());
-        let before = self.known.map_or(Logged::Nothing, |known| known.logged);
-        let logged = self.replica.logged().max(before);
+        let last_life = LastLife::Clean;
+        let (suspicion, vouches, logged) = self.concludes();
         let mut known = Remembered { hard, suspicion, last_life, vouches, recovery, logged };
         if mutant::active(Mutant::VoteNotJournaled) {
             known.hard.vote = None;
@@ -51,6 +49,24 @@ impl Hosted {
             journal.remember(partition, known);
         }
         if known.vouches == vouched { Noted::NoVouch } else { Noted::Vouch }
+    }
+
+    /// What it may have lost, what it vouches for and whether it has anything on disk. Once its files failed, what it
+    /// concluded may rest on what never reached them, and nobody hears of that; and what others counted of it before a
+    /// flush may be in the page cache for a while, and gone later.
+    fn concludes(&self) -> (Suspicion, Counts, Logged) {
+        let replica = &self.replica;
+        let Some(known) = self.known else {
+            return (replica.suspicion(), replica.vouches(), replica.logged());
+        };
+        if !replica.is_failed() {
+            return (replica.suspicion(), replica.vouches(), replica.logged().max(known.logged));
+        }
+        let doubt = match known.vouches {
+            Counts::Appended => known.suspicion.max(Suspicion::LostTail),
+            Counts::Flushed => known.suspicion,
+        };
+        (doubt, known.vouches, known.logged)
     }
 }
 

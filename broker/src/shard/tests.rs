@@ -1,5 +1,6 @@
 //! What a shard must remember of a replica between its lives and within one.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use highwater_protocol::peer::{GroupMessage, Heartbeat, RaftMessage};
 use super::event::{AfterClose, Effect, Event, Identity, OpenReplica};
 use super::journal::Journal;
 use super::{Directory, Shard, ShardOptions};
-use crate::disk::Disk;
+use crate::disk::{Disk, FlushFailure};
 use crate::log;
 use crate::raft::{Counts, HardState, Millis, Suspicion};
 use crate::replica::{
@@ -121,6 +122,44 @@ fn a_replica_that_lost_nothing_is_trusted_again_at_once() {
         let mut shard = boot(&disk, life);
         pass(&mut shard, vec![open_event()]);
         assert_eq!(suspicion(&shard), Suspicion::None, "life {life}");
+    }
+}
+
+/// What a failed flush forgot may be in the page cache for a while, and gone when somebody counts on it.
+#[test]
+fn a_failed_flush_leaves_a_doubt_where_others_may_have_counted_what_it_was_to_reach() {
+    for (flush, doubt) in [
+        (FlushPolicy::Interval { ms: 5 }, Suspicion::LostTail),
+        (FlushPolicy::Ack, Suspicion::None),
+    ] {
+        let disk = SimDisk::new(1);
+        let open = || {
+            let Event::Open(open) = open_with(flush) else { panic!("it opens") };
+            Event::Open(Box::new(OpenReplica { voters: vec![NodeId(1)], ..*open }))
+        };
+        let mut shard = boot(&disk, 1);
+        let mut effects = pass(&mut shard, vec![open()]);
+        let mut ticket = None;
+        for now in (2..1_000).map(Millis) {
+            let flushes = |effect| {
+                let Effect::Flush(ticket, _) = effect else { return None };
+                Some(ticket)
+            };
+            ticket = effects.drain(..).find_map(flushes);
+            if ticket.is_some() {
+                break;
+            }
+            shard.step(now, Event::Tick, &mut effects);
+            shard.finish_pass(now, &mut effects).expect("a sound disk");
+        }
+        let failure = FlushFailure { file: 0, error: io::Error::other("the device failed") };
+        let ticket = ticket.expect("it led, and wrote that down");
+        pass(&mut shard, vec![Event::Flushed(ticket, vec![failure])]);
+        assert!(shard.replica(PARTITION).expect("it is there").is_failed());
+        drop(shard);
+        let mut shard = boot(&disk, 2);
+        pass(&mut shard, vec![open()]);
+        assert_eq!(suspicion(&shard), doubt, "{flush:?}");
     }
 }
 

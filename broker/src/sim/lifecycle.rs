@@ -232,12 +232,12 @@ impl Cluster {
     }
 
     pub(super) fn is_short(&self, node: &SimNode, partition: TopicPartition) -> bool {
-        if node.short.contains(&partition) {
+        // Also one that is down: the fault strikes while it boots.
+        if node.short.contains(&partition) || node.disk.is_armed() {
             return true;
         }
         let Some(shard) = &node.shard else { return node.last_life == LastLife::Unclean };
         node.failed.contains(&partition)
-            || node.disk.is_armed()
             || shard.replica(partition).is_none_or(|replica| replica.view().suspect)
     }
 }
