@@ -131,7 +131,8 @@ proptest! {
             batch.truncate(HEADER_BYTES + 1 + cut.index(body));
             let batch = resealed(batch);
             let bytes_max = 30_000;
-            let view = BatchView::parse(&batch).expect("the header is sound");
+            // What did not get smaller was sent plain, and its end may be missed at once.
+            let Ok(view) = BatchView::parse(&batch) else { continue };
             if let Ok(Some(plain)) = view.unpacked(bytes_max) {
                 prop_assert!(plain.len() <= HEADER_BYTES + bytes_max);
             }

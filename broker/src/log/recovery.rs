@@ -26,7 +26,6 @@ use super::chain::{Candidate, candidates, read_start, resolve, trimmed, witnesse
 use super::faults::faulty_range;
 use super::gap::INDEX_MEND;
 use super::header::{HEADER_PAGE_BYTES, Header, Origin};
-use super::index::slot_at;
 use super::mend::HEADER_SLOT;
 use super::reader::Shared;
 use super::roll::{Marks, Unsealed, discard, make_index};
@@ -411,11 +410,6 @@ impl<'a> Recovery<'a> {
         discard(&**self.disk, self.dir, dead, owed)?;
         discard(&**self.disk, self.dir, done_with, None)?;
         for unsealed in &mut self.unsealed {
-            let growing = unsealed.segment.growing();
-            let needed = slot_at(growing.entries.count());
-            if needed > growing.index.len() {
-                growing.index.extend(needed.next_multiple_of(4096))?;
-            }
             unsealed.witness(self.end.index)?;
         }
         Ok(())

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use highwater_protocol::ids::{LogIndex, Offset};
 
 use super::header::{self, Header, Origin};
+use super::index::slot_at;
 use super::segment::{
     Body, Growing, INDEX_EXTENT_BYTES, LOG_EXTENT_BYTES, Piece, Segment, Stem, index_bytes_max,
     log_bytes_max,
@@ -57,6 +58,14 @@ impl Unsealed {
             entry.end(base).index <= durable
         };
         let to = (from..limit).take_while(named).last().map_or(from, |slot| slot + 1);
+        if slot_at(to) > growing.index.len() {
+            match growing.index.extend(slot_at(to).next_multiple_of(4096)) {
+                Ok(()) => {}
+                // What was flushed is there without a witness, too. It gets one once there is room.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
         growing.witness(self.segment.header.sequence, from..to)?;
         self.witnessed = to;
         Ok(())

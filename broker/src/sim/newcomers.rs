@@ -7,6 +7,15 @@ use crate::sim::checker::{Checked, Checker, broken};
 use crate::sim::model::Frame;
 
 impl Checker {
+    /// Up to where a broker ever let others count what it has of a partition, also before a move took it: a
+    /// leader that stood still goes by what it heard.
+    fn reached_vouched(&self, node: NodeId, partition: TopicPartition) -> LogIndex {
+        let taken = self.taken.get(&partition).into_iter().flatten();
+        let taken = taken.filter(|(of, _)| *of == node).map(|(_, shadow)| shadow);
+        let all = self.shadow(node, partition).into_iter().chain(taken);
+        all.map(|shadow| shadow.reached_vouched).max().unwrap_or_default()
+    }
+
     /// M3: whom a leader newly gives a vote has had what that leader knew to be committed.
     pub(super) fn check_new_voters(
         &self,
@@ -24,8 +33,7 @@ impl Checker {
         for next in own.filter_map(Frame::voters) {
             let last = before.unwrap_or_else(|| self.voters(partition).to_vec());
             for new in next.iter().filter(|new| !last.contains(new)) {
-                let reached = self.shadow(*new, partition);
-                let reached = reached.map_or(LogIndex::ZERO, |it| it.reached_vouched);
+                let reached = self.reached_vouched(*new, partition);
                 if reached < shadow.commit {
                     return broken(
                         "M3: nobody gets a vote before it has what is committed",

@@ -12,7 +12,8 @@ use highwater_protocol::ids::{DirectoryId, NodeId, PartitionId, TopicPartition};
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use uuid::Uuid;
 
-use super::{Move, MoveId, MoveRecord, get_partition, nodes, put_partition};
+use super::coding::{get_partition, put_partition};
+use super::{Move, MoveId, MoveRecord, nodes};
 use crate::controller::command::CommandReply;
 use crate::controller::decide::Decision;
 use crate::controller::image::{ClusterImage, Topic};
