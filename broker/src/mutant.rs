@@ -214,8 +214,6 @@ mutants! {
     PlacementIgnoresRacks,
     /// A shard hears replicas of a group that a recovery has given up.
     OldEpochHeard,
-    /// A replica of a group that was given up is taken over into the new one with its log.
-    OldReplicaKept,
     /// Voters that marks of the group which was given up name vote in the new one.
     OldVotersCount,
     /// A group that begins anew goes on in the terms of the one that was given up.

@@ -571,5 +571,5 @@ fn every_planted_bug_of_the_controller_is_found_by_a_fleet() {
     assert!(survivors.is_empty(), "not found within {FLEET_SEEDS_MAX} seeds: {survivors:?}");
 }
 
-const SEEDS_MAX: u64 = 1_000;
+const SEEDS_MAX: u64 = 2_000;
 const FLEET_SEEDS_MAX: u64 = 30;

@@ -64,7 +64,7 @@ impl Shard {
         let founds = open.identity == Identity::Founds
             && may_found
             && !mutant::active(Mutant::FounderDiscarded);
-        if founds || mutant::active(Mutant::OldReplicaKept) {
+        if founds {
             self.close_replica(partition, AfterClose::Keep, out);
             return BegunAnew::Here;
         }

@@ -83,7 +83,7 @@ impl Checker {
                 format_args!("{leader} acknowledges {frame:?} of {partition} under {acks:?}"),
             );
         }
-        let lacking = in_sync.iter().find(|voter| !self.counts(**voter, partition, frame));
+        let lacking = in_sync.iter().find(|voter| !self.counted(**voter, partition, frame));
         if let (AckMode::Sync, Some(lacking)) = (acks, lacking) {
             return broken(
                 "I1: sync is acknowledged when every in-sync voter counts it",
@@ -93,6 +93,13 @@ impl Checker {
             );
         }
         Ok(())
+    }
+
+    /// Whether a broker lets others count a frame, or did so until a move took its replica.
+    fn counted(&self, node: NodeId, partition: TopicPartition, frame: &Frame) -> bool {
+        let mut taken = self.taken.get(&partition).into_iter().flatten();
+        self.counts(node, partition, frame)
+            || taken.any(|(of, shadow)| *of == node && shadow.counts(frame))
     }
 
     /// A receipt does not claim more than there is.
