@@ -94,7 +94,7 @@ impl Loads {
         });
     }
 
-    /// Whether every broker that leads anything has been heard for the whole time.
+    /// Whether every broker that takes work has been heard for the whole time.
     pub fn are_whole(&self, image: &ClusterImage, now: Millis) -> bool {
         let whole = |broker: &Broker| {
             self.heard.get(&broker.registration.node).is_some_and(|(since, last)| {

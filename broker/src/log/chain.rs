@@ -116,6 +116,10 @@ fn is_described(disk: &dyn Disk, stem: &Stem, header: &Header, log: &dyn File) -
         if entry.position() > log.len() {
             return Ok(false);
         }
+        if entry.position() < before.position() {
+            // An index that contradicts itself describes nothing.
+            return Ok(true);
+        }
         let frame = log.read(before.position()..entry.position())?;
         return Ok(is_named(&frame, &before, &entry, &header.base));
     }

@@ -181,7 +181,7 @@ impl ShardHandle {
         let (reply, receiver) = oneshot::channel();
         let event = Event::GiveUp(id, partition, dir);
         let inbound = Inbound { event, reply: Reply::Answered(id, reply) };
-        self.cluster.try_send(inbound).map_err(|_| Overloaded)?;
+        self.put(&self.cluster, inbound).map_err(|_| Overloaded)?;
         Ok(receiver)
     }
 

@@ -91,6 +91,9 @@ impl RecordBatch {
                     let lost = from.since(next);
                     tracing::warn!(%topic, %partition, from = %next, lost, "records were given up");
                     next = from;
+                    if wanted.until.is_some_and(|until| until <= next) {
+                        break 'fetched;
+                    }
                     continue;
                 }
                 if taken >= wanted.room && header.compression() != Some(Compression::None) {

@@ -89,7 +89,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Who has given up what it had before comes first: for others the move would wait.
+    /// Within what racks allow, who has given up what it had before comes first: for others the move would wait.
     pub(super) fn best(
         &self,
         (topic, at): (&Topic, PartitionId),

@@ -314,7 +314,7 @@ Spreads replicas over brokers by count, by bytes, and by what clients write to t
 every replica takes); and preferred leaders by count, and by what they send to followers and readers
 (SENT/S). Two replicas of a partition never come into one rack where they were apart. Nothing moves
 that need not: a broker that was added gets its share, and brokers may differ by a tenth, in rates by
-two. Brokers that are down get nothing, and partitions that have a replica there, or move already, are
+two tenths. Brokers that are down get nothing, and partitions that have a replica there, or move already, are
 left alone. `hw partition top` shows the busiest.
 
 The controller does the same by itself, slowly and by loads that last, after

@@ -126,11 +126,12 @@ fn way(replicas: &[Replica], of: NodeId, range: &UnreadableRange) -> Way {
     for other in replicas.iter().filter(|other| other.node != of) {
         match (&other.stands, &other.unreadable) {
             (Ok(stands), Ok(seen)) => {
-                let holds = stands.log_start <= range.from && range.until <= stands.log_end;
+                let (from, until) =
+                    (range.from.max(stands.log_start), range.until.min(stands.log_end));
                 let lacked = joined(seen.unreadable.iter().map(|it| it.from..it.until).collect());
-                let lacks = |it: &Range<Offset>| it.start <= range.from && range.until <= it.end;
+                let lacks = |it: &Range<Offset>| it.start <= from && until <= it.end;
                 // Whoever has a part of it gives that.
-                if holds && !lacked.iter().any(lacks) {
+                if from < until && !lacked.iter().any(lacks) {
                     have.push(other.node);
                 }
             }
@@ -158,7 +159,7 @@ fn lines(name: &PartitionName, replicas: &[Replica]) -> Vec<String> {
         found |= !seen.unreadable.is_empty();
         for range in &seen.unreadable {
             let UnreadableRange { from, until, .. } = range;
-            let what = format!("offsets {from} to {until} of broker {}", replica.node);
+            let what = format!("offsets {from} to {until} (exclusive) of broker {}", replica.node);
             lines.push(match way(replicas, replica.node, range) {
                 Way::From(nodes) => {
                     format!("{what} are mended by themselves, from broker {}", ids(&nodes))
@@ -168,7 +169,7 @@ fn lines(name: &PartitionName, replicas: &[Replica]) -> Vec<String> {
                     ids(&nodes)
                 ),
                 Way::Lost => format!(
-                    "{what} are nobody's; `hw partition repair {name} --accept-loss` gives them up"
+                    "{what} can be read nowhere; `hw partition repair {name} --accept-loss` gives them up"
                 ),
             });
         }
@@ -259,7 +260,16 @@ async fn give_up(
         match wish.await {
             Ok(seen) => break seen,
             Err(_) if begun.elapsed() < GIVEN_UP_WITHIN => tokio::time::sleep(LOOK_EVERY).await,
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                if !others.is_empty() {
+                    eprintln!(
+                        "{name} was begun anew with the replica on broker {founder} alone: say `hw partition repair \
+                         {name} --accept-loss` again, then `hw partition reassign {name} --replicas {}`",
+                        others.len() + 1
+                    );
+                }
+                return Err(error.into());
+            }
         }
     };
     eprintln!("{name}: {} records were given up", human::count(seen.given_up));
