@@ -74,13 +74,10 @@ impl RecordBatch {
                 if end <= next {
                     continue; // Behind us: the broker began with an older batch.
                 }
-                if header.base_offset > next && (next > from || !batches.is_empty()) {
-                    let found = header.base_offset;
-                    return Err(bad(format!("offset {next} is followed by {found}")));
-                }
                 if header.base_offset > next {
-                    let found = header.base_offset;
-                    return Err(bad(format!("offset {next} was asked for and {found} came")));
+                    let first = next == from && batches.is_empty();
+                    let said = if first { "was asked for, not" } else { "is followed by" };
+                    return Err(bad(format!("offset {next} {said} {}", header.base_offset)));
                 }
                 if header.is_gap() && !batches.is_empty() {
                     break 'fetched; // A batch of records is consecutive.
