@@ -64,6 +64,12 @@ async fn a_range_that_rots_on_all_replicas_is_given_up_on_all_of_them_alike() {
     client.admin().create_topic(NewTopic::new(TOPIC, 1).replication(3)).await.expect("created");
     produce(&client, 0..40).await;
     drop(client);
+    // A majority acknowledges: the third replica may be behind still.
+    cluster
+        .eventually("all replicas hold all records", async || {
+            (1..=3).all(|node| places(&cluster, node, 39).len() == 1).then_some(())
+        })
+        .await;
     (1..=3).for_each(|node| cluster.kill(node));
     (1..=3).for_each(|node| spoil(&cluster, node, 10));
     // This one can be had from the others.
@@ -126,22 +132,27 @@ fn value(number: u64) -> String {
 
 /// Turns a bit of a record in the files of a broker that is down.
 fn spoil(cluster: &Cluster, node: usize, number: u64) {
+    let places = places(cluster, node, number);
+    assert_eq!(places.len(), 1, "record {number} of broker {node}");
+    for (path, at) in places {
+        let file = OpenOptions::new().read(true).write(true).open(&path).expect("it is ours");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("it was read before");
+        file.write_all_at(&[byte[0] ^ 4], at).expect("it is ours");
+    }
+}
+
+/// Where a broker's segments hold the value of a record: file and byte.
+fn places(cluster: &Cluster, node: usize, number: u64) -> Vec<(PathBuf, u64)> {
     let wanted = value(number).into_bytes();
     let topics = cluster.dir.path().join(format!("node-{node}/data/topics"));
-    let mut found = 0;
-    for path in common::chaos::files::walk(&topics) {
-        if !is_segment(&path) {
-            continue;
-        }
+    let segments = common::chaos::files::walk(&topics).into_iter().filter(|path| is_segment(path));
+    let place = |path: PathBuf| {
         let bytes = fs::read(&path).expect("it can be read");
-        let Some(at) = bytes.windows(wanted.len()).position(|bytes| bytes == wanted) else {
-            continue;
-        };
-        let file = OpenOptions::new().write(true).open(&path).expect("it is ours");
-        file.write_all_at(&[bytes[at] ^ 4], at as u64).expect("it is ours");
-        found += 1;
-    }
-    assert_eq!(found, 1, "record {number} of broker {node}");
+        let at = bytes.windows(wanted.len()).position(|bytes| bytes == wanted)?;
+        Some((path, at as u64))
+    };
+    segments.filter_map(place).collect()
 }
 
 fn is_segment(path: &Path) -> bool {

@@ -32,7 +32,9 @@ async fn a_bit_that_turns_and_pages_that_go_are_mended_on_a_follower_and_the_lea
     let leader = leader(&client).await;
     let follower = if leader == 1 { 2 } else { 1 };
     for node in [follower, leader] {
-        let files = sealed_segments(&cluster, node);
+        let files = cluster
+            .eventually("it has sealed two segments", async || sealed_segments(&cluster, node))
+            .await;
         let whole = files.iter().map(|file| fs::read(file).expect("it can be read"));
         let whole: Vec<Vec<u8>> = whole.collect();
         flip_a_bit(&files[0], 300_000);
@@ -76,22 +78,18 @@ async fn leader(client: &Client) -> usize {
     leader as usize
 }
 
-/// The two oldest segments of the topic on a broker, which take no appends any more.
-fn sealed_segments(cluster: &Cluster, node: usize) -> Vec<PathBuf> {
-    let topics = cluster.data_dir(node).join("topics");
-    let dirs = fs::read_dir(&topics).expect("it has topics");
-    let dir = dirs.map(|entry| entry.expect("readable").path()).find(|path| {
+/// The two oldest segments of the topic on a broker, once a third one takes the appends.
+fn sealed_segments(cluster: &Cluster, node: usize) -> Option<Vec<PathBuf>> {
+    let topics = fs::read_dir(cluster.data_dir(node).join("topics")).ok()?;
+    let mut dirs = topics.flatten().map(|entry| entry.path());
+    let named = |path: &PathBuf| {
         path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TOPIC))
-    });
-    let files = fs::read_dir(dir.expect("it has the topic")).expect("it can be listed");
-    let mut segments: Vec<PathBuf> = files
-        .map(|entry| entry.expect("readable").path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "log"))
-        .collect();
+    };
+    let files = fs::read_dir(dirs.find(named)?).ok()?.flatten().map(|entry| entry.path());
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "log");
+    let mut segments: Vec<PathBuf> = files.filter(is_segment).collect();
     segments.sort();
-    assert!(segments.len() > 2, "{segments:?}");
-    segments.truncate(2);
-    segments
+    (segments.len() > 2).then(|| segments[..2].to_vec())
 }
 
 /// As the medium does it: under the broker's map, without a word.
