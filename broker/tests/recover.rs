@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use common::{Cluster, read_all};
 use highwater_client::{
-    AckMode, Client, DryRun, MoveWish, NewTopic, NodeId, PartitionId, ProducerConfig, Record,
-    TopicPartition,
+    AckMode, Client, DryRun, MoveWish, NewTopic, NodeId, Offset, PartitionId, ProducerConfig,
+    Record, TopicPartition,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -19,6 +19,14 @@ async fn a_partition_goes_on_with_what_the_survivor_has_and_old_disks_disturb_no
     client.admin().create_topic(NewTopic::new("orders", 1).replication(3)).await.expect("created");
     move_to(&cluster, &client, &[1, 3, 4]).await;
     produce(&client, 0..50).await;
+    let id = client.admin().describe_topic("orders").await.expect("it exists").id;
+    cluster
+        .eventually("broker 1 has what a majority acknowledged", async || {
+            let (broker, partition) = (NodeId(1), PartitionId(0));
+            let on = client.admin().describe_partition_on(broker, id, partition).await.ok()?;
+            (on.log_end == Offset(50)).then_some(())
+        })
+        .await;
 
     // Broker 1 misses what the other two acknowledge; then their machines are gone.
     cluster.kill(1);
