@@ -13,7 +13,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use common::chaos::plan::{Fault, Script};
-use common::chaos::run::{Options, Outcome, run};
+use common::chaos::run::{Healing, Options, Outcome, run};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Chaos over real processes.
 #[derive(Parser)]
@@ -46,7 +47,7 @@ struct Args {
     /// One line of JSON for each run is added to this file.
     #[arg(long, default_value = "chaos.jsonl")]
     report: PathBuf,
-    /// Histories of runs that failed are kept here.
+    /// What failed runs leave is kept here: histories, and the brokers' logs and files.
     #[arg(long, default_value = ".")]
     keep: PathBuf,
 }
@@ -58,24 +59,26 @@ async fn main() -> ExitCode {
     let mut fired: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut failing, mut elections) = (Vec::new(), 0);
     for seed in args.seed..args.seed + args.runs {
-        let history = args.keep.join(format!("chaos-{seed}.history"));
         let options = Options {
             seed,
             script: args.script,
             nodes: usize::from(args.nodes),
             seconds: args.seconds,
             menu: menu.clone(),
-            history: Some(history.clone()),
+            keep: Some(args.keep.clone()),
         };
         println!("seed {seed} begins");
-        let mut outcome = run(&options).await;
-        outcome.check_not_vacuous();
+        let outcome = tokio::select! {
+            outcome = run(&options) => outcome,
+            () = asked_to_end() => {
+                println!("ended in seed {seed}, which is not counted; failing seeds: {failing:?}");
+                return ExitCode::FAILURE;
+            }
+        };
         tell(&outcome, &args.report);
-        elections += outcome.elections;
+        elections += outcome.healing.elections;
         outcome.fired.iter().for_each(|(name, times)| *fired.entry(name).or_default() += times);
-        if outcome.failures.is_empty() {
-            std::fs::remove_file(&history).expect("the run wrote it");
-        } else {
+        if !outcome.failures.is_empty() {
             failing.push(seed);
         }
     }
@@ -94,6 +97,15 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// What is dropped on the way out takes brokers and directories with it.
+async fn asked_to_end() {
+    let mut term = signal(SignalKind::terminate()).expect("signals can be listened to");
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
 fn known_faults() -> PossibleValuesParser {
     let names = Fault::all().into_iter().map(Fault::name);
     PossibleValuesParser::new(names.chain(["all"]))
@@ -107,8 +119,8 @@ fn menu(names: &[String]) -> Vec<Fault> {
 }
 
 fn tell(outcome: &Outcome, report: &PathBuf) {
-    let Outcome { seed, acked, elections, accepts_after_ms, .. } = outcome;
-    let Outcome { converged_after_ms, whole_after_ms, .. } = outcome;
+    let Outcome { seed, acked, healing, .. } = outcome;
+    let Healing { elections, accepts_after_ms, converged_after_ms, whole_after_ms, .. } = healing;
     println!(
         "seed {seed}: {acked} acked, {elections} elections, accepts after {accepts_after_ms:?} ms, alike after \
          {converged_after_ms:?} ms, whole after {whole_after_ms:?} ms, {} async lost, fired {:?}",
@@ -116,6 +128,9 @@ fn tell(outcome: &Outcome, report: &PathBuf) {
     );
     for failure in &outcome.failures {
         println!("seed {seed} FAILED: {failure}");
+    }
+    if let Some(kept) = &outcome.kept {
+        println!("seed {seed}: what it left is in {}", kept.display());
     }
     if !outcome.history.is_clean() {
         println!("{}", outcome.history.page());

@@ -13,16 +13,30 @@ async fn nothing_is_lost_while_a_minority_is_tormented() {
     let seed = std::env::var("HIGHWATER_CHAOS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or(1);
     let menu = Fault::all();
-    let options =
-        Options { seed, script: Script::Random, nodes: 3, seconds: 50, menu, history: None };
+    let options = Options { seed, script: Script::Random, nodes: 3, seconds: 50, menu, keep: None };
     eprintln!("seed {seed}");
-    let mut outcome = run(&options).await;
-    outcome.check_not_vacuous();
+    let outcome = run(&options).await;
     let told = serde_json::to_string_pretty(&outcome).expect("plain data");
     assert!(outcome.failures.is_empty(), "seed {seed}\n{told}\n{}", outcome.history.page());
-    assert!(outcome.elections > 0, "leaders were killed\n{told}");
+    assert!(outcome.healing.elections > 0, "leaders were killed\n{told}");
     assert!(outcome.datagrams_touched > 0, "{told}");
     assert!(outcome.fired.len() * 4 >= options.menu.len() * 3, "too little was fired\n{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_ends_by_itself_is_what_its_run_finds() {
+    let kept = tempfile::tempdir().expect("a temporary directory");
+    let menu = vec![Fault::Unasked];
+    let keep = Some(kept.path().to_owned());
+    let options = Options { seed: 5, script: Script::Random, nodes: 3, seconds: 8, menu, keep };
+    let outcome = run(&options).await;
+    let told = serde_json::to_string_pretty(&outcome).expect("plain data");
+    assert_eq!(outcome.deaths.len() as u64, outcome.fired["unasked"], "{told}");
+    assert!(outcome.deaths.iter().all(|death| death.exit.contains("signal: 9")), "{told}");
+    let of_deaths = |failure: &&String| failure.contains("ended by itself");
+    assert_eq!(outcome.failures.iter().filter(of_deaths).count(), outcome.deaths.len(), "{told}");
+    assert!(outcome.history.is_clean() && outcome.acked > 0, "{told}");
+    assert!(outcome.kept.is_some_and(|dir| dir.join("history").is_file()), "{told}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use highwater_broker::init::{Created, Plan, PlannedNode};
@@ -64,6 +64,13 @@ impl Cluster {
     pub fn runs(&mut self, node: usize) -> bool {
         let child = self.children[node - 1].as_mut().expect("it was started");
         child.try_wait().expect("it is ours").is_none()
+    }
+
+    /// How a broker's process ended, if it did so by itself; it can be started again then.
+    pub fn bury(&mut self, node: usize) -> Option<ExitStatus> {
+        let exit = self.children[node - 1].as_mut()?.try_wait().expect("it is ours")?;
+        self.children[node - 1] = None;
+        Some(exit)
     }
 
     /// Whether a broker is started and was neither stopped nor killed, nor ended by itself.
@@ -149,12 +156,22 @@ impl Cluster {
         }
     }
 
-    /// SIGTERM, and waits until the process has ended; says whether it ended well.
+    /// SIGTERM, and waits until the process has ended; says whether it ended well. One that does not
+    /// end is killed.
     pub fn stop(&mut self, node: usize) -> bool {
         let mut child = self.children[node - 1].take().expect("it was started");
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
-        child.wait().expect("it ends").success()
+        let deadline = Instant::now() + STOP_WITHIN;
+        while Instant::now() < deadline {
+            if let Some(exit) = child.try_wait().expect("it is ours") {
+                return exit.success();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().expect("it is ours");
+        child.wait().expect("it was killed");
+        false
     }
 
     /// A connected client of a cluster in which every broker is registered.
@@ -196,12 +213,18 @@ impl Cluster {
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for node in 1..=self.children.len() {
-            let log = std::fs::read_to_string(self.log(node)).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let last = &lines[lines.len().saturating_sub(30)..];
-            text.push_str(&format!("--- broker {node}\n{}\n", last.join("\n")));
+            let last = self.last_lines(node, 30).join("\n");
+            text.push_str(&format!("--- broker {node}\n{last}\n"));
         }
         text
+    }
+
+    /// The last lines of a broker's log.
+    pub fn last_lines(&self, node: usize, count: usize) -> Vec<String> {
+        let log = std::fs::read(self.log(node)).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(count)..].iter().map(|line| line.to_string()).collect()
     }
 
     /// Where a broker's log is.
@@ -305,3 +328,4 @@ pub fn edit(file: &Path, from: &str, to: &str) {
 }
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
+const STOP_WITHIN: Duration = Duration::from_secs(60);

@@ -11,6 +11,8 @@ use super::files::FileFault;
 pub enum Fault {
     /// SIGKILL, and started again later.
     Kill,
+    /// SIGKILL that the run knows nothing of, for tests of the run itself: it is not on the menu.
+    Unasked,
     /// SIGSTOP, and SIGCONT later.
     Pause,
     /// SIGTERM, and started again later.
@@ -98,6 +100,7 @@ impl Fault {
     pub fn name(self) -> &'static str {
         match self {
             Fault::Kill => "kill",
+            Fault::Unasked => "unasked",
             Fault::Pause => "pause",
             Fault::Stop => "stop",
             Fault::Isolate => "isolate",

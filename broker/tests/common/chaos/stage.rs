@@ -1,0 +1,262 @@
+//! The brokers and the network between them, and what a plan does to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use serde::Serialize;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::super::Cluster;
+use super::super::links::Links;
+use super::super::weather::Weather;
+use super::judge::Topic;
+use super::plan::{Fault, Step, Victim};
+
+/// Everything that the plan acts upon, and what came of it so far.
+pub struct Stage {
+    pub cluster: Cluster,
+    pub links: Links,
+    pub nodes: usize,
+    seed: u64,
+    began: Instant,
+    /// Whom a step has hit, until it ends.
+    hit: BTreeMap<usize, usize>,
+    down: BTreeSet<usize>,
+    pub fired: BTreeMap<&'static str, u64>,
+    pub notes: Vec<String>,
+    pub deaths: Vec<Death>,
+    pub failures: Vec<String>,
+}
+
+/// A broker that ended although nobody had asked it to.
+#[derive(Debug, Serialize)]
+pub struct Death {
+    pub broker: usize,
+    /// Since the cluster was made.
+    pub at_ms: u64,
+    pub exit: String,
+    /// Of its log.
+    pub last_lines: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cue {
+    Ends,
+    Begins,
+}
+
+impl Stage {
+    /// A cluster behind its relays, not yet started.
+    pub fn new(nodes: usize, seed: u64) -> Stage {
+        let cluster = Cluster::made(nodes);
+        let links = Links::between(&cluster).and_clients(&cluster);
+        Stage {
+            cluster,
+            links,
+            nodes,
+            seed,
+            began: Instant::now(),
+            hit: BTreeMap::new(),
+            down: BTreeSet::new(),
+            fired: BTreeMap::new(),
+            notes: Vec::new(),
+            deaths: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Does what stands in the plan when its time has come.
+    pub async fn play(&mut self, steps: &[Step], topic: &Topic) {
+        let began = Instant::now();
+        let mut cues: Vec<(u64, Cue, usize)> = Vec::new();
+        for (number, step) in steps.iter().enumerate() {
+            cues.push((step.at_ms, Cue::Begins, number));
+            cues.push((step.at_ms + step.for_ms, Cue::Ends, number));
+        }
+        cues.sort_unstable();
+        for (at_ms, cue, number) in cues {
+            sleep_until(began + Duration::from_millis(at_ms)).await;
+            self.look_for_the_dead();
+            match cue {
+                Cue::Begins => self.begin(number, steps[number], topic).await,
+                Cue::Ends => self.end(number, steps[number].fault),
+            }
+        }
+    }
+
+    async fn begin(&mut self, number: usize, step: Step, topic: &Topic) {
+        let node = match step.victim {
+            Victim::Node(node) => Some(node),
+            Victim::Leader => timeout(Duration::from_secs(1), topic.leader()).await.ok().flatten(),
+        };
+        let Some(node) = node else {
+            self.notes.push(format!("nobody leads at {} ms", step.at_ms));
+            return;
+        };
+        if self.down.contains(&node) {
+            self.notes.push(format!("broker {node} is down already at {} ms", step.at_ms));
+            return;
+        }
+        self.hit.insert(number, node);
+        match step.fault {
+            Fault::Kill => self.kill(node),
+            Fault::Unasked => self.signal(node, Signal::KILL),
+            Fault::Stop => {
+                if !self.cluster.stop(node) {
+                    self.failures.push(format!("broker {node} does not stop well"));
+                }
+                self.down.insert(node);
+            }
+            Fault::Pause => self.signal(node, Signal::STOP),
+            Fault::FewDescriptors => self.limit_descriptors(node, Some(3)),
+            Fault::File(file) => {
+                self.kill(node);
+                let data = self.cluster.dir.path().join(format!("node-{node}/data"));
+                let Some(done) = file.inflict(&data, self.seed ^ number as u64) else {
+                    self.notes.push(format!("{}: nothing to do it to", file.name()));
+                    return;
+                };
+                self.notes.push(format!("{} on broker {node}: {done}", file.name()));
+            }
+            Fault::Deaf => {
+                for other in (1..=self.nodes).filter(|other| *other != node) {
+                    self.links.cut_one_way(other, node);
+                }
+            }
+            Fault::Isolate => self.links.isolate(node),
+            Fault::BlackHole | Fault::SlowReader => {
+                self.links.at_door(node, weather(step.fault));
+            }
+            Fault::Loss
+            | Fault::Delay
+            | Fault::Repeat
+            | Fault::Reorder
+            | Fault::Throttle
+            | Fault::CorruptByte => {
+                self.links.around(node, weather(step.fault));
+                self.links.at_door(node, weather(step.fault));
+            }
+        }
+        *self.fired.entry(step.fault.name()).or_default() += 1;
+    }
+
+    fn end(&mut self, number: usize, fault: Fault) {
+        let Some(node) = self.hit.remove(&number) else { return };
+        match fault {
+            Fault::Kill | Fault::Stop | Fault::File(_) => self.start(node),
+            Fault::Unasked => {}
+            Fault::Pause => self.signal(node, Signal::CONT),
+            Fault::FewDescriptors => self.limit_descriptors(node, None),
+            Fault::Isolate
+            | Fault::Deaf
+            | Fault::BlackHole
+            | Fault::Loss
+            | Fault::Delay
+            | Fault::Repeat
+            | Fault::Reorder
+            | Fault::Throttle
+            | Fault::CorruptByte
+            | Fault::SlowReader => {
+                self.links.around(node, CLEAR);
+                self.links.at_door(node, CLEAR);
+            }
+        }
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.cluster.kill(node);
+        self.down.insert(node);
+    }
+
+    fn start(&mut self, node: usize) {
+        self.down.remove(&node);
+        self.cluster.start(node);
+    }
+
+    fn signal(&self, node: usize, signal: Signal) {
+        if self.down.contains(&node) {
+            return;
+        }
+        let pid = Pid::from_raw(self.cluster.pid(node) as i32).expect("a process has a number");
+        // Also one that has ended by itself is there until somebody looks for the dead.
+        kill_process(pid, signal).expect("it is ours");
+    }
+
+    /// Lets a broker open so many more files and sockets than it has open, or as many as we may.
+    fn limit_descriptors(&self, node: usize, more: Option<u64>) {
+        if self.down.contains(&node) {
+            return;
+        }
+        let raw = self.cluster.pid(node);
+        let pid = Pid::from_raw(raw as i32).expect("a process has a number");
+        let ours = getrlimit(Resource::Nofile);
+        let open = std::fs::read_dir(format!("/proc/{raw}/fd")).map_or(0, Iterator::count) as u64;
+        let current = more.map_or(ours.current, |more| Some(open + more));
+        // It may have ended by itself, which is looked for after each step.
+        let _ = prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum: ours.maximum });
+    }
+
+    /// A broker that ends by itself is a finding, whatever was done to it. It is started again, so that
+    /// the rest of the run has something to say, unless it does nothing but end.
+    pub fn look_for_the_dead(&mut self) {
+        for node in 1..=self.nodes {
+            let Some(exit) = self.cluster.bury(node) else { continue };
+            let exit = exit.to_string();
+            self.failures.push(format!("broker {node} ended by itself: {exit}"));
+            self.deaths.push(Death {
+                broker: node,
+                at_ms: self.began.elapsed().as_millis() as u64,
+                exit,
+                last_lines: self.cluster.last_lines(node, DEATH_LINES),
+            });
+            let deaths = self.deaths.iter().filter(|death| death.broker == node).count();
+            if deaths < DEATHS_MAX { self.start(node) } else { _ = self.down.insert(node) }
+        }
+    }
+
+    /// Ends all that was done to brokers and network.
+    pub fn heal(&mut self) {
+        self.links.heal();
+        self.look_for_the_dead();
+        for node in std::mem::take(&mut self.down) {
+            self.cluster.start(node);
+        }
+        for node in 1..=self.nodes {
+            self.signal(node, Signal::CONT);
+            self.limit_descriptors(node, None);
+        }
+    }
+}
+
+fn weather(fault: Fault) -> Weather {
+    match fault {
+        Fault::Loss => Weather { lost_permille: 150, ..CLEAR },
+        Fault::Delay => Weather { delay_ms: 60, jitter_ms: 60, ..CLEAR },
+        Fault::Repeat => Weather { repeated_permille: 300, ..CLEAR },
+        Fault::Reorder => Weather { reordered_permille: 200, ..CLEAR },
+        Fault::Throttle => Weather { bytes_per_second: Some(100_000), ..CLEAR },
+        Fault::CorruptByte => Weather { corrupted_permille: 50, ..CLEAR },
+        Fault::SlowReader => Weather { bytes_per_second: Some(20_000), ..CLEAR },
+        Fault::BlackHole | Fault::Isolate | Fault::Deaf => Weather { cut: true, ..CLEAR },
+        Fault::Kill
+        | Fault::Unasked
+        | Fault::Pause
+        | Fault::Stop
+        | Fault::FewDescriptors
+        | Fault::File(_) => CLEAR,
+    }
+}
+
+const DEATH_LINES: usize = 30;
+const DEATHS_MAX: usize = 3;
+const CLEAR: Weather = Weather {
+    cut: false,
+    lost_permille: 0,
+    repeated_permille: 0,
+    corrupted_permille: 0,
+    reordered_permille: 0,
+    delay_ms: 0,
+    jitter_ms: 0,
+    bytes_per_second: None,
+};
