@@ -78,7 +78,16 @@ impl Log {
         if self.mending.as_ref().is_some_and(|mending| mending.handed_out) {
             return Ok(None);
         }
-        for (sequence, slots) in self.shared.faults.all() {
+        let mut faults = self.shared.faults.all();
+        match self.mending.as_ref().map(|mending| mending.sequence) {
+            Some(begun) if faults.iter().any(|(sequence, _)| *sequence == begun) => {
+                // One after the other: what was found since, further ahead, would undo what has come.
+                faults.sort_by_key(|(sequence, _)| (*sequence != begun, *sequence));
+            }
+            Some(_whole_after_all) => self.give_up_mending(),
+            None => {}
+        }
+        for (sequence, slots) in faults {
             let Some(piece) = self.piece(sequence) else {
                 self.shared.faults.retain(sequence, |_| false);
                 continue;
@@ -111,9 +120,6 @@ impl Log {
         }
         // What nobody gave is asked for again.
         self.denied.clear();
-        if !self.is_faulty() {
-            self.give_up_mending();
-        }
         Ok(None)
     }
 
@@ -166,6 +172,10 @@ impl Log {
     pub fn mend(&mut self, behind: LogIndex, slices: &[Bytes]) -> io::Result<u64> {
         self.usable()?;
         for (sequence, slots) in self.shared.faults.all() {
+            // A late answer is not worth what another segment's new file has already.
+            if self.mending.as_ref().is_some_and(|mending| mending.sequence != sequence) {
+                continue;
+            }
             let sealed = |piece: &Piece| piece.segment.is_sealed();
             let Some(piece) = self.piece(sequence).filter(sealed) else { continue };
             let view = self.shared.view(&piece)?;

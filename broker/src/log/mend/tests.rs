@@ -162,6 +162,28 @@ fn a_mend_that_nobody_carried_out_begins_again() {
 }
 
 #[test]
+fn neither_a_late_answer_nor_a_new_fault_undoes_what_has_come_for_another_segment() {
+    let ((bench, whole), (peer, _)) = (filled(9), filled(9));
+    for (nth, at) in [(1, 1_000), (1, 20_000), (0, 9_000)] {
+        assert!(bench.disk.flip_bit(&nth_file(&bench, nth, ".log"), (4096 + at) * 8));
+    }
+    let (mut bench, _) = bench.kill();
+    scrub(&bench);
+    let [late, first] = [(); 2].map(|()| {
+        let missing = bench.log.missing().expect("missing").expect("it rotted");
+        bench.log.deny_missing();
+        (missing, peer.log.read_frames(missing.behind.index, 1).expect("read").frames)
+    });
+    assert!(late.0.behind < first.0.behind);
+    assert_eq!(bench.log.mend(first.0.behind.index, &first.1).expect("mend"), 1);
+    assert_eq!(bench.log.mend(late.0.behind.index, &late.1).expect("mend"), 0);
+    let second = bench.log.missing().expect("missing").expect("the other batch of the segment");
+    assert!(first.0.behind < second.behind);
+    assert_eq!(repair(&mut bench, &peer), 3);
+    assert!(bench.everything() == whole);
+}
+
+#[test]
 fn a_mark_that_names_voters_is_never_guessed() {
     let mut bench = Bench::new();
     let set = highwater_protocol::batch::VoterSet { voters: Vec::new(), learners: Vec::new() };
