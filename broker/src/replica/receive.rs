@@ -74,7 +74,7 @@ impl Replica {
         let mut parsed = std::mem::take(&mut self.parsed);
         parsed.clear();
         match self.check_frames(&request, &mut parsed) {
-            Ok(_) if !self.has_room(&request, parsed.spans.len()) => {}
+            Ok(_) if !self.has_room(&request, &parsed) => {}
             Ok(voter_sets) => {
                 if let Err(error) = self.start_anew_if_behind(now, from, &request, out) {
                     self.parsed = parsed;
@@ -100,14 +100,22 @@ impl Replica {
         self.parsed = parsed;
     }
 
-    /// Whether the disk takes these frames; says so once when it begins or ceases to.
-    fn has_room(&mut self, request: &AppendRequest, frames: usize) -> bool {
-        let bytes: usize = request.entries.iter().map(Bytes::len).sum();
-        if bytes == 0 {
+    /// Whether the disk takes what these frames bring; says so once when it begins or ceases to. What is sent once
+    /// more needs no room, nor does what Raft will refuse.
+    fn has_room(&mut self, request: &AppendRequest, parsed: &Parsed) -> bool {
+        let held = |span: &&FrameSpan| {
+            span.end <= self.raft.commit() || self.raft.terms().term_at(span.end) == Some(span.term)
+        };
+        let held = parsed.spans.iter().take_while(held).count();
+        let bytes: usize = parsed.places[held..].iter().map(|(_, place)| place.len()).sum();
+        let refused = request.start.is_none() && !self.raft.joins_on(request.prev);
+        if bytes == 0 || refused {
             return true;
         }
         let partition = self.partition;
-        match self.log.room_for(request.prev.index, bytes as u64, frames as u64) {
+        let at = held.checked_sub(1).map_or(request.prev.index, |last| parsed.spans[last].end);
+        let frames = parsed.spans.len() - held;
+        match self.log.room_for(at, bytes as u64, frames as u64) {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 if !std::mem::replace(&mut self.disk_is_full, true) {
                     tracing::warn!(%partition, %error, "no room for what the leader sends");

@@ -371,6 +371,26 @@ fn a_follower_on_a_full_disk_stays_in_service_and_catches_up_when_there_is_room(
 }
 
 #[test]
+fn what_is_sent_once_more_needs_no_room() {
+    let (full, disk) = (NodeId(3), SimDisk::new(1));
+    let mut trio = Trio::on(FlushPolicy::Ack, BTreeMap::from([(full, disk.clone())]));
+    trio.run(300);
+    trio.produce(FIRST, AckMode::SemiSync, batch(1, None));
+    trio.with(FIRST, Replica::finish_pass);
+    let mut mail = trio.mail.iter().filter(|(_, mail)| mail.to == full);
+    let sent = mail.find(|(_, mail)| matches!(mail.message, RaftMessage::Append(_)));
+    let again = sent.expect("the batch goes to every follower").1.message.clone();
+    trio.run(200);
+    disk.limit_bytes(Some(0));
+    trio.with(full, |replica, now, out| replica.receive(now, FIRST, again, out));
+    trio.with(full, Replica::finish_pass);
+    let answers = |(from, mail): &(NodeId, Outgoing)| {
+        *from == full && matches!(mail.message, RaftMessage::AppendAnswer(_))
+    };
+    assert!(trio.mail.iter().any(answers), "nothing of it is new");
+}
+
+#[test]
 fn a_leader_on_a_full_disk_refuses_and_takes_batches_again_when_there_is_room() {
     let disk = SimDisk::new(1);
     let mut trio = Trio::on(FlushPolicy::Ack, BTreeMap::from([(FIRST, disk.clone())]));
