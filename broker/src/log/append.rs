@@ -15,7 +15,7 @@ use highwater_protocol::batch::{FrameHeader, FrameKind, HEADER_BYTES, Mark, fram
 use highwater_protocol::ids::{LogIndex, Offset, Term};
 
 use super::index::{ENTRY_BYTES, Entry, slot_at};
-use super::roll::Unsealed;
+use super::roll::{Unsealed, index_of};
 use super::segment::{
     INDEX_EXTENT_BYTES, LOG_EXTENT_BYTES, extent, index_bytes_max, log_bytes_max,
 };
@@ -141,7 +141,8 @@ impl Log {
         let room = growing.bytes_max;
         self.reserve(&*growing.log, last.position(), log_bytes_max(room))?;
         let entries_end = slot_at(slots + batch.entries.len());
-        self.reserve(&*growing.index, entries_end, index_bytes_max(room))?;
+        let index = index_of(&*self.shared.disk, &segment)?;
+        self.reserve(&*index, entries_end, index_bytes_max(room))?;
 
         if let Err(error) = growing.log.write_at(at, &batch.parts) {
             self.failed = true;
@@ -156,13 +157,13 @@ impl Log {
         Ok(())
     }
 
-    /// Whether so many bytes of records in so many frames can be put at a place: `StorageFull` where the
-    /// disk lacks the room, or has it only in the part that is kept free. Ask before anything that
-    /// cannot be undone depends on the append; marks need not ask.
+    /// Whether so many bytes of records in so many frames can be put at a place, which is a cut where that lies
+    /// in the log: `StorageFull` where the disk lacks the room, or has it only in the part that is kept free. Ask
+    /// before anything that cannot be undone depends on the append; marks need not ask.
     pub fn room_for(&self, at: LogIndex, bytes: u64, frames: u64) -> io::Result<()> {
         let fits = self.active && self.fits_what_is_allocated(bytes, frames);
-        let may_cut = at < self.end.index && !mutant::active(Mutant::CutNeedsNoRoom);
-        if fits && !may_cut {
+        let cuts = at < self.end.index && !mutant::active(Mutant::CutNeedsNoRoom);
+        if fits && !cuts {
             return Ok(());
         }
         let disk = &self.shared.disk;
@@ -190,7 +191,7 @@ impl Log {
         let at = growing.entries.get(slots.wrapping_sub(1)).map_or(0, Entry::position);
         let entries_end = slot_at(slots) + frames * ENTRY_BYTES as u64;
         at + bytes <= growing.log.len().min(self.active_bytes_max())
-            && entries_end <= growing.index.len()
+            && growing.index.get().is_some_and(|index| entries_end <= index.len())
     }
 
     /// Allocates a file further, generously where there is space and sparingly where there is little.
@@ -277,7 +278,7 @@ impl Log {
             false => self.durable,
         };
         for unsealed in &mut self.unsealed {
-            if let Err(error) = unsealed.witness(durable) {
+            if let Err(error) = unsealed.witness(&*self.shared.disk, durable) {
                 self.failed = true;
                 return Err(error);
             }

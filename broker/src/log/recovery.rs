@@ -15,8 +15,8 @@ mod lost_page;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use highwater_protocol::batch::Mark;
@@ -243,7 +243,7 @@ impl<'a> Recovery<'a> {
         };
         let scanned = scan(&*log, &header, &slots.unwrap_or_default(), next)?;
         let index = match index {
-            Some(index) if usable => index,
+            Some(index) if usable => OnceLock::from(index),
             Some(_) | None => self.remake_index(&candidate.stem, &header)?,
         };
         let bytes_max = self.options.segment_bytes_max;
@@ -347,13 +347,18 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// A new index file in place of one that is missing or not to be believed.
-    fn remake_index(&self, stem: &Stem, header: &Header) -> io::Result<Arc<dyn File>> {
+    /// A new index file in place of one that is missing or not to be believed; none yet where the disk is full, for
+    /// all that it says was read from the frames.
+    fn remake_index(&self, stem: &Stem, header: &Header) -> io::Result<OnceLock<Arc<dyn File>>> {
         match self.disk.remove(&stem.index()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        make_index(&**self.disk, header, stem, self.options.segment_bytes_max)
+        match make_index(&**self.disk, header, stem, self.options.segment_bytes_max) {
+            Ok(index) => Ok(OnceLock::from(index)),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(OnceLock::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Remembers changes of term and marks.
@@ -410,7 +415,7 @@ impl<'a> Recovery<'a> {
         discard(&**self.disk, self.dir, dead, owed)?;
         discard(&**self.disk, self.dir, done_with, None)?;
         for unsealed in &mut self.unsealed {
-            unsealed.witness(self.end.index)?;
+            unsealed.witness(&**self.disk, self.end.index)?;
         }
         Ok(())
     }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use highwater_protocol::ids::{LogIndex, Offset};
@@ -49,8 +49,9 @@ impl Unsealed {
         self.retired.is_some_and(|slots| self.witnessed >= slots)
     }
 
-    /// Writes the entries of frames that are durable now.
-    pub(super) fn witness(&mut self, durable: LogIndex) -> io::Result<()> {
+    /// Writes the entries of frames that are durable now. Where there is no room for them, what was flushed is there
+    /// without a witness, too, and gets one later.
+    pub(super) fn witness(&mut self, disk: &dyn Disk, durable: LogIndex) -> io::Result<()> {
         let (growing, base) = (self.segment.growing(), &self.segment.header.base);
         let (from, limit) = (self.witnessed, self.limit());
         let named = |slot: &usize| {
@@ -58,15 +59,22 @@ impl Unsealed {
             entry.end(base).index <= durable
         };
         let to = (from..limit).take_while(named).last().map_or(from, |slot| slot + 1);
-        if slot_at(to) > growing.index.len() {
-            match growing.index.extend(slot_at(to).next_multiple_of(4096)) {
-                Ok(()) => {}
-                // What was flushed is there without a witness, too. It gets one once there is room.
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
-                Err(error) => return Err(error),
-            }
+        if from == to {
+            return Ok(());
         }
-        growing.witness(self.segment.header.sequence, from..to)?;
+        let index = index_of(disk, &self.segment).and_then(|index| {
+            if slot_at(to) > index.len() {
+                index.extend(slot_at(to).next_multiple_of(4096))?;
+            }
+            Ok(index)
+        });
+        let index = match index {
+            Ok(index) => index,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let entries = growing.encoded(self.segment.header.sequence, from..to);
+        index.write_at(slot_at(from), &[&entries])?;
         self.witnessed = to;
         Ok(())
     }
@@ -229,7 +237,8 @@ impl Log {
         let held = self.unsealed.front().expect("the caller looked at it");
         let slots = held.retired.expect("only a complete segment is sealed");
         let view = held.segment.view(slots).expect("a growing segment is open");
-        let seal = held.segment.growing().seal(&view, &held.marks)?;
+        let index = index_of(&*self.shared.disk, &held.segment)?;
+        let seal = held.segment.growing().seal(&*index, &view, &held.marks)?;
         let sealed = Segment::sealed(held.segment.header, held.segment.stem.clone(), &seal);
         let sealed = Piece { segment: Arc::new(sealed), cut: Some(slots) };
         let mut pieces = self.shared.pieces.load().to_vec();
@@ -238,7 +247,7 @@ impl Log {
                 *piece = sealed.clone();
             }
         }
-        self.dirty.push(Arc::clone(&held.segment.growing().index));
+        self.dirty.push(index);
         self.shared.pieces.store(Arc::new(pieces));
         self.unsealed.pop_front();
         Ok(())
@@ -250,7 +259,7 @@ fn make(disk: &dyn Disk, header: &Header, stem: &Stem, room: u64) -> io::Result<
     let made = (|| {
         let log = disk.create(&stem.log(), LOG_EXTENT_BYTES, log_bytes_max(room))?;
         log.write_at(0, &[&header.encode()])?;
-        let index = make_index(disk, header, stem, room)?;
+        let index = OnceLock::from(make_index(disk, header, stem, room)?);
         log.flush()?;
         Ok(Growing { log, index, entries: boxcar::Vec::new(), bytes_max: room })
     })();
@@ -272,6 +281,16 @@ pub(super) fn make_index(
     let index = disk.create(&stem.index(), INDEX_EXTENT_BYTES, index_bytes_max(room))?;
     index.write_at(0, &[&header::encode_index_header(header.sequence)])?;
     Ok(index)
+}
+
+/// The index file of a growing segment: made now where a full disk kept it from being made when the log was opened.
+pub(super) fn index_of(disk: &dyn Disk, segment: &Segment) -> io::Result<Arc<dyn File>> {
+    let growing = segment.growing();
+    if let Some(index) = growing.index.get() {
+        return Ok(Arc::clone(index));
+    }
+    let index = make_index(disk, &segment.header, &segment.stem, growing.bytes_max)?;
+    Ok(Arc::clone(growing.index.get_or_init(|| index)))
 }
 
 /// Removes segments' files; where damage made them lose their place, the frames are kept aside.

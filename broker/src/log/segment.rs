@@ -7,7 +7,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -52,7 +52,8 @@ pub(super) enum Body {
 /// A segment that is written to, or was and is not sealed yet.
 pub(super) struct Growing {
     pub log: Arc<dyn File>,
-    pub index: Arc<dyn File>,
+    /// Not there where a full disk kept it from being made again: then `roll::index_of` makes it later.
+    pub index: OnceLock<Arc<dyn File>>,
     pub entries: boxcar::Vec<Entry>,
     /// The largest segment that the files' maps have room for.
     pub bytes_max: u64,
@@ -326,16 +327,8 @@ impl View<'_> {
 }
 
 impl Growing {
-    /// Writes the entries of some slots to the index file; their frames must have been flushed.
-    pub(super) fn witness(&self, sequence: u64, slots: Range<usize>) -> io::Result<()> {
-        if slots.is_empty() {
-            return Ok(());
-        }
-        let at = slot_at(slots.start);
-        self.index.write_at(at, &[&self.encoded(sequence, slots)])
-    }
-
-    fn encoded(&self, sequence: u64, slots: Range<usize>) -> Vec<u8> {
+    /// The entries of some slots, as the index file holds them.
+    pub(super) fn encoded(&self, sequence: u64, slots: Range<usize>) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(slots.len() * ENTRY_BYTES);
         for slot in slots {
             let entry = self.entries.get(slot).expect("entries below the count are there");
@@ -345,13 +338,18 @@ impl Growing {
     }
 
     /// Ends the index file with a summary and the seal; all entries must have been written.
-    pub(super) fn seal(&self, view: &View<'_>, marks: &Marks) -> io::Result<Seal> {
+    pub(super) fn seal(
+        &self,
+        index: &dyn File,
+        view: &View<'_>,
+        marks: &Marks,
+    ) -> io::Result<Seal> {
         let (slots, header) = (view.slots(), &view.segment.header);
         let entries = self.encoded(header.sequence, 0..slots);
         let summary = summarize(view, marks)?;
         // Behind the entries that a cut made void: they stay what they are.
         let summary_at = slot_at(self.entries.count());
-        self.index.extend(self.index.len().max(summary_at + summary.len() as u64))?;
+        index.extend(index.len().max(summary_at + summary.len() as u64))?;
         let last = view.before(slots)?;
         let seal = Seal {
             slots: u32::try_from(slots).expect("a segment is smaller than 4 GiB"),
@@ -363,8 +361,8 @@ impl Growing {
             summary_bytes: u32::try_from(summary.len()).expect("smaller than the frames"),
             summary_checksum: crc32c(&summary),
         };
-        self.index.write_at(summary_at, &[&summary])?;
-        self.index.write_at(header::SEAL_AT, &[&seal.encode()])?;
+        index.write_at(summary_at, &[&summary])?;
+        index.write_at(header::SEAL_AT, &[&seal.encode()])?;
         Ok(seal)
     }
 }

@@ -261,6 +261,34 @@ fn a_full_disk_leaves_the_log_as_it_was() {
 }
 
 #[test]
+fn a_log_without_its_index_opens_on_a_full_disk_and_makes_it_when_there_is_room() {
+    let mut bench = Bench::new();
+    bench.fill(2);
+    bench.flush();
+    let (end, whole, index) = (bench.log.end(), bench.everything(), bench.oldest(".idx"));
+    bench.disk.remove(&index).expect("remove");
+    bench.disk.limit_bytes(Some(0));
+    for _ in 0..2 {
+        let (mut opened, recovered) = bench.kill();
+        assert_eq!((opened.log.end(), recovered.damage), (end, None));
+        opened.log.publish(opened.log.end_offset());
+        let read = opened.log.reader().read(Offset(2), 1).expect("it can be read");
+        assert_eq!(offsets(&read), [2]);
+        let room = opened.log.room_for(end, 5_000, 1).expect_err("there is none");
+        let refusal = opened.log.append(Term(1), &batch(1, 10, 0)).expect_err("no room");
+        assert_eq!([room.kind(), refusal.kind()], [ErrorKind::StorageFull; 2]);
+        assert!(opened.everything() == whole);
+        bench = opened;
+    }
+    bench.disk.limit_bytes(None);
+    bench.fill(1);
+    bench.flush();
+    assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + 9_000) * 8));
+    let (_, recovered) = bench.kill();
+    assert_eq!((recovered.damage, recovered.faulty.len()), (None, 1), "its entry is there");
+}
+
+#[test]
 fn what_is_kept_free_is_for_marks_and_cuts_and_not_for_records() {
     let disk = SimDisk::new(7);
     disk.limit_bytes(Some(1 << 20));
