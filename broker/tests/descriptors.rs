@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Cluster, broker, edit, free_port};
-use highwater_client::NewTopic;
+use common::{Cluster, PATIENCE, broker, edit, free_port};
+use highwater_client::{Client, Compression, NewTopic, ProducerConfig, Record};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_takes_what_it_may_have_and_refuses_to_start_with_less_than_its_replicas_need() {
@@ -72,6 +73,47 @@ async fn visitors_of_http_are_turned_away_before_storage_runs_out_of_descriptors
             answer.contains("ready").then_some(())
         })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_can_open_no_more_files_refuses_for_a_while_and_loses_no_replica() {
+    let mut cluster = Cluster::started(1);
+    let client = cluster.client().await;
+    let topic = NewTopic::new("orders", 1)
+        .replication(1)
+        .config("max.message.bytes", "262144")
+        .config("segment.bytes", "1048576");
+    client.admin().create_topic(topic).await.expect("created");
+    // A new segment takes two files, and its directory is opened once more.
+    for more in 0..4 {
+        limit_descriptors(cluster.pid(1), Some(more));
+        let taken = more_than_a_segment(&client, Duration::from_secs(2)).await;
+        assert!(taken.is_err() || more > 0, "there was no room for another segment");
+        limit_descriptors(cluster.pid(1), None);
+        more_than_a_segment(&client, PATIENCE).await.expect("there is room again");
+    }
+    let said = fs::read_to_string(cluster.log(1)).expect("it has a log");
+    assert!(!said.contains("out of service"), "{said}");
+    assert!(cluster.runs(1), "{said}");
+}
+
+async fn more_than_a_segment(client: &Client, within: Duration) -> Result<(), String> {
+    let config = ProducerConfig::default().compression(Compression::None);
+    let producer = client.producer(config.delivery_timeout(within));
+    for _ in 0..20 {
+        let record = Record::to("orders").value(vec![7; 64 * 1024]);
+        producer.send_and_wait(record).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Lets a broker open so many more files and sockets than it has open, or as many as we may.
+fn limit_descriptors(pid: u32, more: Option<u64>) {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count() as u64;
+    let pid = Pid::from_raw(pid as i32).expect("a process has a number");
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let current = more.map_or(current, |more| Some(open + more));
+    prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum }).expect("it is ours");
 }
 
 /// The broker with so many descriptors, and no right to more.

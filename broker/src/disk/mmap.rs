@@ -20,14 +20,16 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
 use super::closer::{Closer, Held};
@@ -38,6 +40,8 @@ use guard::Guarded;
 #[derive(Debug, Clone, Default)]
 pub struct MmapDisk {
     closer: Arc<Closer>,
+    /// The first directory that was flushed, for when no other can be opened.
+    flushed: Arc<OnceLock<fs::File>>,
 }
 
 struct MmapFile {
@@ -71,7 +75,7 @@ impl Disk for MmapDisk {
             .write(true)
             .create_new(true)
             .open(path)
-            .map_err(|error| explain(&error, "create", path))?;
+            .map_err(|error| explain(&without_room(error), "create", path))?;
         let file = MmapFile::new(self.hold(file), path, 0, bytes_max);
         if let Err(error) = file.extend(bytes) {
             // Without its blocks the file is of no use; if it stays, recovery removes it.
@@ -139,9 +143,11 @@ impl Disk for MmapDisk {
     }
 
     fn flush_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)
-            .and_then(|opened| opened.sync_all())
-            .map_err(|error| explain(&error, "flush the directory", dir))
+        let flushed = match fs::File::open(dir) {
+            Ok(opened) => opened.sync_all().map(|()| drop(self.flushed.set(opened))),
+            Err(error) => self.flush_all_around(dir, error),
+        };
+        flushed.map_err(|error| explain(&error, "flush the directory", dir))
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
@@ -154,6 +160,32 @@ impl Disk for MmapDisk {
 impl MmapDisk {
     fn hold(&self, file: fs::File) -> Arc<Held> {
         Arc::new(Held::new(file, &self.closer))
+    }
+
+    /// Flushes the file system of a directory that cannot be opened for want of descriptors: that none is left
+    /// is not the disk's failure, and what was done in the directory must be made durable or be final.
+    fn flush_all_around(&self, dir: &Path, error: io::Error) -> io::Result<()> {
+        let Some(known) = self.flushed.get().filter(|_| lacks_descriptors(&error)) else {
+            return Err(error);
+        };
+        if known.metadata()?.dev() != fs::metadata(dir)?.dev() {
+            return Err(error);
+        }
+        Ok(rustix::fs::syncfs(known)?)
+    }
+}
+
+fn lacks_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| Some(errno.raw_os_error()) == code)
+}
+
+/// A file that could not be made for want of descriptors changed nothing, and later there may be some: it
+/// is as with a full disk.
+fn without_room(error: io::Error) -> io::Error {
+    match lacks_descriptors(&error) {
+        true => io::Error::new(io::ErrorKind::StorageFull, error),
+        false => error,
     }
 }
 
