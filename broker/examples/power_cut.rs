@@ -6,18 +6,25 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use common::Cluster;
-use common::chaos::files::walk;
+use common::disks::{Disks, Trouble};
 use common::weather::next_random;
+use common::{Cluster, edit};
+use futures_util::FutureExt;
+use highwater_bench::history::Report;
 use highwater_bench::recorded::{self, Load, Recording};
 use highwater_client::{AckMode, Client, NewTopic, TopicName};
+use serde::Serialize;
 
 /// Power cuts of real brokers.
 #[derive(Parser)]
@@ -31,12 +38,18 @@ struct Args {
     /// Whom they hit.
     #[arg(long, default_value = "mixed")]
     victims: Victims,
-    /// Between cuts, let one broker's disk hang for two seconds.
-    #[arg(long)]
-    freeze: bool,
+    /// Before each cut, what one broker's disk suffers, drawn from these; several with commas.
+    #[arg(long, value_delimiter = ',')]
+    between: Vec<Trouble>,
+    /// How large each disk is.
+    #[arg(long, default_value_t = 192)]
+    disk_mib: u32,
     /// The topic's `flush`: `ack`, or an interval in milliseconds.
     #[arg(long, default_value = "ack")]
     flush: String,
+    /// One line of JSON for the run is added to this file.
+    #[arg(long, default_value = "power_cut.jsonl")]
+    report: PathBuf,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,7 +61,7 @@ enum Victims {
 
 const NODES: usize = 3;
 const TOPIC: &str = "power";
-const DISK_MIB: u32 = 1_024;
+const RESERVE_MIB: u32 = 16;
 const INSIDE: &str = "HIGHWATER_POWER_CUT_INSIDE";
 
 fn main() -> ExitCode {
@@ -70,6 +83,10 @@ fn main() -> ExitCode {
         eprintln!("cannot enter a namespace of our own: {error}");
         return ExitCode::from(2);
     }
+    if let Some(trouble) = args.between.iter().find(|trouble| !Disks::can(**trouble)) {
+        eprintln!("this machine's kernel cannot do {trouble:?} to one process; leave it out");
+        return ExitCode::from(2);
+    }
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     runtime.block_on(run(&args))
 }
@@ -77,57 +94,77 @@ fn main() -> ExitCode {
 async fn run(args: &Args) -> ExitCode {
     println!("seed {}", args.seed);
     let mut cluster = Cluster::made(NODES);
-    let disks = Disks { dir: cluster.dir.path().to_owned() };
-    (1..=NODES).for_each(|node| disks.make(node));
+    for config in &cluster.created.configs {
+        edit(config, "[data]\n", &format!("[data]\nreserve_mib = {RESERVE_MIB}\n"));
+    }
+    let disks = Disks::make(cluster.dir.path(), NODES, args.disk_mib);
     disks.boot_anew(0);
     (1..=NODES).for_each(|node| cluster.start(node));
     let client = cluster.client().await;
     let topic = NewTopic::new(TOPIC, 4).replication(3).config("flush", args.flush.as_str());
     client.admin().create_topic(topic).await.expect("a healthy cluster makes a topic");
-    let history = disks.dir.join("history");
+    let history = cluster.dir.path().join("history");
     let recording = Arc::new(Recording::create(&history).expect("the history can be written"));
     let load = Arc::new(load(args.seed));
     let tasks = start_load(&cluster, &client, &recording, &load).await;
-    play(args, &mut cluster, &disks, &recording).await;
+    let mut outcome = Outcome::of(args);
+    let played = play(args, &mut cluster, &disks, &recording, &mut outcome);
+    if AssertUnwindSafe(played).catch_unwind().await.is_err() {
+        outcome.failures.push("the run broke off; what it said stands above".to_owned());
+    }
     recording.stop();
     tasks.join_all().await;
     let fresh = cluster.client().await;
-    let read =
-        recorded::read_all_in_the_end(&fresh, &recording, &load, Duration::from_secs(60)).await;
+    let patience = Duration::from_secs(60);
+    if let Err(error) = recorded::read_all_in_the_end(&fresh, &recording, &load, patience).await {
+        outcome.failures.push(format!("not readable to the end: {error}"));
+    }
     Arc::into_inner(recording)
         .expect("all tasks have ended")
         .finish()
         .expect("the history was written");
-    let report = recorded::check(&history).expect("the history can be read");
-    println!("{}", report.page());
-    let enough = report.acked.values().sum::<u64>() > args.cuts * 300;
-    if read.is_ok() && report.is_clean() && enough {
+    outcome.judge(recorded::check(&history).expect("the history can be read"), args);
+    outcome.tell(&args.report);
+    if outcome.failures.is_empty() {
         return ExitCode::SUCCESS;
     }
-    println!(
-        "seed {} FAILED: readable {read:?}, enough acknowledged {enough}\n{}",
-        args.seed,
-        cluster.logs()
-    );
+    println!("seed {} FAILED: {:?}\n{}", args.seed, outcome.failures, cluster.logs());
     ExitCode::FAILURE
 }
 
 /// One cut after another, each once records are acknowledged again after the one before.
-async fn play(args: &Args, cluster: &mut Cluster, disks: &Disks, recording: &Recording) {
+async fn play(
+    args: &Args,
+    cluster: &mut Cluster,
+    disks: &Disks,
+    recording: &Recording,
+    outcome: &mut Outcome,
+) {
     let mut random = args.seed;
+    let mut one_of = |count: usize| (next_random(&mut random) % count.max(1) as u64) as usize;
     for cut in 1..=args.cuts {
         let acked = recording.acked();
-        tokio::time::sleep(Duration::from_millis(1_500 + next_random(&mut random) % 2_000)).await;
-        if args.freeze {
-            disks.freeze((next_random(&mut random) % NODES as u64) as usize + 1);
-            tokio::time::sleep(Duration::from_secs(3)).await;
-        }
-        let one = (next_random(&mut random) % NODES as u64) as usize + 1;
+        tokio::time::sleep(Duration::from_millis(1_500 + one_of(2_000) as u64)).await;
+        let (sufferer, one) = (one_of(NODES) + 1, one_of(NODES) + 1);
         let all = args.victims == Victims::All || (args.victims == Victims::Mixed && cut % 2 == 1);
-        let victims = if all { (1..=NODES).collect() } else { vec![one] };
-        victims.iter().for_each(|node| disks.write_some_back(*node, &mut random));
-        victims.iter().for_each(|node| disks.cut(*node));
-        victims.iter().for_each(|node| cluster.kill(*node));
+        let mut starved = false;
+        let mut victims = if all { (1..=NODES).collect() } else { vec![one] };
+        if let Some(trouble) = args.between.get(one_of(args.between.len())).copied() {
+            suffer(cluster, disks, sufferer, trouble, outcome).await;
+            if trouble == Trouble::Starve {
+                // It failed for good, and another that loses power with it would be a majority's loss.
+                disks.feed(sufferer, args.disk_mib);
+                victims = vec![sufferer];
+                starved = true;
+            }
+        }
+        let mut random = args.seed ^ cut;
+        // What starved has cut itself off.
+        for node in victims.iter().filter(|_| !starved) {
+            disks.write_some_back(*node, &mut random);
+        }
+        victims.iter().filter(|_| !starved).for_each(|node| disks.cut(*node));
+        victims.iter().for_each(|node| cluster.end(*node));
         victims.iter().for_each(|node| disks.mount_again(*node));
         disks.boot_anew(cut);
         victims.iter().for_each(|node| cluster.start(*node));
@@ -139,11 +176,78 @@ async fn play(args: &Args, cluster: &mut Cluster, disks: &Disks, recording: &Rec
                 (recording.acked() > before + 50).then_some(())
             })
             .await;
-        println!(
-            "cut {cut} of {victims:?}: {} acked before, goes on after {:?}",
-            before - acked,
-            began.elapsed()
-        );
+        let (before, after_ms) = (before - acked, began.elapsed().as_millis() as u64);
+        println!("cut {cut} of {victims:?}: {before} acked before, goes on after {after_ms} ms");
+        outcome.cuts.push(Cut { victims, acked_before: before, goes_on_after_ms: after_ms });
+    }
+}
+
+/// Lets one broker's disk suffer; the others acknowledge records meanwhile or soon after.
+async fn suffer(
+    cluster: &mut Cluster,
+    disks: &Disks,
+    node: usize,
+    trouble: Trouble,
+    outcome: &mut Outcome,
+) {
+    disks.trouble(node, cluster.pid(node), trouble);
+    println!("{trouble:?} on the disk of broker {node}");
+    *outcome.troubles.entry(format!("{trouble:?}")).or_default() += 1;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    // A disk that fails may take its broker with it.
+    if trouble != Trouble::Starve && !cluster.runs(node) {
+        let last = cluster.last_lines(node, 5).join("\n");
+        outcome.failures.push(format!("broker {node} ended of {trouble:?}: {last}"));
+    }
+}
+
+/// What came of a run. The names of the fields are a promise.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    seed: u64,
+    flush: String,
+    cuts: Vec<Cut>,
+    troubles: BTreeMap<String, u64>,
+    history: Report,
+    /// Everything that must not be.
+    failures: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cut {
+    victims: Vec<usize>,
+    acked_before: u64,
+    goes_on_after_ms: u64,
+}
+
+impl Outcome {
+    fn of(args: &Args) -> Outcome {
+        Outcome {
+            seed: args.seed,
+            flush: args.flush.clone(),
+            cuts: Vec::new(),
+            troubles: BTreeMap::new(),
+            history: Report::default(),
+            failures: Vec::new(),
+        }
+    }
+
+    fn judge(&mut self, history: Report, args: &Args) {
+        println!("{}", history.page());
+        self.failures.extend(history.anomalies.keys().map(|anomaly| anomaly.name().to_owned()));
+        let acked = history.acked.values().sum::<u64>();
+        if acked <= args.cuts * 300 {
+            self.failures.push(format!("vacuous: {acked} records acknowledged"));
+        }
+        self.history = history;
+    }
+
+    fn tell(&self, report: &Path) {
+        let line = serde_json::to_string(self).expect("plain data");
+        let file = OpenOptions::new().create(true).append(true).open(report);
+        let mut file =
+            file.unwrap_or_else(|error| panic!("cannot write {}: {error}", report.display()));
+        writeln!(file, "{line}").expect("the report can be written");
     }
 }
 
@@ -176,79 +280,4 @@ async fn start_load(
     let (recording, load) = (Arc::clone(recording), Arc::clone(load));
     tasks.spawn(async move { recorded::tail(&client, &recording, &load).await });
     tasks
-}
-
-/// A disk for each broker: an image in a file.
-struct Disks {
-    dir: PathBuf,
-}
-
-impl Disks {
-    fn mounted(&self, node: usize) -> PathBuf {
-        self.dir.join(format!("node-{node}/data"))
-    }
-
-    fn image(&self, node: usize) -> PathBuf {
-        self.dir.join(format!("disk-{node}"))
-    }
-
-    /// Makes a broker's disk, with what is in its directory already.
-    fn make(&self, node: usize) {
-        let (image, data) = (self.image(node), self.mounted(node));
-        let script = format!(
-            r#"truncate -s {DISK_MIB}M "$1"; mkfs.ext4 -q -F -E lazy_itable_init=0 "$1"; mkdir -p "$2" "$2.mnt"
-            mount -o loop "$1" "$2.mnt"; cp -a "$2/." "$2.mnt/"; sync -f "$2.mnt"; mount --move "$2.mnt" "$2"; rmdir "$2.mnt""#
-        );
-        shell(&script, &[&image, &data]);
-    }
-
-    /// The kernel may write back any part of what is dirty at any time.
-    fn write_some_back(&self, node: usize, random: &mut u64) {
-        for file in walk(&self.mounted(node)) {
-            if next_random(random).is_multiple_of(4) {
-                shell(r#"sync -d "$1""#, &[&file]);
-            }
-        }
-    }
-
-    /// From now on nothing reaches the disk, not even the file system's own journal.
-    fn cut(&self, node: usize) {
-        let ioctl = r#"perl -e 'open(my $d, "<", $ARGV[0]) or die $!; my $f = pack("L", 2); ioctl($d, 0x8004587d, $f) or die $!' "$1""#;
-        shell(ioctl, &[&self.mounted(node)]);
-    }
-
-    /// The machine starts again: what is mounted is what was on the disk, without a check of it.
-    fn mount_again(&self, node: usize) {
-        shell(r#"umount "$2"; mount -o loop "$1" "$2""#, &[&self.image(node), &self.mounted(node)]);
-    }
-
-    /// Lets a disk hang; it goes on by itself even if this process is gone by then.
-    fn freeze(&self, node: usize) {
-        let script = r#"(sleep 2; fsfreeze -u "$1") & fsfreeze -f "$1""#;
-        shell(script, &[&self.mounted(node)]);
-    }
-
-    /// Brokers tell the death of a process from that of the machine by the kernel's boot id. This one is as good for all.
-    fn boot_anew(&self, number: u64) {
-        let boot = self.dir.join(format!("boot-{number}"));
-        std::fs::write(&boot, format!("00000000-0000-4000-8000-{number:012x}\n"))
-            .expect("it is ours");
-        shell(r#"mount --bind "$1" /proc/sys/kernel/random/boot_id"#, &[&boot]);
-    }
-}
-
-impl Drop for Disks {
-    /// Lets go of the file systems before the directory under them is removed, also after a panic.
-    fn drop(&mut self) {
-        for node in 1..=NODES {
-            // Brokers that still run keep it until they are killed, a moment later.
-            let _ = Command::new("umount").arg("-l").arg(self.mounted(node)).status();
-        }
-    }
-}
-
-fn shell(script: &str, arguments: &[&Path]) {
-    let status = Command::new("sh").args(["-ec", script, "sh"]).args(arguments).status();
-    let status = status.expect("there is a shell");
-    assert!(status.success(), "{script} {arguments:?}: {status}");
 }

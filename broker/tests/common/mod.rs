@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod chaos;
+pub mod disks;
 pub mod links;
 pub mod load;
 pub mod tail;
@@ -144,6 +145,13 @@ impl Cluster {
         let mut child = self.children[node - 1].take().expect("it was started");
         child.kill().expect("it is ours");
         child.wait().expect("it was killed");
+    }
+
+    /// SIGKILL, unless it has ended by itself.
+    pub fn end(&mut self, node: usize) {
+        if self.bury(node).is_none() && self.children[node - 1].is_some() {
+            self.kill(node);
+        }
     }
 
     /// SIGKILL to all brokers before any of them is waited for.
