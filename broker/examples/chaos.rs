@@ -112,10 +112,15 @@ fn known_faults() -> PossibleValuesParser {
 }
 
 fn menu(names: &[String]) -> Vec<Fault> {
-    match names.iter().any(|name| name == "all") {
-        true => Fault::all(),
-        false => names.iter().filter_map(|name| Fault::named(name)).collect(),
+    if names.iter().any(|name| name == "all") {
+        let mut all = Fault::all();
+        if !common::has_crash_points() {
+            println!("without crash points: build the broker with --features crash-points");
+            all.retain(|fault| *fault != Fault::CrashPoint);
+        }
+        return all;
     }
+    names.iter().filter_map(|name| Fault::named(name)).collect()
 }
 
 fn tell(outcome: &Outcome, report: &PathBuf) {

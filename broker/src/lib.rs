@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod metrics;
+pub mod crash_point;
 pub mod mutant;
 pub mod disk;
 pub mod log;

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use highwater_broker::config::Config;
+#[cfg(feature = "crash-points")]
+use highwater_broker::crash_point::CrashPoint;
 use highwater_broker::dev;
 use highwater_broker::init::command;
 use highwater_broker::server::process::{self, Crashes};
@@ -44,6 +46,14 @@ enum Command {
         /// Host replicas again although this broker crashed often within the last hour: somebody has looked why
         #[arg(long)]
         after_crashes: bool,
+        /// End as if killed when this point is reached, to see how the broker comes back
+        #[cfg(feature = "crash-points")]
+        #[arg(long, value_name = "POINT")]
+        crash_at: Option<CrashPoint>,
+        /// Which time the point is reached that is meant
+        #[cfg(feature = "crash-points")]
+        #[arg(long, value_name = "N", requires = "crash_at", default_value_t = 1)]
+        crash_at_time: u64,
         /// End when the process that started this one does
         #[arg(long, hide = true, value_name = "PID")]
         with_parent: Option<u32>,
@@ -68,7 +78,21 @@ fn main() -> ExitCode {
         Command::Init(arguments) => command::init(arguments),
         Command::Issue(arguments) => command::issue(arguments),
         Command::Invite(arguments) => command::invite(arguments),
-        Command::Start { config, join, dir, after_crashes, with_parent } => {
+        Command::Start {
+            config,
+            join,
+            dir,
+            after_crashes,
+            with_parent,
+            #[cfg(feature = "crash-points")]
+            crash_at,
+            #[cfg(feature = "crash-points")]
+            crash_at_time,
+        } => {
+            #[cfg(feature = "crash-points")]
+            if let Some(point) = crash_at {
+                highwater_broker::crash_point::arm(point, crash_at_time);
+            }
             let crashes = if after_crashes { Crashes::Forget } else { Crashes::Count };
             start(config, join.zip(dir), with_parent, crashes)
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The modules of the broker, bottom up; each line may use only the lines before it. Modules that
 /// share a line do not see each other.
 const LAYERS: &[&[&str]] = &[
-    &["config", "metrics", "mutant"],
+    &["config", "metrics", "crash_point", "mutant"],
     &["disk"],
     &["log"],
     &["raft"],
@@ -39,6 +39,7 @@ const STRANGERS: &[(&str, &str)] = &[
 const SIM_USES: &[&str] = &[
     "config",
     "metrics",
+    "crash_point",
     "mutant",
     "disk",
     "log",

@@ -20,6 +20,7 @@ use super::segment::{
     INDEX_EXTENT_BYTES, LOG_EXTENT_BYTES, extent, index_bytes_max, log_bytes_max,
 };
 use super::{Appended, Flush, Log, PlacedMark, scan};
+use crate::crash_point::{self, CrashPoint};
 use crate::disk::File;
 use crate::mutant::{self, Mutant};
 
@@ -154,6 +155,7 @@ impl Log {
         self.end = last.end(&segment.header.base);
         self.shared.log_end.store(self.end.offset.0, Ordering::Release);
         self.current_mut().dirty = true;
+        crash_point::reached(CrashPoint::FramesWritten);
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use super::gap::known_frame;
 use super::reader::Shared;
 use super::roll::absent_is_fine;
 use super::segment::{Body, Piece, View, index_bytes_max, log_bytes_max};
+use crate::crash_point::{self, CrashPoint};
 use crate::disk::File;
 use crate::mutant::{self, Mutant};
 
@@ -278,7 +279,9 @@ impl Log {
             }
         }
         let mending = self.mending.take().expect("it was looked at just now");
+        crash_point::reached(CrashPoint::MendWritten);
         let renamed = self.shared.disk.rename(&path, &piece.segment.stem.log());
+        crash_point::reached(CrashPoint::MendRenamed);
         if let Err(error) = renamed.and_then(|()| self.shared.disk.flush_dir(&self.dir)) {
             self.failed = true;
             return Err(error);

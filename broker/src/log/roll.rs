@@ -20,6 +20,7 @@ use super::segment::{
     log_bytes_max,
 };
 use super::{Log, Place};
+use crate::crash_point::{self, CrashPoint};
 use crate::disk::{Disk, File};
 use crate::mutant::{self, Mutant};
 
@@ -166,6 +167,7 @@ impl Log {
                 return Err(error);
             }
         };
+        crash_point::reached(CrashPoint::SegmentMade);
         let named = match mutant::active(Mutant::CutNotFlushed) {
             true => Ok(()),
             false => self.shared.disk.flush_dir(&self.dir),
@@ -174,6 +176,7 @@ impl Log {
             self.failed = true;
             return Err(error);
         }
+        crash_point::reached(CrashPoint::SegmentNamed);
         let segment = Arc::new(Segment { header, stem, body: Body::Growing(Box::new(growing)) });
         self.adopt(segment)
     }
@@ -239,6 +242,7 @@ impl Log {
         let view = held.segment.view(slots).expect("a growing segment is open");
         let index = index_of(&*self.shared.disk, &held.segment)?;
         let seal = held.segment.growing().seal(&*index, &view, &held.marks)?;
+        crash_point::reached(CrashPoint::SegmentSealed);
         let sealed = Segment::sealed(held.segment.header, held.segment.stem.clone(), &seal);
         let sealed = Piece { segment: Arc::new(sealed), cut: Some(slots) };
         let mut pieces = self.shared.pieces.load().to_vec();

@@ -24,6 +24,7 @@ use super::index::NO_TIMESTAMP;
 use super::roll::absent_is_fine;
 use super::segment::{Body, Piece};
 use super::{FrameSummary, Log, Place, PlacedMark};
+use crate::crash_point::{self, CrashPoint};
 use crate::disk::Disk;
 use crate::mutant::{self, Mutant};
 
@@ -94,6 +95,7 @@ impl Log {
         let start =
             StartPoint { place, voters: self.voters_at(to), void: self.start_void, producers };
         self.set_start(start)?;
+        crash_point::reached(CrashPoint::StartMoved);
         let pieces = self.shared.pieces.load_full();
         let gone = pieces.windows(2).take_while(|pair| pair[1].base().index <= to).count();
         self.shared.pieces.store(Arc::new(pieces[gone..].to_vec()));
@@ -333,7 +335,9 @@ fn write(disk: &dyn Disk, dir: &Path, start: &StartPoint) -> io::Result<()> {
     if !mutant::active(Mutant::StartNotFlushed) {
         file.flush()?;
     }
+    crash_point::reached(CrashPoint::StartWritten);
     disk.rename(&new, &name)?;
+    crash_point::reached(CrashPoint::StartRenamed);
     match mutant::active(Mutant::StartNotFlushed) {
         true => Ok(()),
         false => disk.flush_dir(dir),

@@ -14,6 +14,7 @@ use highwater_protocol::wire::{DecodeError, Reader, Writer};
 
 use crate::controller::image::ClusterImage;
 use crate::controller::record::{MetadataRecord, RecordError};
+use crate::crash_point::{self, CrashPoint};
 use crate::disk::Disk;
 
 /// An image, and the offset of the first record that is not in it.
@@ -46,7 +47,9 @@ pub fn save(disk: &dyn Disk, data_dir: &Path, snapshot: &Snapshot) -> io::Result
     let file = disk.create(&new, bytes, bytes)?;
     file.write_at(0, &[&head.finish(), &body])?;
     file.flush()?;
+    crash_point::reached(CrashPoint::ImageWritten);
     disk.rename(&new, &path(data_dir))?;
+    crash_point::reached(CrashPoint::ImageRenamed);
     disk.flush_dir(data_dir)
 }
 

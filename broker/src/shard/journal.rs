@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use highwater_protocol::ids::TopicPartition;
 
+use crate::crash_point::{self, CrashPoint};
 use crate::disk::{Disk, File};
 use crate::mutant::{self, Mutant};
 use crate::replica::{LastLife, Remembered};
@@ -130,6 +131,7 @@ impl Journal {
         for file in &self.files {
             file.write_at(self.end, &[&record])?;
             file.flush()?;
+            crash_point::reached(CrashPoint::JournalHalf);
         }
         self.end = end;
         self.changes.clear();
@@ -205,11 +207,13 @@ fn write_aside(
     let file = disk.create(&new, bytes, FILE_BYTES_MAX)?;
     file.write_at(0, &[snapshot])?;
     file.flush()?;
+    crash_point::reached(CrashPoint::JournalWritten);
     Ok(file)
 }
 
 fn put_in_place(disk: &dyn Disk, dir: &Path, name: &str) -> io::Result<()> {
     disk.rename(&dir.join(format!("{name}.new")), &dir.join(name))?;
+    crash_point::reached(CrashPoint::JournalRenamed);
     disk.flush_dir(dir)
 }
 

@@ -35,6 +35,7 @@ use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{Incarnation, NodeId, Timestamp, TopicPartition};
 use highwater_protocol::peer::{GroupMessage, RaftMessage};
 
+use crate::crash_point::{self, CrashPoint};
 use crate::disk::{Disk, FlushFailure};
 use crate::log;
 use crate::mutant::{self, Mutant};
@@ -321,8 +322,11 @@ impl Shard {
             return Ok(());
         }
         self.journal.flush()?;
+        crash_point::reached(CrashPoint::RemovalBegun);
         for (partition, dir) in std::mem::take(&mut self.doomed) {
-            match log::remove(self.disk.as_ref(), &dir) {
+            let removed = log::remove(self.disk.as_ref(), &dir);
+            crash_point::reached(CrashPoint::RemovalDone);
+            match removed {
                 Ok(()) => self.journal.forget(partition),
                 Err(error) => {
                     let dir = dir.display();

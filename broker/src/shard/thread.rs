@@ -22,6 +22,7 @@ use highwater_protocol::native::produce::Receipt;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info};
 
+use crate::crash_point::{self, CrashPoint};
 use crate::disk::flusher::Flusher;
 use crate::disk::{Disk, File, FlushFailure};
 use crate::log::{Mend, Mended};
@@ -227,6 +228,7 @@ impl Driver {
     }
 
     fn take_flushed(&mut self, now: Millis, failures: &[FlushFailure]) {
+        crash_point::reached(CrashPoint::FlushDone);
         let UnderWay { tickets, since } =
             self.flushing.under_way.take().expect("only what is under way ends");
         self.around.metrics.flushes.record(since.elapsed());
@@ -253,6 +255,7 @@ impl Driver {
             eprintln!("highwater: shard {}: journal failed: {error}", self.around.number);
             std::process::abort();
         }
+        crash_point::reached(CrashPoint::PassEnded);
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             self.carry_out(effect);
@@ -337,6 +340,7 @@ impl Flushing {
         let (tickets, files) = gather(&mut self.waiting);
         self.under_way = Some(UnderWay { tickets, since: Instant::now() });
         flusher.flush(files, Box::new(self.done.put_one()));
+        crash_point::reached(CrashPoint::FlushBegun);
     }
 }
 

@@ -26,9 +26,10 @@ pub struct Links {
 
 struct Relay {
     /// The dialling broker sends here.
-    front: UdpSocket,
-    /// Connected to the dialled broker.
-    back: UdpSocket,
+    front: Arc<UdpSocket>,
+    /// Connected to the dialled broker, which knows the dialling one by its port.
+    back: Mutex<Arc<UdpSocket>>,
+    address: SocketAddr,
     /// Where the dialling broker was last heard from: a restart gives it another port.
     dialler: Mutex<Option<SocketAddr>>,
     there: Mutex<Weather>,
@@ -101,6 +102,16 @@ impl Links {
         self.doors[&node].set(weather);
     }
 
+    /// Who dials a broker, or is dialled by it, comes from another port from now on, as behind a router
+    /// that forgot whom it had let through; what is on its way to the old one is lost.
+    pub fn rebind(&self, node: usize) {
+        let between = self.relays.iter().filter(|((from, to), _)| *from == node || *to == node);
+        for relay in between.map(|(_, relay)| relay).chain(self.doors.get(&node)) {
+            let socket = socket_to(relay.address).expect("the loopback has free ports");
+            *relay.back.lock().expect("nobody panics with it") = Arc::new(socket);
+        }
+    }
+
     /// Makes everything pass again.
     pub fn heal(&self) {
         for relay in self.relays.values().chain(self.doors.values()) {
@@ -146,17 +157,10 @@ impl Drop for Links {
 
 impl Relay {
     fn to(address: SocketAddr) -> io::Result<Relay> {
-        let (front, back) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
-        back.connect(address)?;
-        for socket in [&front, &back] {
-            socket.set_read_timeout(Some(LOOK_UP_EVERY))?;
-            // The kernel gives what it allows; with less, bursts lose more.
-            socket2::SockRef::from(socket).set_recv_buffer_size(BUFFER_BYTES)?;
-            socket2::SockRef::from(socket).set_send_buffer_size(BUFFER_BYTES)?;
-        }
         Ok(Relay {
-            front,
-            back,
+            front: Arc::new(socket()?),
+            back: Mutex::new(Arc::new(socket_to(address)?)),
+            address,
             dialler: Mutex::new(None),
             there: Mutex::new(Weather::default()),
             back_again: Mutex::new(Weather::default()),
@@ -170,33 +174,47 @@ impl Relay {
         *self.back_again.lock().expect("nobody panics with it") = weather;
     }
 
+    /// The socket to the dialled broker, as it is now.
+    fn back(&self) -> Arc<UdpSocket> {
+        Arc::clone(&self.back.lock().expect("nobody panics with it"))
+    }
+
     fn run_there(&self) {
-        self.carry(&self.front, &self.there, |from, datagram| {
-            if let Some(from) = from {
-                *self.dialler.lock().expect("nobody panics with it") = Some(from);
-            }
-            // UDP promises nothing: the far side may not be there.
-            let _ = datagram.map(|datagram| self.back.send(datagram));
-        });
+        let front = Arc::clone(&self.front);
+        self.carry(
+            || Arc::clone(&front),
+            &self.there,
+            |from, datagram| {
+                if let Some(from) = from {
+                    *self.dialler.lock().expect("nobody panics with it") = Some(from);
+                }
+                // UDP promises nothing: the far side may not be there.
+                let _ = datagram.map(|datagram| self.back().send(datagram));
+            },
+        );
     }
 
     fn run_back(&self) {
-        self.carry(&self.back, &self.back_again, |_, datagram| {
-            let dialler = *self.dialler.lock().expect("nobody panics with it");
-            let passed = dialler.zip(datagram);
-            let _ = passed.map(|(dialler, datagram)| self.front.send_to(datagram, dialler));
-        });
+        self.carry(
+            || self.back(),
+            &self.back_again,
+            |_, datagram| {
+                let dialler = *self.dialler.lock().expect("nobody panics with it");
+                let passed = dialler.zip(datagram);
+                let _ = passed.map(|(dialler, datagram)| self.front.send_to(datagram, dialler));
+            },
+        );
     }
 
     /// Brings what comes in at a socket through the weather; `pass` hears who sent it, and gets what
     /// may go on.
     fn carry(
         &self,
-        socket: &UdpSocket,
+        socket: impl Fn() -> Arc<UdpSocket>,
         weather: &Mutex<Weather>,
         pass: impl Fn(Option<SocketAddr>, Option<&[u8]>),
     ) {
-        let seed = socket.local_addr().map_or(0, |address| u64::from(address.port()));
+        let seed = socket().local_addr().map_or(0, |address| u64::from(address.port()));
         let mut way = Way::new(seed);
         let mut datagram = vec![0; 1 << 16];
         while !self.ended.load(Ordering::Relaxed) {
@@ -204,6 +222,7 @@ impl Relay {
                 pass(None, Some(&due));
             }
             let wait = way.wait().unwrap_or(LOOK_UP_EVERY).clamp(WAIT_MIN, LOOK_UP_EVERY);
+            let socket = socket();
             // A socket that takes no time-out would only be looked up less often.
             let _ = socket.set_read_timeout(Some(wait));
             // A time-out, or word that the far side is not there.
@@ -216,6 +235,21 @@ impl Relay {
             pass(Some(from), passed);
         }
     }
+}
+
+fn socket() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.set_read_timeout(Some(LOOK_UP_EVERY))?;
+    // The kernel gives what it allows; with less, bursts lose more.
+    socket2::SockRef::from(&socket).set_recv_buffer_size(BUFFER_BYTES)?;
+    socket2::SockRef::from(&socket).set_send_buffer_size(BUFFER_BYTES)?;
+    Ok(socket)
+}
+
+fn socket_to(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = socket()?;
+    socket.connect(address)?;
+    Ok(socket)
 }
 
 const CUT: Weather = Weather {

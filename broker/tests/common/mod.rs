@@ -110,8 +110,13 @@ impl Cluster {
 
     /// Starts one broker, numbered from 1.
     pub fn start(&mut self, node: usize) {
+        self.start_with(node, &[]);
+    }
+
+    /// Starts one broker with some more arguments.
+    pub fn start_with(&mut self, node: usize, arguments: &[&str]) {
         let config = &self.created.configs[node - 1];
-        let command = match self.small_disks_mib.get(&node) {
+        let mut command = match self.small_disks_mib.get(&node) {
             None => broker(config),
             Some(mib) => on_small_disk(
                 &self.dir.path().join(format!("node-{node}/data")),
@@ -119,6 +124,7 @@ impl Cluster {
                 broker(config),
             ),
         };
+        command.args(arguments);
         self.spawn(node, command);
     }
 
@@ -293,6 +299,13 @@ pub fn program() -> PathBuf {
         assert!(program.is_file(), "{} is missing: build the broker first", program.display());
         program
     })
+}
+
+/// Whether the program was built with crash points.
+pub fn has_crash_points() -> bool {
+    let help = Command::new(program()).args(["start", "--help"]).output();
+    let help = help.expect("the broker's program is there");
+    String::from_utf8_lossy(&help.stdout).contains("--crash-at")
 }
 
 /// The command that starts a broker.

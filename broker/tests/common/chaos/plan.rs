@@ -31,6 +31,10 @@ pub enum Fault {
     CorruptByte,
     /// Clients take what it sends at a walking pace.
     SlowReader,
+    /// Its connections come from another port from one datagram to the next.
+    Rebind,
+    /// Killed, and started so that it ends at one of its crash points.
+    CrashPoint,
     /// It can open hardly any more files or sockets.
     FewDescriptors,
     /// Killed; while it is down, something is done to its files.
@@ -90,6 +94,8 @@ impl Fault {
             Fault::Throttle,
             Fault::CorruptByte,
             Fault::SlowReader,
+            Fault::Rebind,
+            Fault::CrashPoint,
             Fault::FewDescriptors,
         ];
         all.extend(FileFault::ALL.iter().map(|fault| Fault::File(*fault)));
@@ -113,6 +119,8 @@ impl Fault {
             Fault::Throttle => "throttle",
             Fault::CorruptByte => "corrupt-byte",
             Fault::SlowReader => "slow-reader",
+            Fault::Rebind => "rebind",
+            Fault::CrashPoint => "crash-point",
             Fault::FewDescriptors => "few-descriptors",
             Fault::File(file) => file.name(),
         }

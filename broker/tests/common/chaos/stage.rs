@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use clap::ValueEnum;
+use highwater_broker::crash_point::CrashPoint;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::Cluster;
 use super::super::links::Links;
-use super::super::weather::Weather;
+use super::super::weather::{Weather, next_random};
 use super::judge::Topic;
 use super::plan::{Fault, Step, Victim};
 
@@ -23,6 +25,8 @@ pub struct Stage {
     /// Whom a step has hit, until it ends.
     hit: BTreeMap<usize, usize>,
     down: BTreeSet<usize>,
+    /// Who ends by itself because it was told to.
+    armed: BTreeSet<usize>,
     pub fired: BTreeMap<&'static str, u64>,
     pub notes: Vec<String>,
     pub deaths: Vec<Death>,
@@ -59,6 +63,7 @@ impl Stage {
             began: Instant::now(),
             hit: BTreeMap::new(),
             down: BTreeSet::new(),
+            armed: BTreeSet::new(),
             fired: BTreeMap::new(),
             notes: Vec::new(),
             deaths: Vec::new(),
@@ -103,7 +108,7 @@ impl Stage {
             Fault::Kill => self.kill(node),
             Fault::Unasked => self.signal(node, Signal::KILL),
             Fault::Stop => {
-                if !self.cluster.stop(node) {
+                if !self.cluster.stop(node) && !self.ended_as_told(node) {
                     self.failures.push(format!("broker {node} does not stop well"));
                 }
                 self.down.insert(node);
@@ -125,6 +130,11 @@ impl Stage {
                 }
             }
             Fault::Isolate => self.links.isolate(node),
+            Fault::Rebind => self.links.rebind(node),
+            Fault::CrashPoint => {
+                self.cluster.kill(node);
+                self.start_to_end(node, self.seed ^ number as u64);
+            }
             Fault::BlackHole | Fault::SlowReader => {
                 self.links.at_door(node, weather(step.fault));
             }
@@ -145,7 +155,9 @@ impl Stage {
         let Some(node) = self.hit.remove(&number) else { return };
         match fault {
             Fault::Kill | Fault::Stop | Fault::File(_) => self.start(node),
-            Fault::Unasked => {}
+            // One that does not come by its crash point is told otherwise when all is healed.
+            Fault::Unasked | Fault::CrashPoint => {}
+            Fault::Rebind => self.links.rebind(node),
             Fault::Pause => self.signal(node, Signal::CONT),
             Fault::FewDescriptors => self.limit_descriptors(node, None),
             Fault::Isolate
@@ -171,7 +183,28 @@ impl Stage {
 
     fn start(&mut self, node: usize) {
         self.down.remove(&node);
+        self.armed.remove(&node);
         self.cluster.start(node);
+    }
+
+    /// Starts a broker that ends at one of its crash points, once it comes by it for the so many-th time.
+    fn start_to_end(&mut self, node: usize, seed: u64) {
+        let mut dice = seed;
+        let points = CrashPoint::value_variants();
+        let point = points[next_random(&mut dice) as usize % points.len()];
+        let value = point.to_possible_value().expect("no point is skipped");
+        let time = (1 + next_random(&mut dice) % 20).to_string();
+        self.notes.push(format!("broker {node} is to end at {}, time {time}", value.get_name()));
+        let arguments = ["--crash-at", value.get_name(), "--crash-at-time", &time];
+        self.cluster.start_with(node, &arguments);
+        self.armed.insert(node);
+    }
+
+    /// Whether a broker that has ended did so at its crash point.
+    fn ended_as_told(&self, node: usize) -> bool {
+        let last = self.cluster.last_lines(node, 3);
+        let is_told = last.iter().any(|line| line.contains("ends at the crash point"));
+        self.armed.contains(&node) && is_told
     }
 
     fn signal(&self, node: usize, signal: Signal) {
@@ -202,6 +235,11 @@ impl Stage {
     pub fn look_for_the_dead(&mut self) {
         for node in 1..=self.nodes {
             let Some(exit) = self.cluster.bury(node) else { continue };
+            if self.ended_as_told(node) {
+                self.notes.push(format!("broker {node} ended as it was told"));
+                self.start(node);
+                continue;
+            }
             let exit = exit.to_string();
             self.failures.push(format!("broker {node} ended by itself: {exit}"));
             self.deaths.push(Death {
@@ -219,6 +257,9 @@ impl Stage {
     pub fn heal(&mut self) {
         self.links.heal();
         self.look_for_the_dead();
+        for node in std::mem::take(&mut self.armed) {
+            self.kill(node);
+        }
         for node in std::mem::take(&mut self.down) {
             self.cluster.start(node);
         }
@@ -243,6 +284,8 @@ fn weather(fault: Fault) -> Weather {
         | Fault::Unasked
         | Fault::Pause
         | Fault::Stop
+        | Fault::Rebind
+        | Fault::CrashPoint
         | Fault::FewDescriptors
         | Fault::File(_) => CLEAR,
     }
