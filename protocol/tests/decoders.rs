@@ -403,15 +403,16 @@ proptest! {
     #[test]
     fn what_cannot_be_read_comes_back(
         partition in partition(), offsets in vec((countable(), countable()), 0..5), since_ms: Option<u64>,
-        others in nodes(), given_up: u64, file in ".{0,40}"
+        others in nodes(), given_up: u64, file in ".{0,40}", next in option::of(countable())
     ) {
         let give_up = offsets.iter().map(|(from, until)| Offset(*from)..Offset(*until)).collect();
-        comes_back!(RepairReplicaRequest { partition, give_up }, RepairReplicaRequest);
+        let (start, next) = (Offset(next.unwrap_or(0)), next.map(Offset));
+        comes_back!(RepairReplicaRequest { partition, give_up, start }, RepairReplicaRequest);
         let unreadable = offsets.into_iter().map(|(from, until)| UnreadableRange {
             from: Offset(from), until: Offset(until), batches: 3, file: file.clone(),
         });
         let response =
-            RepairReplicaResponse { unreadable: unreadable.collect(), since_ms, others, given_up };
+            RepairReplicaResponse { unreadable: unreadable.collect(), since_ms, others, given_up, next };
         comes_back!(response, RepairReplicaResponse);
     }
 

@@ -36,13 +36,13 @@ impl Api {
         &self,
         request: RepairReplicaRequest,
     ) -> Result<RepairReplicaResponse, WireError> {
-        let RepairReplicaRequest { partition, give_up } = request;
+        let RepairReplicaRequest { partition, give_up, start } = request;
         if partition == TopicPartition::CLUSTER && !give_up.is_empty() {
             let why = "nothing of the controller's own partition `__cluster` can be given up: no broker could tell \
                        what was decided there";
             return Err(WireError::new(ErrorCode::InvalidRequest, why));
         }
-        match self.ask_replica(partition, ReplicaCommand::Repair { give_up }).await? {
+        match self.ask_replica(partition, ReplicaCommand::Repair { give_up, start }).await? {
             AdminReply::Unreadable(seen) => Ok(seen),
             AdminReply::Description(_)
             | AdminReply::Inspection(_)

@@ -5,6 +5,7 @@
 //! must hold: nothing that can be read is given up, whoever says so; places, offsets, terms and all that lies
 //! elsewhere stay; a crash leaves the old index or the new one.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 
@@ -31,27 +32,72 @@ pub struct Unreadable {
     pub batches: u32,
 }
 
-/// What came of giving up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GivenUp {
-    /// How many records are gaps from now on, also after a crash.
-    pub records: u64,
-    /// Some lie in a segment that is being ended first: try again after the next flush.
-    pub waits: bool,
+/// What is known to be unreadable, or a part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// In the order of the log.
+    pub runs: Vec<Unreadable>,
+    /// From where to go on where there is more.
+    pub next: Option<Offset>,
+}
+
+/// Offsets in which is given up what cannot be read, and how far that has come.
+#[derive(Debug)]
+pub struct GivingUp {
+    /// In their order, none touching another.
+    offsets: Vec<Range<Offset>>,
+    /// What lies before has been read.
+    looked: Offset,
+    /// What could not be read and is no gap yet: slots, by the numbers of their segments.
+    found: BTreeMap<u64, Vec<usize>>,
+    records: u64,
+}
+
+/// What is left to be done of a `GivingUp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// A pass does no more than so much: go on in the next one.
+    Work,
+    /// It lies in segments that are being ended or copied first: try again when that is over.
+    Waits,
+}
+
+impl GivingUp {
+    /// Of these offsets, nothing of which has been looked at.
+    pub fn new(mut offsets: Vec<Range<Offset>>) -> GivingUp {
+        offsets.retain(|range| range.start < range.end);
+        offsets.sort_unstable_by_key(|range| range.start);
+        offsets.dedup_by(|range, before| {
+            let joins = range.start <= before.end;
+            if joins {
+                before.end = before.end.max(range.end);
+            }
+            joins
+        });
+        GivingUp { offsets, looked: Offset::ZERO, found: BTreeMap::new(), records: 0 }
+    }
+
+    /// How many records have become gaps, also after a crash.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
 }
 
 impl Log {
-    /// What is known to be unreadable, in the order of the log; no more than `most` runs of batches. What can be made
+    /// What is known to be unreadable from an offset on; no more than `most` runs of batches. What can be made
     /// again without anybody's help is left out.
-    pub fn unreadable(&self, most: usize) -> io::Result<Vec<Unreadable>> {
+    pub fn unreadable(&self, start: Offset, most: usize) -> io::Result<Listed> {
         let mut found: Vec<Unreadable> = Vec::new();
         for (sequence, slots) in self.shared.faults.all() {
             let Some(piece) = self.piece(sequence) else { continue };
             let view = self.shared.view(&piece)?;
             let kept = self.kept_from(&piece, &view)?..view.slots();
-            for slot in slots.iter().copied().filter(|slot| kept.contains(slot)) {
+            for slot in slots.range(kept).copied() {
                 let range = faulty_range(&piece, &view, slot)?;
-                if range.from == range.until || known_frame(self, &piece, &view, slot)?.is_some() {
+                let shown = start <= range.from && range.from < range.until;
+                if !shown || known_frame(self, &piece, &view, slot)?.is_some() {
                     continue;
                 }
                 let joins = |last: &&mut Unreadable| {
@@ -63,68 +109,103 @@ impl Log {
                 } else if found.len() < most {
                     found.push(Unreadable { range, batches: 1 });
                 } else {
-                    return Ok(found);
+                    return Ok(Listed { runs: found, next: Some(range.from) });
                 }
             }
         }
-        Ok(found)
+        Ok(Listed { runs: found, next: None })
     }
 
-    /// Makes gaps of the batches in these offsets that cannot be read, and of no others.
-    pub fn give_up(&mut self, offsets: &[Range<Offset>]) -> io::Result<GivenUp> {
+    /// Makes gaps of the batches in these offsets that cannot be read, and of no others. First all of them are read, a
+    /// bounded part in each call: a sealed segment is believed when it is opened, and nobody may have looked since.
+    pub fn give_up(&mut self, giving: &mut GivingUp) -> io::Result<Left> {
         self.usable()?;
-        self.look_at(offsets)?;
-        let mut given = GivenUp::default();
-        for (sequence, slots) in self.shared.faults.all() {
-            let Some(piece) = self.piece(sequence) else { continue };
-            let view = self.shared.view(&piece)?;
-            let kept = self.kept_from(&piece, &view)?..view.slots();
-            let all = mutant::active(Mutant::GivesUpReadable);
-            let mut gaps = Vec::new();
-            for slot in kept.filter(|slot| all || slots.contains(slot)) {
-                let FaultyRange { from, until, .. } = faulty_range(&piece, &view, slot)?;
-                let named = |range: &Range<Offset>| range.start <= from && until <= range.end;
-                let sound = view.sound(slot..slot + 1)?.1.is_none();
-                if from < until
-                    && offsets.iter().any(named)
-                    && (!sound || all)
-                    && known_frame(self, &piece, &view, slot)?.is_none()
-                {
-                    gaps.push((slot, gap_entry(&view, slot, piece.base())?, until.since(from)));
-                }
-            }
-            drop(view);
-            if gaps.is_empty() {
+        if self.look_on(giving)? == Left::Work {
+            return Ok(Left::Work);
+        }
+        let mut left = Left::Nothing;
+        for sequence in giving.found.keys().copied().collect::<Vec<_>>() {
+            let Some(piece) = self.piece(sequence) else {
+                giving.found.remove(&sequence);
                 continue;
-            }
+            };
             if !piece.segment.is_sealed() {
                 self.end_soon(&piece)?;
-                given.waits = true;
+                left = Left::Waits;
             } else if self.is_copied(sequence) {
-                given.waits = true;
+                left = Left::Waits;
             } else {
-                self.replace_entries(&piece, &gaps)?;
-                given.records += gaps.iter().map(|(_, _, records)| records).sum::<u64>();
+                giving.records += self.make_gaps(&piece, &giving.found[&sequence])?;
+                giving.found.remove(&sequence);
+                left = Left::Work;
+                break;
             }
         }
-        Ok(given)
+        Ok(if giving.found.is_empty() { Left::Nothing } else { left })
     }
 
-    /// Reads what lies in these offsets: a sealed segment is believed when it is opened, and nobody may have
-    /// looked since.
-    fn look_at(&self, offsets: &[Range<Offset>]) -> io::Result<()> {
-        for piece in self.shared.pieces.load_full().iter() {
-            let (view, base) = (self.shared.view(piece)?, piece.base());
-            for Range { start, end } in offsets {
-                let mut slot = view.first_not(|entry| entry.end(base).offset <= *start)?;
-                let end = view.first_not(|entry| entry.end(base).offset <= *end)?;
-                while slot < end {
-                    self.shared.checked_frames(piece, &view, slot..slot + 1)?;
+    /// Reads on in these offsets, and remembers what cannot be read.
+    fn look_on(&self, giving: &mut GivingUp) -> io::Result<Left> {
+        let all = mutant::active(Mutant::GivesUpReadable);
+        let pieces = self.shared.pieces.load_full();
+        let mut bytes = 0;
+        for (at, piece) in pieces.iter().enumerate() {
+            let base = piece.base();
+            let end = pieces.get(at + 1).map_or(self.end.offset, |next| next.base().offset);
+            let from = base.offset.max(giving.looked);
+            let first = giving.offsets.partition_point(|range| range.end <= from);
+            // Which segments are looked into is told without opening any other.
+            let within = giving.offsets[first..].iter().take_while(|range| range.start < end);
+            let within: Vec<Range<Offset>> = within.cloned().collect();
+            if within.is_empty() {
+                continue;
+            }
+            let view = self.shared.view(piece)?;
+            for Range { start, end } in within {
+                let whole = |slot| view.place_before(slot).map(|place| place.offset >= start);
+                let looked = giving.looked.max(start);
+                let mut slot = view.first_not(|entry| entry.end(base).offset <= looked)?;
+                let behind = view.first_not(|entry| entry.end(base).offset <= end)?;
+                while slot < behind {
+                    if bytes >= LOOK_BYTES_MAX {
+                        return Ok(Left::Work);
+                    }
+                    let bad = self.shared.checked_frames(piece, &view, slot..slot + 1)?.1.is_some();
+                    if (bad || all) && whole(slot)? {
+                        let sequence = piece.segment.header.sequence;
+                        giving.found.entry(sequence).or_default().push(slot);
+                    }
+                    bytes += view.before(slot + 1)?.position() - view.before(slot)?.position();
                     slot += 1;
+                    giving.looked = view.place_before(slot)?.offset;
                 }
             }
         }
-        Ok(())
+        Ok(Left::Nothing)
+    }
+
+    /// Makes gaps of what was found in a segment and has not come back meanwhile; says of how many records.
+    fn make_gaps(&mut self, piece: &Piece, found: &[usize]) -> io::Result<u64> {
+        let sequence = piece.segment.header.sequence;
+        let faults = self.shared.faults.all().into_iter().find(|(of, _)| *of == sequence);
+        let faulty = |slot: &usize| {
+            faults.as_ref().is_some_and(|(_, slots)| slots.contains(slot))
+                || mutant::active(Mutant::GivesUpReadable)
+        };
+        let view = self.shared.view(piece)?;
+        let kept = self.kept_from(piece, &view)?..view.slots();
+        let mut gaps = Vec::new();
+        for slot in found.iter().copied().filter(|slot| kept.contains(slot) && faulty(slot)) {
+            let FaultyRange { from, until, .. } = faulty_range(piece, &view, slot)?;
+            if from < until && known_frame(self, piece, &view, slot)?.is_none() {
+                gaps.push((slot, gap_entry(&view, slot, piece.base())?, until.since(from)));
+            }
+        }
+        drop(view);
+        if !gaps.is_empty() {
+            self.replace_entries(piece, &gaps)?;
+        }
+        Ok(gaps.iter().map(|(_, _, records)| records).sum())
     }
 
     /// A new index in place of a sealed segment's own, with other entries in some slots.
@@ -213,6 +294,8 @@ fn gap_entry(view: &View<'_>, slot: usize, base: &Place) -> io::Result<Entry> {
     Ok(Entry::after(&before, &header).expect("it takes the room of the batch"))
 }
 
+/// So much is read in one pass of what may be given up: the shard has other replicas.
+const LOOK_BYTES_MAX: u64 = 4 << 20;
 /// How the name of an index ends that is being made anew.
 pub(super) const INDEX_MEND: &str = "idx.mend";
 

@@ -49,7 +49,7 @@ use segment::Stem;
 
 pub use digest::Digested;
 pub use faults::FaultyRange;
-pub use gap::{GivenUp, Unreadable};
+pub use gap::{GivingUp, Left, Listed, Unreadable};
 pub use locate::Located;
 pub use mend::{Mend, Mended, Missing};
 pub use reader::{LogReader, ReadError};

@@ -57,7 +57,9 @@ impl Replica {
                 }
             }
             ReplicaCommand::TrimBefore(offset) => self.start_trim(now, id, offset, out),
-            ReplicaCommand::Repair { give_up } => self.start_giving_up(now, id, give_up, out),
+            ReplicaCommand::Repair { give_up, start } => {
+                self.start_giving_up(now, id, (start, give_up), out);
+            }
         }
     }
 

@@ -102,6 +102,8 @@ pub enum ReplicaCommand {
     Repair {
         /// Nothing is given up without any.
         give_up: Vec<Range<Offset>>,
+        /// Without any, what lies from here on is asked for.
+        start: Offset,
     },
 }
 

@@ -222,7 +222,7 @@ impl Replica {
         match self.failure {
             Failure::None => {
                 let waits = self.waiters.next_deadline().into_iter().chain(self.flush_deadline());
-                let waits = waits.chain(self.starts.due());
+                let waits = waits.chain(self.starts.due()).chain(self.giving_up_due());
                 waits.fold(self.raft.next_deadline(), Millis::min)
             }
             Failure::Final(_) => Millis(u64::MAX),

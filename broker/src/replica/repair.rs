@@ -17,7 +17,7 @@ use highwater_protocol::peer::{FramesFound, FramesWanted, RaftMessage};
 use super::event::{AdminReply, Lane, RequestId};
 use super::output::{Outgoing, Output};
 use super::{Failure, Replica};
-use crate::log::{GivenUp, Mended, Unreadable};
+use crate::log::{self, Left, Listed, Mended, Unreadable};
 use crate::mutant::{self, Mutant};
 use crate::raft::{Legible, Millis, Suspicion};
 
@@ -44,9 +44,9 @@ pub(super) struct Repair {
 #[derive(Debug)]
 struct GivingUp {
     id: RequestId,
-    offsets: Vec<Range<Offset>>,
-    /// How many records are gaps already.
-    records: u64,
+    loss: log::GivingUp,
+    /// When there is more to do, unless that waits for something.
+    due: Option<Millis>,
 }
 
 impl Repair {
@@ -120,16 +120,22 @@ impl Replica {
     }
 
     /// What cannot be read, and from whom it may come back.
-    fn unreadable(&self, now: Millis, given_up: u64) -> io::Result<RepairReplicaResponse> {
+    fn unreadable(
+        &self,
+        now: Millis,
+        start: Offset,
+        given_up: u64,
+    ) -> io::Result<RepairReplicaResponse> {
         let shown = |found: Unreadable| UnreadableRange {
             from: found.range.from,
             until: found.range.until,
             batches: found.batches,
             file: found.range.file.display().to_string(),
         };
-        let unreadable = self.log.unreadable(SHOWN_MAX)?.into_iter().map(shown).collect();
+        let Listed { runs, next } = self.log.unreadable(start, SHOWN_MAX)?;
+        let unreadable = runs.into_iter().map(shown).collect();
         let since_ms = self.repair.since.map(|since| now.0.saturating_sub(since.0));
-        Ok(RepairReplicaResponse { unreadable, since_ms, others: self.others(), given_up })
+        Ok(RepairReplicaResponse { unreadable, since_ms, others: self.others(), given_up, next })
     }
 
     /// An operator asks what cannot be read, or gives it up.
@@ -137,18 +143,19 @@ impl Replica {
         &mut self,
         now: Millis,
         id: RequestId,
-        offsets: Vec<Range<Offset>>,
+        (start, offsets): (Offset, Vec<Range<Offset>>),
         out: &mut Output,
     ) {
         let refused = (!offsets.is_empty()).then(|| self.check_alone().err()).flatten();
         let answer = match refused {
             Some(error) => Err(error),
             None if offsets.is_empty() => {
-                let seen = self.unreadable(now, 0).map(AdminReply::Unreadable);
+                let seen = self.unreadable(now, start, 0).map(AdminReply::Unreadable);
                 seen.map_err(|error| WireError::new(ErrorCode::StorageFailed, error.to_string()))
             }
             None => {
-                self.repair.giving_up = Some(GivingUp { id, offsets, records: 0 });
+                let loss = log::GivingUp::new(offsets);
+                self.repair.giving_up = Some(GivingUp { id, loss, due: None });
                 return;
             }
         };
@@ -183,20 +190,20 @@ impl Replica {
     fn give_up_accepted(&mut self, now: Millis, out: &mut Output) {
         let Some(mut giving_up) = self.repair.giving_up.take() else { return };
         // A change of voters may have come between.
-        let given = match self.check_alone() {
-            Ok(()) => self.log.give_up(&giving_up.offsets),
+        let left = match self.check_alone() {
+            Ok(()) => self.log.give_up(&mut giving_up.loss),
             Err(error) => return out.answered.push((giving_up.id, Err(error))),
         };
-        let answer = match given {
-            Ok(GivenUp { records, waits }) => {
-                giving_up.records += records;
-                if waits {
-                    self.repair.giving_up = Some(giving_up);
-                    return;
-                }
-                let (partition, records) = (self.partition, giving_up.records);
+        let answer = match left {
+            Ok(left @ (Left::Work | Left::Waits)) => {
+                giving_up.due = (left == Left::Work).then_some(Millis(now.0 + 1));
+                self.repair.giving_up = Some(giving_up);
+                return;
+            }
+            Ok(Left::Nothing) => {
+                let (partition, records) = (self.partition, giving_up.loss.records());
                 tracing::warn!(%partition, records, "what cannot be read was given up by request");
-                self.unreadable(now, records)
+                self.unreadable(now, Offset::ZERO, records)
             }
             Err(error) => Err(error),
         };
@@ -218,6 +225,11 @@ impl Replica {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
             Err(error) => self.fail(&error, out),
         }
+    }
+
+    /// When a pass has to go on giving something up.
+    pub(super) fn giving_up_due(&self) -> Option<Millis> {
+        self.repair.giving_up.as_ref()?.due
     }
 
     /// The request that waits for something to be given up will not see it.
@@ -306,7 +318,7 @@ impl Replica {
 /// How long an answer may take before the next one is asked.
 const ASK_AGAIN_MS: u64 = 500;
 const ASK_BYTES_MAX: u32 = 1 << 20;
-/// So many runs of batches are named at a time.
+/// So many runs of batches are named in an answer, which says from where to ask for more.
 const SHOWN_MAX: usize = 1_000;
 /// How long a leader that cannot read all that it has tries to mend it before it hands over.
 const LEADS_FAULTY_MS: u64 = 2_000;

@@ -15,12 +15,14 @@ pub struct RepairReplicaRequest {
     pub partition: TopicPartition,
     /// Offsets that are given up where they cannot be read; without any, this only asks.
     pub give_up: Vec<Range<Offset>>,
+    /// A question asks for what lies from here on.
+    pub start: Offset,
 }
 
 /// What a replica cannot read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepairReplicaResponse {
-    /// In the order of the log; the first thousand.
+    /// In the order of the log; a thousand at most.
     pub unreadable: Vec<UnreadableRange>,
     /// For how long there has been something in this life of the broker.
     pub since_ms: Option<u64>,
@@ -28,6 +30,8 @@ pub struct RepairReplicaResponse {
     pub others: Vec<NodeId>,
     /// How many records this request has given up.
     pub given_up: u64,
+    /// Where there is more: what to ask for next.
+    pub next: Option<Offset>,
 }
 
 /// Batches that lie one behind the other.
@@ -51,7 +55,7 @@ impl RepairReplicaRequest {
             writer.u64(range.start.0);
             writer.u64(range.end.0);
         });
-        writer.no_tagged_fields();
+        put_offset(writer, TAG_START, Some(self.start).filter(|start| *start > Offset::ZERO));
     }
 
     /// Reads the body.
@@ -60,8 +64,8 @@ impl RepairReplicaRequest {
         let partition = coding::partition(reader)?;
         let give_up = reader
             .list("offsets", 16, |reader| Ok(coding::offset(reader)?..coding::offset(reader)?))?;
-        reader.tagged_fields()?;
-        Ok(RepairReplicaRequest { partition, give_up })
+        let start = offset_tagged(reader, TAG_START)?.unwrap_or_default();
+        Ok(RepairReplicaRequest { partition, give_up, start })
     }
 }
 
@@ -77,7 +81,7 @@ impl RepairReplicaResponse {
         writer.optional(self.since_ms, Writer::u64);
         coding::put_nodes(writer, &self.others);
         writer.u64(self.given_up);
-        writer.no_tagged_fields();
+        put_offset(writer, TAG_NEXT, self.next);
     }
 
     /// Reads the body.
@@ -94,7 +98,33 @@ impl RepairReplicaResponse {
         let since_ms = reader.optional("a time", Reader::u64)?;
         let others = coding::nodes(reader)?;
         let given_up = reader.u64()?;
-        reader.tagged_fields()?;
-        Ok(RepairReplicaResponse { unreadable, since_ms, others, given_up })
+        let next = offset_tagged(reader, TAG_NEXT)?;
+        Ok(RepairReplicaResponse { unreadable, since_ms, others, given_up, next })
     }
 }
+
+/// The tagged fields of a body: one offset, or none.
+fn put_offset(writer: &mut Writer, tag: u64, offset: Option<Offset>) {
+    let Some(offset) = offset else { return writer.no_tagged_fields() };
+    let mut field = Writer::new();
+    field.u64(offset.0);
+    writer.uvarint(1);
+    writer.uvarint(tag);
+    writer.blob(&field.finish());
+}
+
+fn offset_tagged(reader: &mut Reader<'_>, wanted: u64) -> Result<Option<Offset>, DecodeError> {
+    let mut found = None;
+    reader.tagged_fields_with(|tag, field| {
+        if tag == wanted {
+            found = Some(coding::offset(&mut Reader::new(field))?);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The tagged field of a request that does not ask from the begin.
+const TAG_START: u64 = 0;
+/// The tagged field of an answer that is not the whole one.
+const TAG_NEXT: u64 = 0;

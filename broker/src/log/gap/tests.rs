@@ -1,10 +1,12 @@
 //! What nobody can read any more, and what takes its place.
 
+use std::path::Path;
+
 use highwater_protocol::batch::{Mark, frames};
 use highwater_protocol::ids::{Offset, Term};
 
-use crate::log::tests::{Bench, offsets};
-use crate::log::{FaultyRange, GivenUp, ScrubPlace, Unreadable};
+use crate::log::tests::{Bench, DIR, batch, offsets};
+use crate::log::{FaultyRange, GivingUp, Left, Listed, ScrubPlace, Unreadable};
 use crate::sim::disk::Fate;
 
 /// Batches of two records, three to a segment, behind the start of a term.
@@ -32,17 +34,21 @@ fn look(bench: &Bench) {
 
 /// Makes gaps of what cannot be read in these offsets.
 fn give_up(bench: &mut Bench, from: u64, until: u64) -> u64 {
-    let mut records = 0;
+    let mut giving = GivingUp::new(vec![Offset(from)..Offset(until)]);
     for _ in 0..10 {
-        let offsets = Offset(from)..Offset(until);
-        let given = bench.log.give_up(&[offsets]).expect("give up");
-        records += given.records;
-        if !given.waits {
-            return records;
+        match bench.log.give_up(&mut giving).expect("give up") {
+            Left::Nothing => return giving.records(),
+            Left::Work => {}
+            Left::Waits => bench.flush(),
         }
-        bench.flush();
     }
     panic!("it waits for ever");
+}
+
+/// What cannot be read from an offset on, and from where to ask for more.
+fn told(bench: &Bench, from: u64, most: usize) -> (Vec<Unreadable>, Option<Offset>) {
+    let Listed { runs, next } = bench.log.unreadable(Offset(from), most).expect("told");
+    (runs, next)
 }
 
 /// Mends what can be mended without anybody.
@@ -67,9 +73,9 @@ fn what_cannot_be_read_is_named_and_becomes_a_gap_that_stays() {
     let mut bench = rotten(7);
     let (end, file) = (bench.log.end(), bench.oldest(".log"));
     let range = FaultyRange { from: Offset(2), until: Offset(4), file };
-    assert_eq!(bench.log.unreadable(10).expect("told"), [Unreadable { range, batches: 1 }]);
+    assert_eq!(told(&bench, 0, 10), (vec![Unreadable { range, batches: 1 }], None));
     assert_eq!(give_up(&mut bench, 2, 4), 2);
-    assert_eq!(bench.log.unreadable(10).expect("told"), []);
+    assert_eq!(told(&bench, 0, 10), (vec![], None));
     assert_eq!(mend_alone(&mut bench), 1);
     assert!(!bench.log.is_faulty());
     assert_eq!(read_from(&bench, 0)[..3], [(0, 2, false), (2, 2, true), (4, 2, false)]);
@@ -86,7 +92,7 @@ fn a_power_cut_behind_the_decision_takes_nothing_back_and_the_gap_makes_itself()
         let mut bench = rotten(3);
         assert_eq!(give_up(&mut bench, 2, 4), 2);
         let (mut bench, _) = bench.lose_power(fate);
-        assert_eq!(bench.log.give_up(&[Offset(0)..Offset(99)]).expect("again"), GivenUp::default());
+        assert_eq!(give_up(&mut bench, 0, 99), 0, "it is given up already");
         assert!(bench.log.is_faulty(), "the file is as it was");
         assert_eq!(mend_alone(&mut bench), 1);
         assert_eq!(read_from(&bench, 2)[..2], [(2, 2, true), (4, 2, false)]);
@@ -101,6 +107,40 @@ fn nothing_is_given_up_that_can_be_read_or_was_not_named() {
     assert_eq!(give_up(&mut bench, 0, 99), 2);
     assert_eq!(mend_alone(&mut bench), 1);
     assert_eq!(read_from(&bench, 0), [(0, 2, false), (2, 2, true), (4, 2, false)]);
+}
+
+#[test]
+fn what_does_not_fit_one_list_is_told_in_the_next() {
+    let bench = filled(7);
+    for at in [1_000, 20_000] {
+        assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + at) * 8));
+    }
+    let (bench, _) = bench.kill();
+    look(&bench);
+    let (all, none) = told(&bench, 0, 10);
+    assert_eq!((all.len(), none), (2, None));
+    let (first, next) = told(&bench, 0, 1);
+    assert_eq!((&first[..], next), (&all[..1], Some(Offset(4))));
+    assert_eq!(told(&bench, 4, 1), (all[1..].to_vec(), None));
+}
+
+#[test]
+fn a_pass_reads_no_more_than_its_part_of_what_may_be_given_up_and_all_of_it_once() {
+    let mut bench = Bench::new();
+    for number in 0..5 {
+        bench.log.append(Term(1), &batch(1, 2_000_000, number)).expect("append");
+    }
+    bench.log.close().expect("close");
+    let (mut bench, _) = bench.kill();
+    let last = bench.files().into_iter().filter(|name| name.ends_with(".log")).next_back();
+    let path = Path::new(DIR).join(last.expect("there are five"));
+    assert!(bench.disk.flip_bit(&path, (4096 + 9_000) * 8));
+    let mut giving = GivingUp::new(vec![Offset(0)..Offset(2), Offset(1)..Offset(99)]);
+    let mut passes = 1;
+    while bench.log.give_up(&mut giving).expect("give up") == Left::Work {
+        passes += 1;
+    }
+    assert_eq!((passes, giving.records()), (2, 1), "three batches in the first, two in the second");
 }
 
 #[test]

@@ -14,8 +14,10 @@ use anstream::eprintln;
 use clap::Args;
 use futures_util::future::join_all;
 use highwater_client::{
-    Admin, InspectReplicaResponse, NodeId, Offset, RepairReplicaResponse, UnreadableRange,
+    Admin, ErrorKind, InspectReplicaResponse, NodeId, Offset, RepairReplicaResponse,
+    UnreadableRange,
 };
+use highwater_protocol::error::ErrorCode;
 
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
@@ -111,7 +113,7 @@ pub async fn run(args: RepairArgs, settings: &Settings) -> Result<Exit, Failure>
 }
 
 async fn seen(admin: &Admin, case: &Case) -> Vec<Replica> {
-    let ask = async |node| admin.repair_replica(node, case.partition, Vec::new(), PATIENCE).await;
+    let ask = async |node| admin.unreadable(node, case.partition, PATIENCE).await;
     let asked = case.seen.iter().map(async |seen| Replica {
         node: seen.node,
         stands: seen.answer.clone(),
@@ -130,9 +132,10 @@ fn way(replicas: &[Replica], of: NodeId, range: &UnreadableRange) -> Way {
                     (range.from.max(stands.log_start), range.until.min(stands.log_end));
                 let lacked = joined(seen.unreadable.iter().map(|it| it.from..it.until).collect());
                 let lacks = |it: &Range<Offset>| it.start <= from && until <= it.end;
+                let told = seen.next.is_none_or(|next| until <= next);
                 // Whoever has a part of it gives that.
                 if from < until && !lacked.iter().any(lacks) {
-                    have.push(other.node);
+                    if told { &mut have } else { &mut silent }.push(other.node);
                 }
             }
             (Err(_), _) | (_, Err(_)) => silent.push(other.node),
@@ -157,6 +160,9 @@ fn lines(name: &PartitionName, replicas: &[Replica]) -> Vec<String> {
             }
         };
         found |= !seen.unreadable.is_empty();
+        if let Some(next) = seen.next {
+            lines.push(format!("broker {} cannot read more, from offset {next} on", replica.node));
+        }
         for range in &seen.unreadable {
             let UnreadableRange { from, until, .. } = range;
             let what = format!("offsets {from} to {until} (exclusive) of broker {}", replica.node);
@@ -254,33 +260,85 @@ async fn give_up(
     if !others.is_empty() {
         recover(admin, case, founder, others.clone()).await?;
     }
-    let begun = Instant::now();
-    let seen = loop {
-        let wish = admin.repair_replica(founder, case.partition, loss.offsets.clone(), PATIENCE);
-        match wish.await {
-            Ok(seen) => break seen,
-            Err(_) if begun.elapsed() < GIVEN_UP_WITHIN => tokio::time::sleep(LOOK_EVERY).await,
-            Err(error) => {
-                if !others.is_empty() {
-                    eprintln!(
-                        "{name} was begun anew with the replica on broker {founder} alone: say `hw partition repair \
-                         {name} --accept-loss` again, then `hw partition reassign {name} --replicas {}`",
-                        others.len() + 1
-                    );
+    let (mut records, mut asked) = (0, Asked::Once);
+    for offsets in loss.offsets.chunks(AT_ONCE_MAX) {
+        let begun = Instant::now();
+        loop {
+            let wish = admin.repair_replica(founder, case.partition, offsets.to_vec(), PATIENCE);
+            match wish.await {
+                Ok(seen) => break records += seen.given_up,
+                Err(error) if passes(error.kind()) && begun.elapsed() < GIVEN_UP_WITHIN => {
+                    asked = Asked::Again;
+                    tokio::time::sleep(LOOK_EVERY).await;
                 }
-                return Err(error.into());
+                Err(error) => {
+                    if !others.is_empty() {
+                        eprintln!(
+                            "{name} was begun anew with the replica on broker {founder} alone: say `hw partition repair \
+                             {name} --accept-loss` again, then `hw partition reassign {name} --replicas {}`",
+                            others.len() + 1
+                        );
+                    }
+                    return Err(error.into());
+                }
             }
         }
-    };
-    eprintln!("{name}: {} records were given up", human::count(seen.given_up));
+    }
+    eprintln!("{}", given_up_line(&name.to_string(), records, asked));
     if !others.is_empty() {
         refill(admin, case, founder, false).await?;
     }
     Ok(())
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
-const GIVEN_UP_WITHIN: Duration = Duration::from_secs(30);
+/// Whether a refusal ends by itself: another request is under way, this one still is, or the replica is being opened.
+fn passes(why: ErrorKind) -> bool {
+    match why {
+        ErrorKind::TimedOut | ErrorKind::ConnectionLost | ErrorKind::Unreachable => true,
+        ErrorKind::Refused(code) => matches!(
+            code,
+            ErrorCode::Conflict
+                | ErrorCode::RequestTimedOut
+                | ErrorCode::NotLeader
+                | ErrorCode::UnknownTopicOrPartition
+                | ErrorCode::Overloaded
+        ),
+        _final => false,
+    }
+}
+
+fn given_up_line(name: &str, records: u64, asked: Asked) -> String {
+    match (records, asked) {
+        (0, Asked::Once) => {
+            format!("{name}: nothing was given up; all that was named can be read again")
+        }
+        (0, Asked::Again) => {
+            format!(
+                "{name}: nothing more was given up; an earlier try did it, or it can be read again"
+            )
+        }
+        (_, Asked::Once) => format!("{name}: {} records were given up", human::count(records)),
+        (_, Asked::Again) => {
+            let records = human::count(records);
+            format!(
+                "{name}: {records} records were given up, and what earlier tries had begun with"
+            )
+        }
+    }
+}
+
+/// Whether some of it was asked for more than once, for no answer came to the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Once,
+    Again,
+}
+
+const PATIENCE: Duration = Duration::from_secs(8);
+/// For each part; a large one takes the broker many passes.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(120);
+/// So many runs of batches are given up with one request.
+const AT_ONCE_MAX: usize = 100;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub const EXAMPLES: &str = "\

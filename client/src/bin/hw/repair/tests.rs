@@ -28,15 +28,15 @@ fn stands(log_end: u64, leader: Option<u32>) -> InspectReplicaResponse {
 }
 
 fn replica(node: u32, log_end: u64, lacks: &[(u64, u64)]) -> Replica {
-    let range = |(from, until): &(u64, u64)| UnreadableRange {
-        from: Offset(*from),
-        until: Offset(*until),
-        batches: 1,
-        file: "a.log".to_owned(),
-    };
     let unreadable = lacks.iter().map(range).collect();
-    let seen = RepairReplicaResponse { unreadable, since_ms: None, others: vec![], given_up: 0 };
+    let (since_ms, next) = (None, None);
+    let seen = RepairReplicaResponse { unreadable, since_ms, others: vec![], given_up: 0, next };
     Replica { node: NodeId(node), stands: Ok(stands(log_end, None)), unreadable: Ok(seen) }
+}
+
+fn range((from, until): &(u64, u64)) -> UnreadableRange {
+    let (from, until) = (Offset(*from), Offset(*until));
+    UnreadableRange { from, until, batches: 1, file: "a.log".to_owned() }
 }
 
 fn silent(node: u32) -> Replica {
@@ -77,6 +77,37 @@ fn nothing_is_given_up_that_may_be_had() {
     let mut led = [replica(1, 50, &[(10, 20)]), replica(2, 50, &[(10, 20)])];
     led[1].stands = Ok(stands(50, Some(2)));
     refused(&led, "broker 2 leads it");
+}
+
+#[test]
+fn what_lies_behind_all_that_a_broker_told_may_be_read_there_and_there_is_more_of_it() {
+    let mut cut_short = replica(2, 50, &[(1, 5)]);
+    cut_short.unreadable.as_mut().expect("it answers").next = Some(Offset(10));
+    let two = [replica(1, 50, &[(12, 20)]), cut_short];
+    assert_eq!(way(&two, NodeId(1), &range(&(12, 20))), Way::Perhaps(vec![NodeId(2)]));
+    let name: PartitionName = "orders/3".parse().expect("a name");
+    let told = lines(&name, &two).join("\n");
+    assert!(told.contains("broker 2 cannot read more, from offset 10 on"), "{told}");
+}
+
+#[test]
+fn people_are_told_how_much_was_given_up_and_when_that_is_nothing() {
+    let done = |records, twice| given_up_line("orders/3", records, twice);
+    assert!(done(12_000, Asked::Once).contains("12,000 records were given up"));
+    assert!(done(0, Asked::Once).contains("nothing was given up"), "{}", done(0, Asked::Once));
+    assert!(done(0, Asked::Again).contains("an earlier try"), "{}", done(0, Asked::Again));
+}
+
+#[test]
+fn only_what_passes_by_itself_is_tried_again() {
+    let refused = |code| passes(ErrorKind::Refused(code));
+    for code in [ErrorCode::Conflict, ErrorCode::RequestTimedOut, ErrorCode::NotLeader] {
+        assert!(refused(code), "{code}");
+    }
+    for code in [ErrorCode::DiskFull, ErrorCode::StorageFailed, ErrorCode::InvalidRequest] {
+        assert!(!refused(code), "{code}");
+    }
+    assert!(passes(ErrorKind::TimedOut) && !passes(ErrorKind::Identity));
 }
 
 #[test]
