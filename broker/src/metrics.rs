@@ -113,8 +113,10 @@ metrics! {
     scrub_faulty: Counter = "highwater_scrub_faulty_total", "";
     /// Damaged batches that were fetched from another replica and put in their place.
     batches_repaired: Counter = "highwater_batches_repaired_total", "";
-    /// Replicas that failed and are out of service until a restart.
+    /// Replicas that failed and are out of service until they are made anew, or a restart.
     replicas_failed: Counter = "highwater_replicas_failed_total", "";
+    /// Failed replicas that were made anew from the others.
+    replicas_rebuilt: Counter = "highwater_replicas_rebuilt_total", "";
 }
 
 impl Counter {

@@ -136,6 +136,10 @@ mutants! {
     FlushVouchesForLater,
     /// A failed flush is taken for a flush.
     FlushErrorIgnored,
+    /// A replica that was made anew is trusted, in the same term, before it has what it once said that it has.
+    RebuiltForgetsItsWord,
+    /// A replica whose files failed begins anew as one that has nothing to catch up with.
+    RebuiltTrusted,
     /// A file that cannot be flushed takes every replica of the same flush out of service.
     FlushErrorSpreads,
     /// A flush that a closed replica had asked for counts for the one opened in its place.

@@ -73,6 +73,9 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::MendNotFlushed,
     Mutant::FaultyStands,
     Mutant::SealedTakesAppends,
+    // And of what follows a failed flush, there as well.
+    Mutant::RebuiltTrusted,
+    Mutant::RebuiltForgetsItsWord,
     // Of the clock of retention, in `shard::retention`.
     Mutant::TenthEachLook,
     // Of the controller, in `controller_mutants`.
@@ -498,6 +501,7 @@ fn shard_options(life: u64) -> ShardOptions {
         seed: 7,
         heartbeat_ms: 100,
         dir: PathBuf::from("/data/shard-0"),
+        stray_dir: PathBuf::from("/data/stray"),
         last_life,
         directory,
         keep_free_bytes: 0,

@@ -3,11 +3,12 @@
 //!
 //! What each breaks is listed in `MUTANTS.md`.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater_broker::disk::Disk;
+use highwater_broker::disk::{Disk, File, FlushFailure};
 use highwater_broker::log::{GivingUp, Left, Log, Options, Recovered};
 use highwater_broker::mutant::{self, Mutant};
 use highwater_broker::raft::{
@@ -15,16 +16,19 @@ use highwater_broker::raft::{
     TermStart, TermStarts,
 };
 use highwater_broker::replica::{
-    Boot, FlushPolicy, Identity, OpenReplica, Output, Replica, ReplicaCommand, ReplicaOptions,
-    RequestId, Retention,
+    Boot, FlushPolicy, Identity, LastLife, OpenReplica, Output, Replica, ReplicaCommand,
+    ReplicaOptions, RequestId, Retention,
 };
+use highwater_broker::shard::event::{Effect, Event};
+use highwater_broker::shard::{Directory, Shard, ShardOptions};
 use highwater_broker::sim::disk::{Fate, SimDisk, Unflushed};
-use highwater_protocol::batch::{BatchBuilder, BuilderOptions, VoterSet};
+use highwater_protocol::batch::{BatchBuilder, BuilderOptions, Mark, VoterSet};
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{
-    Incarnation, LogIndex, NodeId, Offset, PartitionId, Position, Term, Timestamp, TopicId,
-    TopicPartition,
+    Incarnation, LogIndex, NodeId, Offset, PartitionId, Position, RecoveryEpoch, Term, Timestamp,
+    TopicId, TopicPartition,
 };
+use highwater_protocol::peer::{AppendRequest, GroupMessage, Heartbeat, RaftMessage};
 
 const DIR: &str = "/data/t-0";
 const LOG_OPTIONS: Options = Options { segment_bytes_max: 64 << 10, keep_free_bytes: 0 };
@@ -148,6 +152,151 @@ fn a_loss_that_is_accepted_before_it_is_on_disk_is_found_by_a_script() {
             && log.unreadable(Offset(0), 9).expect("told").runs.is_empty()
     });
 }
+
+#[test]
+fn a_replica_made_anew_that_is_trusted_at_once_is_found_by_a_script() {
+    check_script(Mutant::RebuiltTrusted, || Failed::follower().trusted() == [false; 3]);
+}
+
+#[test]
+fn a_replica_made_anew_that_forgets_its_word_is_found_by_a_script() {
+    check_script(Mutant::RebuiltForgetsItsWord, || {
+        let mut failed = Failed::follower();
+        failed.lead_for_ms(1_900);
+        assert!(!failed.is_anew, "whoever leads may have lost its majority");
+        failed.lead_for_ms(300);
+        assert!(failed.is_anew && !failed.aside().is_empty());
+        let told = |failed: &mut Failed, entries: Range<u64>| {
+            failed.append(entries, 1);
+            failed.is_trusted()
+        };
+        // Its leader may count both entries still, because of what the failed replica said.
+        let early = told(&mut failed, 0..1);
+        let late = told(&mut failed, 1..2);
+        assert!(!late || failed.aside().is_empty(), "what was set aside is not needed any more");
+        (early, late) == (false, true)
+    });
+}
+
+/// The shard of a follower that had two entries of its leader, and whose disk failed then.
+struct Failed {
+    disk: Arc<SimDisk>,
+    shard: Shard,
+    now: Millis,
+    is_anew: bool,
+}
+
+impl Failed {
+    fn follower() -> Failed {
+        let disk = SimDisk::new(1);
+        let options = ShardOptions {
+            me: NodeId(1),
+            incarnation: Incarnation(1),
+            seed: 7,
+            heartbeat_ms: 100,
+            dir: PathBuf::from("/data/shard-0"),
+            stray_dir: PathBuf::from(STRAYS),
+            last_life: LastLife::Clean,
+            directory: Directory::New,
+            keep_free_bytes: 0,
+        };
+        let as_disk = Arc::clone(&disk) as Arc<dyn Disk>;
+        let shard = Shard::open(options, as_disk, Millis(0)).expect("a sound disk");
+        let mut failed = Failed { disk, shard, now: Millis(1), is_anew: false };
+        let options = ReplicaOptions {
+            log: LOG_OPTIONS,
+            flush: FlushPolicy::Ack,
+            insync_replicas_min: 1,
+            lag_ms_max: 10_000,
+            retention: Retention::FOREVER,
+            learner_bytes_per_s: None,
+        };
+        failed.pass(Event::Open(Box::new(OpenReplica {
+            partition: GROUP,
+            dir: PathBuf::from(DIR),
+            voters: vec![NodeId(1), NodeId(2), NodeId(3)],
+            learners: Vec::new(),
+            identity: Identity::Same,
+            recovery: None,
+            options,
+        })));
+        failed.append(0..1, 0);
+        failed.disk.fail_next_flush_of(Path::new(DIR));
+        failed.append(1..2, 0);
+        assert!(failed.shard.replica(GROUP).expect("it is there").is_failed());
+        failed
+    }
+
+    /// Whether it is trusted once it was made anew, and with each entry that it gets.
+    fn trusted(&mut self) -> [bool; 3] {
+        self.lead_for_ms(2_200);
+        let anew = self.is_trusted();
+        // Nothing is committed in the leader's own term yet.
+        self.append(0..1, 0);
+        let first = self.is_trusted();
+        self.append(1..2, 0);
+        [anew, first, self.is_trusted()]
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.shard.replica(GROUP).expect("it is there").suspicion() == Suspicion::None
+    }
+
+    fn aside(&self) -> Vec<String> {
+        self.disk.list(Path::new(STRAYS)).unwrap_or_default()
+    }
+
+    fn lead_for_ms(&mut self, ms: u64) {
+        for _ in 0..ms / 100 {
+            self.now.0 += 100;
+            self.hear(RaftMessage::Heartbeat(Heartbeat { term: Term(1), commit: LogIndex(0) }));
+        }
+    }
+
+    /// The leader sends some of its entries, each the mark of its term, and all is flushed.
+    fn append(&mut self, entries: Range<u64>, commit: u64) {
+        let term = if entries.start == 0 { Term(0) } else { Term(1) };
+        let prev = Position { term, index: LogIndex(entries.start) };
+        let frames = entries.map(|_| Mark::TermStart.encode(Offset(0), Term(1)));
+        self.hear(RaftMessage::Append(AppendRequest {
+            term: Term(1),
+            prev,
+            commit: LogIndex(commit),
+            start: None,
+            entries: frames.collect(),
+        }));
+    }
+
+    fn hear(&mut self, message: RaftMessage) {
+        let messages = vec![GroupMessage { group: GROUP, epoch: RecoveryEpoch(0), message }];
+        let (incarnation, to) = (Incarnation(1), Some(Incarnation(1)));
+        self.pass(Event::Peer { from: NodeId(2), incarnation, to, messages });
+    }
+
+    /// A pass with all that follows from its flushes.
+    fn pass(&mut self, event: Event) {
+        let mut effects = Vec::new();
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            self.shard.step(self.now, event, &mut effects);
+            self.shard.finish_pass(self.now, &mut effects).expect("its journal is sound");
+            for effect in effects.drain(..) {
+                self.is_anew |= matches!(effect, Effect::Rebuilding(_));
+                if let Effect::Flush(ticket, files) = effect {
+                    let failed = |(file, it): (usize, &Arc<dyn File>)| {
+                        let error: io::Error = it.flush().err()?;
+                        Some(FlushFailure { file, error })
+                    };
+                    let failures = files.iter().enumerate().filter_map(failed).collect();
+                    events.push(Event::Flushed(ticket, failures));
+                }
+            }
+        }
+    }
+}
+
+const GROUP: TopicPartition = TopicPartition { topic: TopicId::CLUSTER, partition: PartitionId(9) };
+const STRAYS: &str = "/data/stray";
 
 #[test]
 fn a_replica_that_gives_up_what_another_one_may_have_is_found_by_a_script() {

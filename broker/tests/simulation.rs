@@ -47,6 +47,7 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.full_disks > least / 2 && reached.stuck_passes > least / 10, "{reached:#?}");
     assert!(reached.journals_rotted > least / 5, "{reached:#?}");
     assert!(reached.suspects > 0 && reached.failed_replicas > 0, "{reached:#?}");
+    assert!(reached.rebuilt_replicas > 0, "{reached:#?}");
     assert!(
         reached.spared_replicas > 0 && reached.reopened > least / 2 && reached.rotted > least / 200,
         "{reached:#?}"

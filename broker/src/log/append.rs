@@ -227,7 +227,7 @@ impl Log {
         if self.failed {
             let name = self.dir.display();
             return Err(io::Error::other(format!(
-                "the log in {name} failed before; restart the broker to recover it"
+                "the log in {name} failed before; unless it is made anew from other replicas, restart the broker to recover it"
             )));
         }
         Ok(())

@@ -293,6 +293,11 @@ pub fn topics_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("topics")
 }
 
+/// The directory of what was set aside.
+pub fn strays_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("stray")
+}
+
 /// The name of a replica's directory: the topic and partition for people, the topic's id for us.
 pub fn dir_name(topic: &str, partition: TopicPartition) -> String {
     // Names of topics may take 249 bytes, those of directories 255.

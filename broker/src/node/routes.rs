@@ -205,7 +205,7 @@ impl Routes {
                 }
             }
             Notice::Failed(partition, reason) => {
-                tracing::error!(%partition, reason, "a replica is out of service until the broker restarts");
+                tracing::error!(%partition, reason, "a replica is out of service until it is made anew from the others, or the broker restarts");
                 if let Some(route) = map.get(&partition) {
                     route.failed.store(Some(Arc::new(reason)));
                     route.changed.notify_waiters();

@@ -14,11 +14,12 @@ use std::sync::Arc;
 
 use highwater_protocol::ids::TopicPartition;
 
-use super::reconcile::{Me, parse_dir_name, topics_dir};
+use super::reconcile::{Me, parse_dir_name, strays_dir, topics_dir};
 use crate::controller::ClusterImage;
 use crate::controller::image::Topic;
 use crate::disk::Disk;
 use crate::log;
+use crate::shard::FAILED;
 
 /// What became of the directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,6 +80,7 @@ pub fn tend(
 pub fn take_back(disk: &dyn Disk, data_dir: &Path, opening: &[(TopicPartition, PathBuf)]) {
     let (strays, topics) = (strays_dir(data_dir), topics_dir(data_dir));
     let newest: BTreeMap<TopicPartition, (u64, String)> = listed(disk, &strays)
+        .filter(|(_, name)| !name.starts_with(FAILED))
         .map(|(stray, name)| (stray.partition, (stray.since_s, name)))
         .fold(BTreeMap::new(), |mut newest, (partition, found)| {
             let known = newest.entry(partition).or_insert_with(|| found.clone());
@@ -107,7 +109,8 @@ pub fn take_back(disk: &dyn Disk, data_dir: &Path, opening: &[(TopicPartition, P
     }
 }
 
-/// A directory that was set aside: `<unix seconds>-<its name before>`.
+/// A directory that was set aside: `<unix seconds>-<its name before>`. Behind `failed-` it is one whose files
+/// failed: the replica was made anew, so nobody goes on with it.
 struct Stray {
     since_s: u64,
     partition: TopicPartition,
@@ -115,7 +118,7 @@ struct Stray {
 
 impl Stray {
     fn parse(name: &str) -> Option<Stray> {
-        let (since_s, name) = name.split_once('-')?;
+        let (since_s, name) = name.strip_prefix(FAILED).unwrap_or(name).split_once('-')?;
         Some(Stray { since_s: since_s.parse().ok()?, partition: parse_dir_name(name)? })
     }
 }
@@ -197,10 +200,6 @@ fn is_dropped(image: &ClusterImage, me: Me<'_>, partition: TopicPartition) -> bo
 fn is_ours(image: &ClusterImage, me: Me<'_>, partition: TopicPartition) -> bool {
     let mine = |topic: &Arc<Topic>| topic.hosts(partition.partition).any(|it| it.node == me.node);
     image.topic(partition.topic).is_some_and(mine)
-}
-
-fn strays_dir(data_dir: &Path) -> PathBuf {
-    data_dir.join("stray")
 }
 
 /// So begins the name of what is being removed.
@@ -319,6 +318,20 @@ mod tests {
         std::fs::remove_dir_all(&dir).expect("it is ours");
         take_back(7);
         assert!(dir.join("records").exists());
+    }
+
+    #[test]
+    fn what_had_failed_is_never_taken_back_and_goes_with_a_tombstone() {
+        let (data, dir) = data();
+        let name = dir.file_name().expect("it has one").to_string_lossy().into_owned();
+        let aside = strays_dir(data.path()).join(format!("{FAILED}{NOW_S}-{name}"));
+        std::fs::create_dir_all(strays_dir(data.path())).expect("it is ours");
+        std::fs::rename(&dir, &aside).expect("it is ours");
+        take_back(&MmapDisk::default(), data.path(), &[(partition(7), dir.clone())]);
+        assert!(!dir.exists());
+        assert_eq!(tended(&data, &image(false), NOW_S + KEPT_S).kept, 1);
+        assert_eq!(tended(&data, &image(true), NOW_S + KEPT_S).kept, 0);
+        assert!(!aside.exists());
     }
 
     #[test]

@@ -277,7 +277,9 @@ impl Raft {
             true => self.terms.last().index,
             false => self.kept_end(),
         };
-        if self.whole_at.is_some_and(|end| end <= counted) {
+        // A leader that hears late of what this replica had before would commit by it; in its term it has all of that.
+        let owed = self.said.term == self.hard.term && counted < self.said.index;
+        if !owed && self.whole_at.is_some_and(|end| end <= counted) {
             (self.trust, self.whole_at) = (Trust::Full, None);
             // A newcomer vouches for it from now on.
             self.answer = Answer::Now;

@@ -118,6 +118,8 @@ pub struct Raft {
     trust: Trust,
     /// Once a Suspect counts all up to here, it has what any majority ever counted.
     whole_at: Option<LogIndex>,
+    /// What a replica in whose place this one is told the leader of a term: that may still be counted.
+    said: Position,
     legible: Legible,
     timer: ElectionTimer,
     role: Role,
@@ -181,6 +183,7 @@ impl Raft {
             membership,
             trust: Trust::new(start.suspicion),
             whole_at: None,
+            said: Position::default(),
             legible: Legible::All,
             timer: ElectionTimer::new(start.seed, now, eagerness, &options),
             role: Role::Follower { leader: None },
@@ -309,6 +312,16 @@ impl Raft {
     /// Whether this replica neither votes nor stands because it may have lost entries.
     pub fn is_suspect(&self) -> bool {
         matches!(self.trust, Trust::Suspect { .. })
+    }
+
+    /// How far it may have told the leader of its term that their logs agree.
+    pub fn said(&self) -> Position {
+        Position { term: self.hard.term, index: self.agreed_end() }
+    }
+
+    /// Another replica was in its place in this very life, and said so much.
+    pub fn has_said(&mut self, said: Position) {
+        self.said = said;
     }
 
     /// What it may have forgotten: to be remembered by the host until it is over.

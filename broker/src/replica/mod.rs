@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use highwater_protocol::batch::Mark;
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{Incarnation, LogIndex, NodeId, TopicPartition};
+use highwater_protocol::ids::{Incarnation, LogIndex, NodeId, Position, TopicPartition};
 use highwater_protocol::peer::{AppendRequest, RaftMessage};
 
 use crate::disk::File;
@@ -249,6 +249,11 @@ impl Replica {
     /// The recovery that began its group, if one did.
     pub fn recovery(&self) -> Option<Recovery> {
         self.recovery
+    }
+
+    /// It was made anew, and what it said before may still be under way to a leader.
+    pub fn has_said(&mut self, said: Position) {
+        self.raft.has_said(said);
     }
 
     /// Whether its files failed, so that it is out of service.

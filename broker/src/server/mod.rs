@@ -28,6 +28,7 @@ use crate::http;
 use crate::init::data_dir::DataDir;
 use crate::metrics::Metrics;
 use crate::net::{Bound, Net, Rooms};
+use crate::node::reconcile::strays_dir;
 use crate::node::{Hosting, Node, NodeOptions, NodeState, Routes};
 use crate::shard::ShardOptions;
 use crate::shard::event::{AdminReply, ReplicaCommand};
@@ -259,6 +260,7 @@ fn shard_options(config: &Config, data_dir: &DataDir, number: usize) -> ShardOpt
         seed: (u64::from(config.node.id.0) << 32) ^ (data_dir.incarnation.0 << 8) ^ number as u64,
         heartbeat_ms: config.defaults.heartbeat_ms,
         dir: data_dir.path.join(format!("shard-{number}")),
+        stray_dir: strays_dir(&data_dir.path),
         last_life: data_dir.last_life,
         directory: data_dir.used,
         keep_free_bytes: config.disk_reserve_bytes / HARD_RESERVE_PART,

@@ -99,6 +99,8 @@ pub enum Effect {
     Committed(TopicPartition),
     /// What this broker knows of a partition's leadership changed.
     Leadership(Leadership),
-    /// A replica failed and is out of service until the broker restarts.
+    /// A replica that failed is closed and opened again without what it had, in this very pass.
+    Rebuilding(TopicPartition),
+    /// A replica failed and is out of service until it is made anew from the others, or the broker restarts.
     Failed(TopicPartition, String),
 }

@@ -61,7 +61,7 @@ pub enum Notice {
     Committed(TopicPartition),
     /// What this broker knows of a partition's leadership changed.
     Leadership(Leadership),
-    /// A replica failed and is out of service until the broker restarts.
+    /// A replica failed and is out of service until it is made anew from the others, or the broker restarts.
     Failed(TopicPartition, String),
 }
 

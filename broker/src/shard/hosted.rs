@@ -3,22 +3,24 @@
 //! What must hold: a replica goes by what it vouches for only from the pass on that follows the one whose
 //! journal says so, for others act on what it answers by then.
 
-use std::path::PathBuf;
-
 use highwater_protocol::ids::TopicPartition;
 
 use super::Shard;
-use super::event::Millis;
+use super::event::{Millis, OpenReplica};
 use super::journal::Journal;
+use super::rebuild::Heard;
 use crate::mutant::{self, Mutant};
 use crate::raft::{Counts, Suspicion};
 use crate::replica::{LastLife, Logged, Remembered, Replica};
 
-/// A replica and where it lies.
+/// A replica and what it was opened with.
 pub(super) struct Hosted {
     pub(super) replica: Replica,
-    pub(super) dir: PathBuf,
+    /// Its directory, and what it is opened with once more should its files fail.
+    pub(super) open: OpenReplica,
     pub(super) known: Option<Remembered>,
+    /// What it hears of a leader while it is out of service.
+    pub(super) heard: Option<Heard>,
 }
 
 /// Whether a pass notes another vouch of a replica.

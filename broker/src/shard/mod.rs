@@ -21,6 +21,7 @@ mod journal;
 mod journal_codec;
 pub mod outbox;
 mod peers;
+mod rebuild;
 mod retention;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
@@ -32,7 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{Incarnation, NodeId, Timestamp, TopicPartition};
+use highwater_protocol::ids::{Incarnation, NodeId, Position, Timestamp, TopicPartition};
 use highwater_protocol::peer::{GroupMessage, RaftMessage};
 
 use crate::crash_point::{self, CrashPoint};
@@ -51,6 +52,8 @@ use hosted::{Hosted, Noted};
 use journal::Journal;
 use peers::{Outbox, Peers};
 
+pub use rebuild::FAILED;
+
 /// What a shard must know of the broker it belongs to.
 #[derive(Debug, Clone)]
 pub struct ShardOptions {
@@ -64,6 +67,8 @@ pub struct ShardOptions {
     pub heartbeat_ms: u64,
     /// The directory of the journal; no other shard writes there.
     pub dir: PathBuf,
+    /// Where the files of failed replicas are set aside.
+    pub stray_dir: PathBuf,
     /// How the life before this one ended.
     pub last_life: LastLife,
     /// Whether a broker has run on this data directory before.
@@ -99,6 +104,11 @@ pub struct Shard {
     doomed: BTreeMap<TopicPartition, PathBuf>,
     /// Who wants to know in this pass that nothing is left of a replica, and where it lay.
     giving_up: Vec<(RequestId, TopicPartition, PathBuf)>,
+    stray_dir: PathBuf,
+    /// Replicas that were made anew in this life, because their files had failed, and what they had said before.
+    rebuilt: BTreeMap<TopicPartition, Position>,
+    /// Where the failed files of those of them are that are not trusted yet.
+    aside: BTreeMap<TopicPartition, PathBuf>,
     /// When an event was last taken.
     awake_at: Millis,
 }
@@ -123,6 +133,9 @@ impl Shard {
             flushes: Flushes::default(),
             doomed: BTreeMap::new(),
             giving_up: Vec::new(),
+            stray_dir: options.stray_dir,
+            rebuilt: BTreeMap::new(),
+            aside: BTreeMap::new(),
             awake_at: now,
         })
     }
@@ -213,6 +226,7 @@ impl Shard {
             return Err(error);
         }
         self.answer_given_up(out);
+        self.delete_replaced();
         self.vouch(now, vouching);
         self.outbox.drain_into(&self.peers, out);
         if !parts.is_empty() {
@@ -237,6 +251,7 @@ impl Shard {
         let begun_anew = self.enter_group(&mut open, out);
         if let Some(hosted) = self.replicas.get_mut(&partition) {
             hosted.replica.reconfigure(&open);
+            hosted.open = open;
             self.dirty.insert(partition);
             return;
         }
@@ -267,11 +282,15 @@ impl Shard {
         if partition != TopicPartition::CLUSTER {
             open.options.log.keep_free_bytes = self.keep_free_bytes;
         }
-        let dir = open.dir.clone();
-        match Replica::open(Arc::clone(&self.disk), known, open, self.boot, now) {
-            Ok(replica) => {
+        match Replica::open(Arc::clone(&self.disk), known, open.clone(), self.boot, now) {
+            Ok(mut replica) => {
+                if let Some(said) = self.rebuilt.get(&partition)
+                    && !mutant::active(Mutant::RebuiltForgetsItsWord)
+                {
+                    replica.has_said(*said);
+                }
                 out.push(Effect::Opened(partition, replica.reader()));
-                self.replicas.insert(partition, Hosted { replica, dir, known });
+                self.replicas.insert(partition, Hosted { replica, open, known, heard: None });
                 self.dirty.insert(partition);
             }
             Err(error) => out.push(Effect::Failed(partition, error.to_string())),
@@ -304,12 +323,12 @@ impl Shard {
                 let logged = Logged::Nothing;
                 let known = Remembered { hard, suspicion, last_life, vouches, recovery, logged };
                 self.journal.remember(partition, known);
-                self.doomed.insert(partition, hosted.dir);
+                self.doomed.insert(partition, hosted.open.dir);
                 return;
             }
         };
         if let Err(error) = ended {
-            let dir = hosted.dir.display();
+            let dir = hosted.open.dir.display();
             out.push(Effect::Failed(partition, format!("closing {dir}: {error}")));
         }
     }
@@ -367,6 +386,10 @@ impl Shard {
             let Some(hosted) = self.replicas.get_mut(&group) else { continue };
             let of_our_group = epoch == epoch_of(hosted.replica.recovery());
             if !of_our_group && !mutant::active(Mutant::OldEpochHeard) {
+                continue;
+            }
+            if hosted.replica.is_failed() {
+                self.heard_while_failed(now, group, &message, out);
                 continue;
             }
             let says_it_to_us = to.is_some() || mutant::active(Mutant::StaleReportCounts);

@@ -60,6 +60,7 @@ fn boot_after(disk: &Arc<SimDisk>, life: u64, last_life: LastLife) -> Shard {
         seed: 7,
         heartbeat_ms: 100,
         dir: PathBuf::from(SHARD_DIR),
+        stray_dir: PathBuf::from("/data/stray"),
         last_life,
         directory: if life == 1 { Directory::New } else { Directory::Used },
         keep_free_bytes: 0,

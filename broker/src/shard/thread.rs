@@ -310,8 +310,12 @@ impl Driver {
                 self.around.metrics.leader_changes.bump();
                 (self.around.notices)(Notice::Leadership(news));
             }
+            Effect::Rebuilding(partition) => {
+                info!(%partition, "a failed replica begins anew");
+                self.around.metrics.replicas_rebuilt.bump();
+            }
             Effect::Failed(partition, reason) => {
-                error!(%partition, %reason, "replica failed; it is out of service until a restart");
+                error!(%partition, %reason, "replica failed; it is out of service until it is made anew from the others, or a restart");
                 self.around.metrics.replicas_failed.bump();
                 (self.around.notices)(Notice::Failed(partition, reason));
             }

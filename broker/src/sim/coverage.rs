@@ -29,6 +29,8 @@ pub struct Coverage {
     pub cuts: u64,
     /// Replicas out of service after a failed flush.
     pub failed_replicas: u64,
+    /// Those of them that were made anew from the others while their broker went on.
+    pub rebuilt_replicas: u64,
     /// Replicas of the same brokers that went on meanwhile.
     pub spared_replicas: u64,
     /// Replicas closed and opened again in one life of their broker.
@@ -106,6 +108,7 @@ impl AddAssign<&Coverage> for Coverage {
         self.pauses += other.pauses;
         self.cuts += other.cuts;
         self.failed_replicas += other.failed_replicas;
+        self.rebuilt_replicas += other.rebuilt_replicas;
         self.spared_replicas += other.spared_replicas;
         self.reopened += other.reopened;
         self.flush_changes += other.flush_changes;

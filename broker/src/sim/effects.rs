@@ -61,6 +61,10 @@ impl Cluster {
                 Effect::Opened(partition, _) => {
                     broker.failed.remove(partition);
                 }
+                Effect::Rebuilding(partition) => {
+                    self.checker.rebuilt(broker.id, *partition);
+                    self.coverage.rebuilt_replicas += 1;
+                }
                 Effect::Send { .. }
                 | Effect::Flush(..)
                 | Effect::Mend(..)
@@ -102,6 +106,9 @@ impl Cluster {
             Effect::Opened(partition, reader) => {
                 self.nodes[node].failed.remove(&partition);
                 self.nodes[node].readers.insert(partition, reader);
+            }
+            Effect::Rebuilding(partition) => {
+                self.trace.note(self.now_us, format_args!("broker {node} makes {partition} anew"));
             }
             Effect::Closed(partition) => {
                 self.nodes[node].readers.remove(&partition);

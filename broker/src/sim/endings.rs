@@ -40,6 +40,13 @@ impl Checker {
         shadow.emptied(&self.committed[&partition]);
     }
 
+    /// A replica whose files failed was closed in this pass, and begins anew without them.
+    pub fn rebuilt(&mut self, node: NodeId, partition: TopicPartition) {
+        if let Some(shadow) = self.shadows.get_mut(&(node, partition)) {
+            shadow.emptied(&self.committed[&partition]);
+        }
+    }
+
     /// A replica was closed in this pass, which may have cut what was not committed.
     pub fn closed(&mut self, node: NodeId, partition: TopicPartition) {
         if let Some(shadow) = self.shadows.get_mut(&(node, partition)) {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use highwater_protocol::ids::{NodeId, Offset};
+use highwater_protocol::ids::{NodeId, Offset, TopicPartition};
 
 use crate::replica::FlushPolicy;
 use crate::shard::event::{AfterClose, Event, ReplicaCommand};
@@ -11,7 +11,7 @@ use crate::sim::checker::{Checked, Death};
 use crate::sim::cluster::{Cluster, Happening};
 use crate::sim::network::{Cut, Weather};
 use crate::sim::node::node_id;
-use crate::sim::swarm::FaultRates;
+use crate::sim::swarm::{FaultRates, Loses};
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,7 +199,13 @@ impl Cluster {
     }
 
     fn fail_a_flush(&mut self, node: usize) {
-        if !self.may_lose_pages(node) {
+        // The replica may be made anew, and lacks then what it had on disk, too; with two voters nobody does that.
+        let spared = |(number, partition): (usize, &TopicPartition)| {
+            let alone = self.checker.voters(*partition).len() <= 2;
+            self.may_fall_short(node, *partition)
+                || alone && matches!(self.swarm.loses(number), Loses::Nothing)
+        };
+        if !self.partitions.iter().enumerate().all(spared) {
             return;
         }
         // What gathers in a nap is flushed together: one bad file among the good ones of others.
@@ -207,7 +213,8 @@ impl Cluster {
         let broker = &mut self.nodes[node];
         broker.paused_until_us = broker.paused_until_us.max(self.now_us + nap_us);
         broker.disk.fail_next_flush();
-        let after_us = self.rng.between(500_000..=5_000_000);
+        // Mostly the broker has made the replica anew by then, where the others have a leader.
+        let after_us = self.rng.between(500_000..=20_000_000);
         self.schedule(self.now_us + after_us, Happening::RestartFailed(node));
     }
 

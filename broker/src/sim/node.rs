@@ -132,6 +132,7 @@ impl SimNode {
             seed: self.seed ^ self.life.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             heartbeat_ms: 100,
             dir: PathBuf::from("/data/shard-0"),
+            stray_dir: PathBuf::from("/data/stray"),
             last_life: self.last_life,
             directory: if self.life == 1 { Directory::New } else { Directory::Used },
             keep_free_bytes: self.keep_free_bytes,

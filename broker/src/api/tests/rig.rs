@@ -99,6 +99,7 @@ impl Rig {
             seed: u64::from(me.0),
             heartbeat_ms: 50,
             dir: dir.path().join("shard-0"),
+            stray_dir: dir.path().join("stray"),
             last_life: LastLife::Clean,
             directory: if incarnation == Incarnation(1) { Directory::New } else { Directory::Used },
             keep_free_bytes: 0,

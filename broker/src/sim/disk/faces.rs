@@ -90,6 +90,10 @@ impl Disk for SimDisk {
             if !state.names.contains_key(from) {
                 return Err(io::ErrorKind::NotFound.into());
             }
+            if from.parent() != to.parent() {
+                // It is set aside, and nobody relies on it any more.
+                state.failed.remove(from);
+            }
             state.change(Change::Renamed(from.to_owned(), to.to_owned()));
             Ok(())
         })
