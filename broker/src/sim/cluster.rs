@@ -307,6 +307,7 @@ impl Cluster {
         }
         let events: Vec<Event> = (0..EVENTS_MAX).map_while(|_| broker.inbox.pop_front()).collect();
         let now = broker.clock(self.now_us);
+        broker.pass_at = now;
         let written = broker.disk.injected().operations;
         let mut effects = Vec::new();
         self.trace.mix(&[self.now_us, node as u64, events.len() as u64]);

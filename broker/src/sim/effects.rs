@@ -152,9 +152,8 @@ impl Cluster {
             {
                 let stint = (broker.id, broker.life, *group, append.term, to);
                 let bytes = append.entries.iter().map(Bytes::len).sum();
-                let now = broker.clock(self.now_us);
                 match view.is_some_and(|view| view.learners.contains(&to)) {
-                    true => self.throttled.sent(stint, now, rate, bytes)?,
+                    true => self.throttled.sent(stint, broker.pass_at, rate, bytes)?,
                     false => self.throttled.free(stint),
                 }
             }
@@ -224,7 +223,7 @@ impl Cluster {
         if let Ok(receipt) = &result {
             let partition = self.partitions[asked.partition];
             let leader = self.nodes[node].id;
-            let now = self.nodes[node].clock(self.now_us);
+            let now = self.nodes[node].pass_at;
             let shard = self.nodes[node].shard.as_ref().expect("it just answered");
             // What was answered in the pass that closed it was async, and promises nothing of others.
             let replica = shard.replica(partition);

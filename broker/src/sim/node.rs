@@ -42,6 +42,8 @@ pub struct SimNode {
     pub frozen_until_us: u64,
     /// Until when its disk holds up whoever writes.
     pub stuck_until_us: u64,
+    /// When its last pass was, by its clock. What that wants done may leave long after.
+    pub pass_at: Millis,
     /// What a pass wants done that its disk holds up.
     pub(super) held: Option<Held>,
     /// How much of its disk is kept from records.
@@ -84,6 +86,7 @@ impl SimNode {
             slow_until_us: 0,
             frozen_until_us: 0,
             stuck_until_us: 0,
+            pass_at: Millis(0),
             held: None,
             keep_free_bytes: 0,
             dies_after_effects: None,
