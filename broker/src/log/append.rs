@@ -14,6 +14,7 @@ use bytes::Bytes;
 use highwater_protocol::batch::{FrameHeader, FrameKind, HEADER_BYTES, Mark, frames, stamp};
 use highwater_protocol::ids::{LogIndex, Offset, Term};
 
+use super::header::HEADER_PAGE_BYTES;
 use super::index::{ENTRY_BYTES, Entry, slot_at};
 use super::roll::{Unsealed, index_of};
 use super::segment::{
@@ -170,7 +171,9 @@ impl Log {
         }
         let disk = &self.shared.disk;
         let Ok(free) = disk.free_bytes(&self.dir) else { return Ok(()) };
-        let segments = 2 + bytes / self.options.segment_bytes_max.max(1);
+        // The cut's, and one for each roll: any two neighbours of them have more than one has room for.
+        let each = self.options.segment_bytes_max.saturating_sub(HEADER_PAGE_BYTES).max(1);
+        let segments = 1 + frames.min(1 + 2 * bytes / each);
         let files = segments * (LOG_EXTENT_BYTES + INDEX_EXTENT_BYTES);
         let needed = bytes + frames * ENTRY_BYTES as u64 + files;
         // A cut begins a segment, and may use what is kept free.
@@ -190,7 +193,9 @@ impl Log {
     fn fits_what_is_allocated(&self, bytes: u64, frames: u64) -> bool {
         let growing = self.current().segment.growing();
         let slots = growing.entries.count();
-        let at = growing.entries.get(slots.wrapping_sub(1)).map_or(0, Entry::position);
+        let last = growing.entries.get(slots.wrapping_sub(1)).copied();
+        // One without frames has its header already.
+        let at = last.unwrap_or(Entry::before_first(Term::default())).position();
         let entries_end = slot_at(slots) + frames * ENTRY_BYTES as u64;
         at + bytes <= growing.log.len().min(self.active_bytes_max())
             && growing.index.get().is_some_and(|index| entries_end <= index.len())

@@ -313,6 +313,38 @@ fn what_is_kept_free_is_for_marks_and_cuts_and_not_for_records() {
 }
 
 #[test]
+fn room_in_a_segment_without_frames_is_what_its_header_leaves() {
+    let mut bench = Bench::new();
+    bench.fill(2);
+    bench.log.truncate(LogIndex(2)).expect("a segment without frames");
+    bench.disk.fill(0);
+    let (end, bytes_max) = (bench.log.end(), 28 << 10);
+    let most = bytes_max - header::HEADER_PAGE_BYTES;
+    assert!(bench.log.room_for(end, most + 1, 3).is_err(), "the last one begins a segment");
+    bench.log.room_for(end, most, 2).expect("it is allocated");
+    let bytes = batch(1, 20_000, 0);
+    bench.log.append(Term(1), &bytes).expect("and so it fits");
+}
+
+#[test]
+fn room_for_frames_that_share_no_segment_is_room_for_a_segment_each() {
+    let frame = batch(1, 13_000, 0);
+    let (bytes, frames) = (6 * frame.len() as u64, 6);
+    for free in (0..20).map(|times| (times * 48) << 10) {
+        let mut bench = Bench::new();
+        bench.fill(1);
+        bench.disk.fill(free);
+        if bench.log.room_for(bench.log.end(), bytes, frames).is_ok() {
+            for _ in 0..frames {
+                bench.log.append(Term(1), &frame).expect("it fits");
+            }
+        } else {
+            assert!(free < 600 << 10, "{free} bytes are enough");
+        }
+    }
+}
+
+#[test]
 fn after_a_failed_write_the_log_refuses_everything() {
     let mut bench = Bench::new();
     bench.fill(1);
