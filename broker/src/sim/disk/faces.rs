@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::contents::Contents;
-use super::{Change, SimDisk, State, lock};
+use super::state::{Change, State};
+use super::{SimDisk, lock};
 use crate::disk::{Disk, File, explain};
 
 struct SimFile {

@@ -13,15 +13,12 @@
 
 mod contents;
 mod faces;
+mod state;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::disk::explain;
-use contents::Contents;
+use state::{FlushFails, State};
 
 /// The simulated disk of one machine, through all of its lives.
 pub struct SimDisk {
@@ -75,58 +72,10 @@ pub struct Injected {
     pub bits_flipped: u64,
 }
 
-#[derive(Clone)]
-struct State {
-    life: u64,
-    chance: u64,
-    /// Power goes off amid the operation that brings this to zero.
-    fuse: Option<u64>,
-    dead: bool,
-    flush_fails: FlushFails,
-    /// Files of which a flush failed under the present process.
-    failed: BTreeSet<PathBuf>,
-    bytes_max: Option<u64>,
-    names: BTreeMap<PathBuf, u64>,
-    names_on_medium: BTreeMap<PathBuf, u64>,
-    /// Changes of names since their directories were flushed, oldest first.
-    changes: Vec<Change>,
-    dirs: BTreeSet<PathBuf>,
-    files: BTreeMap<u64, Contents>,
-    injected: Injected,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-enum FlushFails {
-    No,
-    Next,
-    NextOf(PathBuf),
-}
-
-#[derive(Clone)]
-enum Change {
-    Made(PathBuf, u64),
-    Renamed(PathBuf, PathBuf),
-    Removed(PathBuf),
-}
-
 impl SimDisk {
     /// An empty disk whose luck comes from a seed.
     pub fn new(seed: u64) -> Arc<SimDisk> {
-        let state = State {
-            life: 0,
-            chance: seed,
-            fuse: None,
-            dead: false,
-            flush_fails: FlushFails::No,
-            failed: BTreeSet::new(),
-            bytes_max: None,
-            names: BTreeMap::new(),
-            names_on_medium: BTreeMap::new(),
-            changes: Vec::new(),
-            dirs: BTreeSet::new(),
-            files: BTreeMap::new(),
-            injected: Injected::default(),
-        };
+        let state = State::new(seed);
         Arc::new(SimDisk { state: Arc::new(Mutex::new(state)) })
     }
 
@@ -286,162 +235,10 @@ fn draw(chance: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-impl State {
-    /// Counts an operation that changes something. The one at which the fuse burns down is still
-    /// carried out in the cache, from where any part of it may reach the medium, but it fails.
-    fn operate<T>(
-        &mut self,
-        path: &Path,
-        act: impl FnOnce(&mut State) -> io::Result<T>,
-    ) -> io::Result<T> {
-        self.powered(path)?;
-        self.injected.operations += 1;
-        if let Some(fuse) = &mut self.fuse {
-            *fuse -= 1;
-            if *fuse == 0 {
-                (self.fuse, self.dead) = (None, true);
-            }
-        }
-        let done = act(self);
-        self.powered(path)?;
-        done.map_err(|error| explain(&error, "change", path))
-    }
-
-    fn contents(&mut self, id: u64) -> &mut Contents {
-        self.files.get_mut(&id).expect("contents outlive their names and handles")
-    }
-
-    fn powered(&self, path: &Path) -> io::Result<()> {
-        if self.dead {
-            return Err(explain(&io::Error::other("the power is off"), "use", path));
-        }
-        Ok(())
-    }
-
-    fn allocate(&mut self, bytes: u64) -> io::Result<()> {
-        if bytes > self.free_bytes() {
-            self.injected.full_errors += 1;
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Ok(())
-    }
-
-    fn free_bytes(&self) -> u64 {
-        self.bytes_max.unwrap_or(u64::MAX >> 1).saturating_sub(self.used_bytes())
-    }
-
-    fn used_bytes(&self) -> u64 {
-        self.files.values().map(|file| file.len - file.released).sum()
-    }
-
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.names);
-        self.changes.push(change);
-        self.drop_unnamed();
-    }
-
-    /// Forgets what neither a name nor, after a power cut, a handle leads to.
-    fn drop_unnamed(&mut self) {
-        let made = self.changes.iter().filter_map(|change| match change {
-            Change::Made(_, id) => Some(*id),
-            Change::Renamed(..) | Change::Removed(_) => None,
-        });
-        let named: BTreeSet<u64> =
-            self.names.values().chain(self.names_on_medium.values()).copied().chain(made).collect();
-        self.files.retain(|id, held| named.contains(id) || Arc::strong_count(&held.handles) > 1);
-        for (_, held) in self.files.iter_mut().filter(|(id, _)| !named.contains(id)) {
-            // They can still be read through handles, but hold no space.
-            held.released = held.len;
-        }
-    }
-
-    /// `told` counts the errors that whoever flushes knows of.
-    fn flush(&mut self, id: u64, path: &Path, told: &AtomicU64) -> io::Result<()> {
-        let fails = match &self.flush_fails {
-            FlushFails::No => false,
-            FlushFails::Next => true,
-            FlushFails::NextOf(of) => path.starts_with(of),
-        };
-        if fails {
-            // The kernel takes the pages for clean, and reports the error once to each handle that was open.
-            self.contents(id).forget();
-            self.contents(id).flush_errors += 1;
-            self.flush_fails = FlushFails::No;
-            self.failed.insert(path.to_owned());
-            self.injected.flush_errors += 1;
-        } else {
-            self.contents(id).flush();
-        }
-        let contents = self.contents(id);
-        match told.swap(contents.flush_errors, Ordering::Relaxed) < contents.flush_errors {
-            true => Err(io::Error::other("the device failed")),
-            false => Ok(()),
-        }
-    }
-
-    fn flush_dir(&mut self, dir: &Path) {
-        let (durable, left) = std::mem::take(&mut self.changes).into_iter().partition(|change| {
-            let parent = change.path().parent();
-            // Nothing leads to what lay in a directory that is gone, once that is on the medium.
-            let gone = |inside: &Path| inside.starts_with(dir) && !self.dirs.contains(inside);
-            parent == Some(dir) || parent.is_some_and(gone)
-        });
-        let durable: Vec<Change> = durable;
-        durable.iter().for_each(|change| change.apply(&mut self.names_on_medium));
-        self.changes = left;
-        self.drop_unnamed();
-    }
-
-    fn lose_power(&mut self, fate: &mut dyn FnMut(Unflushed) -> Fate) {
-        for change in std::mem::take(&mut self.changes) {
-            match fate(Unflushed::Name(change.path().to_owned())) {
-                Fate::Kept => change.apply(&mut self.names_on_medium),
-                Fate::Lost | Fate::Torn(_) => self.injected.names_lost += 1,
-            }
-        }
-        self.names = self.names_on_medium.clone();
-        let left: BTreeSet<u64> = self.names.values().copied().collect();
-        self.files.retain(|id, _| left.contains(id));
-        for (id, contents) in &mut self.files {
-            contents.lose_power(*id, fate, &mut self.injected);
-        }
-        let parents = self.names.keys().flat_map(|path| path.ancestors().skip(1));
-        self.dirs.extend(parents.map(Path::to_owned));
-        self.life += 1;
-        self.injected.power_cuts += 1;
-        (self.fuse, self.dead) = (None, false);
-        self.failed.clear();
-        self.flush_fails = FlushFails::No;
-    }
-}
-
-impl Change {
-    fn path(&self) -> &Path {
-        match self {
-            Change::Made(path, _) | Change::Renamed(_, path) | Change::Removed(path) => path,
-        }
-    }
-
-    /// Changes names, as far as what it relies on happened.
-    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
-        match self {
-            Change::Made(path, id) => {
-                names.insert(path.clone(), *id);
-            }
-            Change::Renamed(from, to) => {
-                if let Some(id) = names.remove(from) {
-                    names.insert(to.clone(), id);
-                }
-            }
-            Change::Removed(path) => {
-                names.remove(path);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::disk::{Disk, File};
 

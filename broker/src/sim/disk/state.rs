@@ -1,0 +1,223 @@
+//! The state of a simulated disk: page cache and medium, names and their changes, and what each operation does to them.
+//!
+//! Who holds a handle or asks for a fault is none of its business: `faces` and `SimDisk` are for that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::contents::Contents;
+use super::{Fate, Injected, Unflushed};
+use crate::disk::explain;
+
+/// Page cache, medium and names.
+#[derive(Clone)]
+pub(super) struct State {
+    pub life: u64,
+    pub chance: u64,
+    /// Power goes off amid the operation that brings this to zero.
+    pub fuse: Option<u64>,
+    pub dead: bool,
+    pub flush_fails: FlushFails,
+    /// Files of which a flush failed under the present process.
+    pub failed: BTreeSet<PathBuf>,
+    pub bytes_max: Option<u64>,
+    pub names: BTreeMap<PathBuf, u64>,
+    names_on_medium: BTreeMap<PathBuf, u64>,
+    /// Changes of names since their directories were flushed, oldest first.
+    changes: Vec<Change>,
+    pub dirs: BTreeSet<PathBuf>,
+    pub files: BTreeMap<u64, Contents>,
+    pub injected: Injected,
+}
+
+/// Which flush fails next.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum FlushFails {
+    No,
+    Next,
+    NextOf(PathBuf),
+}
+
+/// A change of a name.
+#[derive(Clone)]
+pub(super) enum Change {
+    Made(PathBuf, u64),
+    Renamed(PathBuf, PathBuf),
+    Removed(PathBuf),
+}
+
+impl State {
+    /// An empty disk.
+    pub(super) fn new(chance: u64) -> State {
+        State {
+            life: 0,
+            chance,
+            fuse: None,
+            dead: false,
+            flush_fails: FlushFails::No,
+            failed: BTreeSet::new(),
+            bytes_max: None,
+            names: BTreeMap::new(),
+            names_on_medium: BTreeMap::new(),
+            changes: Vec::new(),
+            dirs: BTreeSet::new(),
+            files: BTreeMap::new(),
+            injected: Injected::default(),
+        }
+    }
+
+    /// Counts an operation that changes something. The one at which the fuse burns down is still
+    /// carried out in the cache, from where any part of it may reach the medium, but it fails.
+    pub(super) fn operate<T>(
+        &mut self,
+        path: &Path,
+        act: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.powered(path)?;
+        self.injected.operations += 1;
+        if let Some(fuse) = &mut self.fuse {
+            *fuse -= 1;
+            if *fuse == 0 {
+                (self.fuse, self.dead) = (None, true);
+            }
+        }
+        let done = act(self);
+        self.powered(path)?;
+        done.map_err(|error| explain(&error, "change", path))
+    }
+
+    pub(super) fn contents(&mut self, id: u64) -> &mut Contents {
+        self.files.get_mut(&id).expect("contents outlive their names and handles")
+    }
+
+    pub(super) fn powered(&self, path: &Path) -> io::Result<()> {
+        if self.dead {
+            return Err(explain(&io::Error::other("the power is off"), "use", path));
+        }
+        Ok(())
+    }
+
+    pub(super) fn allocate(&mut self, bytes: u64) -> io::Result<()> {
+        if bytes > self.free_bytes() {
+            self.injected.full_errors += 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.bytes_max.unwrap_or(u64::MAX >> 1).saturating_sub(self.used_bytes())
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.files.values().map(|file| file.len - file.released).sum()
+    }
+
+    pub(super) fn change(&mut self, change: Change) {
+        change.apply(&mut self.names);
+        self.changes.push(change);
+        self.drop_unnamed();
+    }
+
+    /// Forgets what neither a name nor, after a power cut, a handle leads to.
+    fn drop_unnamed(&mut self) {
+        let made = self.changes.iter().filter_map(|change| match change {
+            Change::Made(_, id) => Some(*id),
+            Change::Renamed(..) | Change::Removed(_) => None,
+        });
+        let named: BTreeSet<u64> =
+            self.names.values().chain(self.names_on_medium.values()).copied().chain(made).collect();
+        self.files.retain(|id, held| named.contains(id) || Arc::strong_count(&held.handles) > 1);
+        for (_, held) in self.files.iter_mut().filter(|(id, _)| !named.contains(id)) {
+            // They can still be read through handles, but hold no space.
+            held.released = held.len;
+        }
+    }
+
+    /// `told` counts the errors that whoever flushes knows of.
+    pub(super) fn flush(&mut self, id: u64, path: &Path, told: &AtomicU64) -> io::Result<()> {
+        let fails = match &self.flush_fails {
+            FlushFails::No => false,
+            FlushFails::Next => true,
+            FlushFails::NextOf(of) => path.starts_with(of),
+        };
+        if fails {
+            // The kernel takes the pages for clean, and reports the error once to each handle that was open.
+            self.contents(id).forget();
+            self.contents(id).flush_errors += 1;
+            self.flush_fails = FlushFails::No;
+            self.failed.insert(path.to_owned());
+            self.injected.flush_errors += 1;
+        } else {
+            self.contents(id).flush();
+        }
+        let contents = self.contents(id);
+        match told.swap(contents.flush_errors, Ordering::Relaxed) < contents.flush_errors {
+            true => Err(io::Error::other("the device failed")),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn flush_dir(&mut self, dir: &Path) {
+        let (durable, left) = std::mem::take(&mut self.changes).into_iter().partition(|change| {
+            let parent = change.path().parent();
+            // Nothing leads to what lay in a directory that is gone, once that is on the medium.
+            let gone = |inside: &Path| inside.starts_with(dir) && !self.dirs.contains(inside);
+            parent == Some(dir) || parent.is_some_and(gone)
+        });
+        let durable: Vec<Change> = durable;
+        durable.iter().for_each(|change| change.apply(&mut self.names_on_medium));
+        self.changes = left;
+        self.drop_unnamed();
+    }
+
+    pub(super) fn lose_power(&mut self, fate: &mut dyn FnMut(Unflushed) -> Fate) {
+        for change in std::mem::take(&mut self.changes) {
+            match fate(Unflushed::Name(change.path().to_owned())) {
+                Fate::Kept => change.apply(&mut self.names_on_medium),
+                Fate::Lost | Fate::Torn(_) => self.injected.names_lost += 1,
+            }
+        }
+        self.names = self.names_on_medium.clone();
+        let left: BTreeSet<u64> = self.names.values().copied().collect();
+        self.files.retain(|id, _| left.contains(id));
+        for (id, contents) in &mut self.files {
+            contents.lose_power(*id, fate, &mut self.injected);
+        }
+        let parents = self.names.keys().flat_map(|path| path.ancestors().skip(1));
+        self.dirs.extend(parents.map(Path::to_owned));
+        self.life += 1;
+        self.injected.power_cuts += 1;
+        (self.fuse, self.dead) = (None, false);
+        self.failed.clear();
+        self.flush_fails = FlushFails::No;
+    }
+}
+
+impl Change {
+    fn path(&self) -> &Path {
+        match self {
+            Change::Made(path, _) | Change::Renamed(_, path) | Change::Removed(path) => path,
+        }
+    }
+
+    /// Changes names, as far as what it relies on happened.
+    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
+        match self {
+            Change::Made(path, id) => {
+                names.insert(path.clone(), *id);
+            }
+            Change::Renamed(from, to) => {
+                if let Some(id) = names.remove(from) {
+                    names.insert(to.clone(), id);
+                }
+            }
+            Change::Removed(path) => {
+                names.remove(path);
+            }
+        }
+    }
+}
