@@ -232,6 +232,10 @@ mutants! {
     GapsNotFlushed,
     /// A replica gives up what another one may have.
     GivesUpForOthers,
+    /// Giving up what cannot be read takes what nobody named, too.
+    GivesUpUnnamed,
+    /// A gap does not say whose batch it stands for.
+    GapForgetsProducer,
     /// What evens a cluster out does not look at racks.
     BalanceIgnoresRacks,
     /// New partitions are placed as if nothing was on its way to another broker.

@@ -55,6 +55,12 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.pages_spoilt > 0 && reached.replicas_emptied > 0, "{reached:#?}");
     assert!(reached.died_booting > least / 100, "{reached:#?}");
     assert!(reached.repaired > 0, "{reached:#?}");
+    assert!(
+        reached.lost_for_good > least / 20
+            && reached.gaps > least / 20
+            && reached.losses_refused > 0,
+        "{reached:#?}"
+    );
     assert!(reached.from_the_past > 0 && reached.frozen_disks > least / 50, "{reached:#?}");
     assert!(reached.flush_changes > least / 3, "{reached:#?}");
     assert!(reached.clock_jumps > least / 20, "{reached:#?}");

@@ -5,7 +5,7 @@
 //! must hold: nothing that can be read is given up, whoever says so; places, offsets, terms and all that lies
 //! elsewhere stay; a crash leaves the old index or the new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 
@@ -195,7 +195,10 @@ impl Log {
         let view = self.shared.view(piece)?;
         let kept = self.kept_from(piece, &view)?..view.slots();
         let mut gaps = Vec::new();
-        for slot in found.iter().copied().filter(|slot| kept.contains(slot) && faulty(slot)) {
+        let unnamed = faults.iter().flat_map(|(_, slots)| slots.iter());
+        let unnamed = unnamed.filter(|_| mutant::active(Mutant::GivesUpUnnamed));
+        let slots: BTreeSet<usize> = found.iter().chain(unnamed).copied().collect();
+        for slot in slots.into_iter().filter(|slot| kept.contains(slot) && faulty(slot)) {
             let FaultyRange { from, until, .. } = faulty_range(piece, &view, slot)?;
             if from < until && known_frame(self, piece, &view, slot)?.is_none() {
                 gaps.push((slot, gap_entry(&view, slot, piece.base())?, until.since(from)));
@@ -283,7 +286,7 @@ fn gap(before: &Entry, entry: &Entry, base: &Place) -> Gap {
         records: u32::try_from(records).expect("an entry's offsets are a difference of 32 bits"),
         frame_bytes: (entry.position() - before.position()) as usize,
         max_timestamp: Timestamp(entry.max_timestamp()),
-        producer: entry.producer(),
+        producer: entry.producer().filter(|_| !mutant::active(Mutant::GapForgetsProducer)),
     }
 }
 

@@ -13,6 +13,7 @@ use highwater_protocol::peer::{Ballot, RaftMessage};
 use crate::log::Log;
 use crate::raft::Counts;
 use crate::replica::View;
+use crate::sim::accepted::Losses;
 use crate::sim::model::{self, CommittedLog, Frame};
 use crate::sim::recovery::World;
 use crate::sim::shadow::Shadow;
@@ -54,6 +55,8 @@ pub struct Checker {
     pub(super) starts: BTreeSet<(TopicPartition, LogIndex)>,
     /// Which group of a partition is judged, where one was begun anew.
     pub(super) worlds: BTreeMap<TopicPartition, World>,
+    /// What nobody can read any more, where that was accepted.
+    pub(super) losses: BTreeMap<TopicPartition, Losses>,
     /// How many terms had a leader.
     pub elections: u64,
     /// How often a log was cut.
@@ -281,7 +284,7 @@ impl Checker {
         let shadow = &self.shadows[&(node, partition)];
         let committed = self.committed.get_mut(&partition).expect("every partition was added");
         let from = shadow.frames.partition_point(|frame| frame.end <= before);
-        let mut fresh = Vec::new();
+        let (mut fresh, mut others) = (Vec::new(), Vec::new());
         for frame in shadow.frames[from..].iter().take_while(|frame| frame.end <= view.commit) {
             if frame.start >= committed.end() {
                 fresh.push(frame.clone());
@@ -293,14 +296,16 @@ impl Checker {
             }
             let known = committed.frame_ending_at(frame.end);
             if known.is_none_or(|known| known.hash != frame.hash) {
+                others.push(frame.clone());
+            }
+        }
+        for frame in others {
+            if !self.takes_gap(partition, &frame) {
+                let known = self.committed(partition).frame_ending_at(frame.end);
                 return broken(
                     "I4: committed prefixes are byte-equal on all replicas",
                     format_args!(
-                        "{node}, {partition}: the frame {}..{} of term {} is not what was committed there: {:?}",
-                        frame.start,
-                        frame.end,
-                        frame.term,
-                        known.map(|known| (known.start, known.end, known.term))
+                        "{node}, {partition}: {frame:?} is not what was committed there: {known:?}"
                     ),
                 );
             }
@@ -453,4 +458,4 @@ impl Checker {
     }
 }
 
-const READ_BYTES: usize = 1 << 20;
+pub(super) const READ_BYTES: usize = 1 << 20;

@@ -18,6 +18,7 @@ use crate::disk::{File, FlushFailure};
 use crate::log::Mended;
 use crate::replica::View;
 use crate::shard::event::{Event, FlushTicket, ReplicaCommand, RequestId};
+use crate::sim::accepted::Operator;
 use crate::sim::checker::{Broken, Checked, Checker, Death};
 use crate::sim::coverage::Coverage;
 use crate::sim::faults::FaultKind;
@@ -80,6 +81,8 @@ pub(super) enum Happening {
     Open(usize, usize),
     /// Something about moves of replicas.
     Moves(Moving),
+    /// The operator looks after what a partition lost.
+    Operate(usize),
 }
 
 /// Whether a flush's files were on the device when it was asked for, or are only now.
@@ -119,6 +122,7 @@ pub struct Cluster {
     pub(super) arrivals: BTreeMap<(usize, usize), u64>,
     /// The controller and every broker's view of what it decided, where replicas move.
     pub(super) mover: Option<Mover>,
+    pub(super) operator: Operator,
 }
 
 /// A request that a broker has not answered yet.
@@ -153,6 +157,7 @@ impl Cluster {
             next_admin: 1 << 60,
             arrivals: BTreeMap::new(),
             mover: None,
+            operator: Operator::default(),
             partitions,
             swarm,
         };
@@ -257,6 +262,7 @@ impl Cluster {
             Happening::HealNetwork => self.network.heal(),
             Happening::Open(node, number) => self.open(node, number),
             Happening::Moves(moving) => return self.happen_to_moves(moving),
+            Happening::Operate(number) => return self.operate(number),
         }
         Ok(())
     }

@@ -75,6 +75,12 @@ pub struct Coverage {
     pub stuck_passes: u64,
     /// Journals of which one copy was spoilt.
     pub journals_rotted: u64,
+    /// Frames that rotted on the only replica that had them.
+    pub lost_for_good: u64,
+    /// Records in whose place there are gaps.
+    pub gaps: u64,
+    /// Requests to give something up that were refused.
+    pub losses_refused: u64,
     /// Saved images that a booting broker could not read.
     pub images_spoilt: u64,
     /// Partitions begun anew from one replica.
@@ -131,6 +137,9 @@ impl AddAssign<&Coverage> for Coverage {
         self.full_boots += other.full_boots;
         self.stuck_passes += other.stuck_passes;
         self.journals_rotted += other.journals_rotted;
+        self.lost_for_good += other.lost_for_good;
+        self.gaps += other.gaps;
+        self.losses_refused += other.losses_refused;
         self.images_spoilt += other.images_spoilt;
         self.recoveries += other.recoveries;
         self.messages += other.messages;

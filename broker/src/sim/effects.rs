@@ -90,6 +90,7 @@ impl Cluster {
                 self.coverage.commands += u64::from(result.is_ok());
                 self.voters_answered(id, result.is_ok());
                 self.giving_up_answered(id, result.is_ok());
+                self.repair_answered(node, id, &result);
             }
             Effect::Mend(partition, mend) => {
                 let life = self.nodes[node].life;

@@ -58,10 +58,12 @@ pub enum FaultKind {
     Stuck,
     /// A process dies, and while it is down a write to its journal turns out lost, misdirected or rotten.
     JournalRot,
+    /// Frames rot on the only replica that has them, and an operator accepts the loss.
+    AcceptLoss,
 }
 
 /// All kinds.
-pub const KINDS: [FaultKind; 21] = [
+pub const KINDS: [FaultKind; 22] = [
     FaultKind::Kill,
     FaultKind::Power,
     FaultKind::Fuse,
@@ -83,6 +85,7 @@ pub const KINDS: [FaultKind; 21] = [
     FaultKind::Full,
     FaultKind::Stuck,
     FaultKind::JournalRot,
+    FaultKind::AcceptLoss,
 ];
 
 impl Cluster {
@@ -146,6 +149,7 @@ impl Cluster {
             FaultKind::Full => self.fill_disk(node),
             FaultKind::Stuck => self.stick(node),
             FaultKind::JournalRot => self.rot_journal(node)?,
+            FaultKind::AcceptLoss => self.lose_for_good()?,
         }
         Ok(())
     }
@@ -315,6 +319,9 @@ impl Cluster {
         let number = self.rng.below(self.partitions.len() as u64) as usize;
         let partition = self.partitions[number];
         let Some(leader) = self.known_leader(partition) else { return };
+        if kind == FaultKind::Voters && self.is_losing(partition) {
+            return;
+        }
         let nodes = self.nodes.len() as u64;
         let command = match kind {
             FaultKind::Transfer => {
@@ -352,7 +359,8 @@ impl Cluster {
             | FaultKind::FlushChange
             | FaultKind::Full
             | FaultKind::Stuck
-            | FaultKind::JournalRot => unreachable!("not an order"),
+            | FaultKind::JournalRot
+            | FaultKind::AcceptLoss => unreachable!("not an order"),
         };
         self.trace.note(self.now_us, format_args!("broker {leader} is told {command:?}"));
         self.command(leader, partition, command);

@@ -100,7 +100,7 @@ impl Cluster {
         }
     }
 
-    fn log_options(&self) -> log::Options {
+    pub(super) fn log_options(&self) -> log::Options {
         log::Options { segment_bytes_max: self.swarm.segment_bytes_max, keep_free_bytes: 0 }
     }
 

@@ -11,6 +11,7 @@
 //!
 //! Not simulated: threads, QUIC. Read `cluster` first.
 
+mod accepted;
 pub mod checker;
 pub mod cluster;
 pub mod coverage;

@@ -171,6 +171,18 @@ impl CommittedLog {
         }
     }
 
+    /// Takes a gap in place of a frame that ends there, and says which values went.
+    pub fn replace(&mut self, gap: Frame) -> Vec<u64> {
+        let at = self.frames.partition_point(|(frame, _)| frame.end < gap.end);
+        let lost = std::mem::replace(&mut self.frames[at].0, gap);
+        let values = lost.values();
+        for (value, offset) in values.iter().zip(lost.base.0..) {
+            self.values.remove(value);
+            self.offsets.remove(&offset);
+        }
+        values
+    }
+
     /// A log begins at `start`, and what was committed before that was not watched to its end.
     pub fn resume_at(&mut self, start: (LogIndex, Offset)) {
         self.resumed = start;

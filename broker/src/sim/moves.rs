@@ -260,6 +260,9 @@ impl Cluster {
     /// The controller is asked for something.
     pub(super) fn wish_for_moves(&mut self) -> Checked {
         let partitions = vec![*self.rng.pick(&self.partitions)];
+        if self.is_losing(partitions[0]) {
+            return Ok(());
+        }
         let number = self.rng.below(self.nodes.len() as u64) as usize;
         let Some(mover) = &mut self.mover else { return Ok(()) };
         let id = MoveId(mover.next_id);

@@ -68,9 +68,18 @@ impl Checker {
         if base < self.committed[&partition].unwatched_before() {
             return;
         }
+        if self.were_lost(partition, values) {
+            return;
+        }
         let world = self.worlds.entry(partition).or_default();
         let places = values.iter().zip(0..);
         world.vouched.extend(places.map(|(value, nth)| (*value, base.advance(nth))));
+    }
+
+    /// What was acknowledged of these is given up.
+    pub(super) fn take_back(&mut self, partition: TopicPartition, values: &[u64]) {
+        let world = self.worlds.entry(partition).or_default();
+        world.vouched.retain(|value, _| !values.contains(value));
     }
 
     /// What the group that is judged acknowledged is committed where it said, whatever an older one said of it.
@@ -166,6 +175,9 @@ impl Cluster {
     pub(super) fn wish_for_recovery(&mut self) -> Checked {
         let number = self.rng.below(self.partitions.len() as u64) as usize;
         let partition = self.partitions[number];
+        if self.is_losing(partition) {
+            return Ok(());
+        }
         let hosts = self.hosts_of(partition);
         let fit: Vec<usize> =
             hosts.iter().copied().filter(|node| self.may_found(*node, number)).collect();

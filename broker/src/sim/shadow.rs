@@ -71,6 +71,12 @@ impl Shadow {
         self.frames.get(at).filter(|frame| frame.end == end)
     }
 
+    /// A gap is there now where a frame was.
+    pub(super) fn replace(&mut self, gap: Frame) {
+        let at = self.frames.partition_point(|frame| frame.end < gap.end);
+        self.frames[at] = gap;
+    }
+
     /// It ended, and comes back with this at least; a second end before that takes nothing back.
     pub(super) fn ended(&mut self, survives: LogIndex, how: Ended) {
         self.losing |= how == Ended::Losing;

@@ -119,6 +119,8 @@ pub struct FaultRates {
     pub stuck: u64,
     /// A process dies, and its journal rots while it is down.
     pub journal_rot: u64,
+    /// Frames rot on the only replica that has them, and an operator accepts the loss.
+    pub accept_loss: u64,
 }
 
 impl FaultRates {
@@ -145,6 +147,7 @@ impl FaultRates {
         full: 0,
         stuck: 0,
         journal_rot: 0,
+        accept_loss: 0,
     };
 
     /// How often a kind strikes.
@@ -175,6 +178,7 @@ impl FaultRates {
             FaultKind::Full => &mut self.full,
             FaultKind::Stuck => &mut self.stuck,
             FaultKind::JournalRot => &mut self.journal_rot,
+            FaultKind::AcceptLoss => &mut self.accept_loss,
         }
     }
 
@@ -222,6 +226,7 @@ impl FaultRates {
             full: rate(8_000),
             stuck: rate(8_000),
             journal_rot: rate(8_000),
+            accept_loss: 0,
         }
     }
 }
@@ -253,6 +258,9 @@ impl Swarm {
         if seed % 7 == 2 {
             swarm.recovering(&mut Rng::new(seed, "recoveries"));
         }
+        if seed.is_multiple_of(11) {
+            swarm.losing(&mut Rng::new(seed, "losses"));
+        }
         if seed % 6 == 2 {
             swarm.changing_flush(&mut Rng::new(seed, "flush"));
         }
@@ -267,6 +275,7 @@ impl Swarm {
             FaultKind::Moves => self.moving(&mut rng),
             FaultKind::Recover => self.recovering(&mut rng),
             FaultKind::FlushChange => self.changing_flush(&mut rng),
+            FaultKind::AcceptLoss => self.losing(&mut rng),
             FaultKind::Voters => (rates.moves, rates.recover) = (0, 0),
             FaultKind::Fuse => (rates.voters, rates.moves, rates.recover) = (0, 0, 0),
             FaultKind::Rot => {
@@ -331,6 +340,12 @@ impl Swarm {
             0 => 0,
             _ => *rng.pick(&[1_500, 4_000]),
         };
+    }
+
+    /// Partitions have one replica, at first at least, whose frames may rot for good.
+    fn losing(&mut self, rng: &mut Rng) {
+        self.replication = 1;
+        self.faults.accept_loss = *rng.pick(&[1_000, 3_000]);
     }
 
     /// Short lives over a slow network: leaders die in the midst of what they do.

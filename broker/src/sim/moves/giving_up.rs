@@ -99,6 +99,13 @@ impl Cluster {
 }
 
 impl Mover {
+    /// Whether a broker has the only replica of a partition, and nothing moves it.
+    pub(in crate::sim) fn rests(&self, partition: TopicPartition, node: usize) -> bool {
+        let topic = self.image.topic(partition.topic).expect("nobody deletes it");
+        let hosts = topic.hosts(partition.partition).map(|replica| replica.node);
+        topic.move_of(partition.partition).is_none() && hosts.eq([node_id(node)])
+    }
+
     /// A broker dies, and with it what it was about to say.
     pub(super) fn forget_giving_up(&mut self, node: usize) {
         self.giving_up.retain(|_, (of, _, _)| *of != node);
