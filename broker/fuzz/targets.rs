@@ -196,6 +196,7 @@ fn open_shard(disk: &Arc<SimDisk>, directory: Directory) -> std::io::Result<Shar
         seed: 1,
         heartbeat_ms: 100,
         dir: PathBuf::from("/data/shard-0"),
+        stray_dir: PathBuf::from("/data/stray"),
         last_life: LastLife::Clean,
         directory,
         keep_free_bytes: 0,
