@@ -111,19 +111,10 @@ const STEP_BYTES: u64 = 256 << 10;
 
 #[cfg(all(test, feature = "sim"))]
 mod tests {
-    use highwater_protocol::batch::Mark;
     use highwater_protocol::ids::Term;
 
     use super::*;
     use crate::log::tests::{Bench, batch};
-
-    fn filled(batches: u64) -> Bench {
-        let mut bench = Bench::new();
-        bench.log.append_mark(Term(1), &Mark::TermStart).expect("append");
-        bench.fill(batches);
-        bench.flush();
-        bench
-    }
 
     fn whole(bench: &Bench, from: LogIndex) -> Digested {
         let range = from..bench.log.end();
@@ -132,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_hash_of_a_range_does_not_depend_on_the_steps_nor_on_the_segments() {
-        let bench = filled(10);
+        let bench = Bench::filled(10);
         let at_once = whole(&bench, LogIndex::ZERO);
         assert_eq!(
             (at_once.end, at_once.offsets.clone()),
@@ -151,7 +142,7 @@ mod tests {
 
     #[test]
     fn one_record_that_differs_makes_another_hash_and_one_that_is_beyond_the_range_does_not() {
-        let (same, mut other) = (filled(3), filled(2));
+        let (same, mut other) = (Bench::filled(3), Bench::filled(2));
         other.log.append(Term(1), &batch(2, 4_000, 9)).expect("append");
         let differs = LogIndex(1 + 4);
         let up_to = |bench: &Bench, end| {
@@ -163,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_rotted_ends_the_hash_and_is_named() {
-        let (bench, sound) = (filled(3), filled(3));
+        let (bench, sound) = (Bench::filled(3), Bench::filled(3));
         assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + 9_000) * 8));
         let found = whole(&bench, LogIndex::ZERO);
         let faulty = found.faulty.expect("the second batch");

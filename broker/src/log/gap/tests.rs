@@ -2,25 +2,16 @@
 
 use std::path::Path;
 
-use highwater_protocol::batch::{Mark, frames};
+use highwater_protocol::batch::frames;
 use highwater_protocol::ids::{Offset, Term};
 
 use crate::log::tests::{Bench, DIR, batch, offsets};
 use crate::log::{FaultyRange, GivingUp, Left, Listed, ScrubPlace, Unreadable};
 use crate::sim::disk::Fate;
 
-/// Batches of two records, three to a segment, behind the start of a term.
-fn filled(batches: u64) -> Bench {
-    let mut bench = Bench::new();
-    bench.log.append_mark(Term(1), &Mark::TermStart).expect("append");
-    bench.fill(batches);
-    bench.flush();
-    bench
-}
-
 /// The same, with a bit of the batch of offsets 2 and 3 turned, opened again.
 fn rotten(batches: u64) -> Bench {
-    let bench = filled(batches);
+    let bench = Bench::filled(batches);
     assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + 9_000) * 8));
     let (bench, _) = bench.kill();
     look(&bench);
@@ -111,7 +102,7 @@ fn nothing_is_given_up_that_can_be_read_or_was_not_named() {
 
 #[test]
 fn what_does_not_fit_one_list_is_told_in_the_next() {
-    let bench = filled(7);
+    let bench = Bench::filled(7);
     for at in [1_000, 20_000] {
         assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + at) * 8));
     }
@@ -145,8 +136,8 @@ fn a_pass_reads_no_more_than_its_part_of_what_may_be_given_up_and_all_of_it_once
 
 #[test]
 fn what_nobody_has_keeps_nothing_else_from_being_mended() {
-    let peer = filled(7);
-    let bench = filled(7);
+    let peer = Bench::filled(7);
+    let bench = Bench::filled(7);
     for at in [1_000, 20_000] {
         assert!(bench.disk.flip_bit(&bench.oldest(".log"), (4096 + at) * 8));
     }

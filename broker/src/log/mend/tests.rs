@@ -13,10 +13,7 @@ use crate::sim::disk::Fate;
 
 /// Batches of two records, three to a segment, behind the start of a term; the last segment is not sealed.
 fn filled(batches: u64) -> (Bench, Vec<u8>) {
-    let mut bench = Bench::new();
-    bench.log.append_mark(Term(1), &Mark::TermStart).expect("append");
-    bench.fill(batches);
-    bench.flush();
+    let bench = Bench::filled(batches);
     let whole = bench.everything();
     (bench, whole)
 }
