@@ -123,7 +123,7 @@ fn a_pass_reads_no_more_than_its_part_of_what_may_be_given_up_and_all_of_it_once
     }
     bench.log.close().expect("close");
     let (mut bench, _) = bench.kill();
-    let last = bench.files().into_iter().filter(|name| name.ends_with(".log")).next_back();
+    let last = bench.files().into_iter().rfind(|name| name.ends_with(".log"));
     let path = Path::new(DIR).join(last.expect("there are five"));
     assert!(bench.disk.flip_bit(&path, (4096 + 9_000) * 8));
     let mut giving = GivingUp::new(vec![Offset(0)..Offset(2), Offset(1)..Offset(99)]);
