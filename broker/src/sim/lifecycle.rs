@@ -166,6 +166,10 @@ impl Cluster {
                 for partition in self.nodes[node].dropping.keys() {
                     self.checker.deleted(self.nodes[node].id, *partition);
                 }
+                // So may what was being set aside.
+                for partition in &self.nodes[node].failed {
+                    self.checker.rebuilt(self.nodes[node].id, *partition);
+                }
             }
             self.nodes[node].die(LastLife::Unclean);
             self.nodes[node].short.extend(&self.partitions);
