@@ -3,8 +3,9 @@
 //! What must hold: a record is flushed to `journal.a` before it is written to `journal.b`, so a crash
 //! can damage the tail of one copy only, and two copies that both end in garbage have lost something.
 //! A vote that may be lost is never taken for a vote never given: then `memory` says `Lost` for ever, and
-//! the shard opens a replica that has files but no entry as one that lost its identity. The bytes are
-//! described in `FORMAT.md`. This file does not know what a vote means.
+//! the shard opens a replica that has files but no entry as one that lost its identity; and so is one whose entry
+//! was found beside the damage, for it may be older than the last vote. The bytes are described in `FORMAT.md`. This
+//! file does not know what a vote means.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +17,7 @@ use highwater_protocol::ids::TopicPartition;
 use crate::crash_point::{self, CrashPoint};
 use crate::disk::{Disk, File};
 use crate::mutant::{self, Mutant};
+use crate::raft::Suspicion;
 use crate::replica::{LastLife, Remembered};
 use crate::shard::Directory;
 use crate::shard::journal_codec::{self as codec, Change};
@@ -56,11 +58,16 @@ impl Journal {
             });
         }
         let was_never_made = names.is_empty() && directory == Directory::New;
-        let memory = if was_never_made { Memory::Whole } else { judge(&copies[0], &copies[1]) };
+        let lost = !was_never_made && lack_their_end(&copies[0], &copies[1]);
         let newer = copies[1].sequence > copies[0].sequence;
         let best = usize::from(newer && !mutant::active(Mutant::SecondCopyIgnored));
         let worse = 1 - best;
-        let codec::Replayed { mut live, sequence, .. } = copies.swap_remove(best);
+        let codec::Replayed { mut live, sequence, memory, .. } = copies.swap_remove(best);
+        let memory = if lost { Memory::Lost } else { memory };
+        if lost {
+            // What is left of a replica may be older than its last vote.
+            live.values_mut().for_each(|known| known.suspicion = Suspicion::LostIdentity);
+        }
         if last_life == LastLife::Unclean && !mutant::active(Mutant::UncleanEndForgotten) {
             live.values_mut().for_each(|known| known.last_life = LastLife::Unclean);
         }
@@ -162,14 +169,11 @@ impl Journal {
 }
 
 /// Whether two copies together may have forgotten a record that was flushed to both.
-fn judge(a: &codec::Replayed, b: &codec::Replayed) -> Memory {
+fn lack_their_end(a: &codec::Replayed, b: &codec::Replayed) -> bool {
     let (newer, older) = if b.sequence > a.sequence { (b, a) } else { (a, b) };
     let newer_may_lack_its_end = !newer.is_clean();
     let older_shows_the_end = older.is_clean() && older.sequence == newer.sequence;
-    if newer.sequence == 0 || (newer_may_lack_its_end && !older_shows_the_end) {
-        return Memory::Lost;
-    }
-    newer.memory
+    newer.sequence == 0 || (newer_may_lack_its_end && !older_shows_the_end)
 }
 
 fn read_copy(disk: &dyn Disk, path: &Path) -> io::Result<codec::Replayed> {
@@ -229,7 +233,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::{Counts, HardState, Suspicion};
+    use crate::raft::{Counts, HardState};
     use crate::replica::Logged;
     use crate::sim::disk::SimDisk;
     use crate::sim::rng::Rng;
@@ -305,6 +309,23 @@ mod tests {
                 }
                 assert_eq!(open(&disk, 3).memory(), expected, "a loss is not forgotten");
             }
+        }
+    }
+
+    #[test]
+    fn a_vote_behind_which_both_copies_are_spoilt_is_not_believed() {
+        let disk = SimDisk::new(1);
+        let mut journal = open(&disk, 1);
+        journal.remember(partition(1), voted(7));
+        journal.flush().expect("a sound disk");
+        let at = journal.end;
+        journal.remember(partition(1), voted(8));
+        journal.flush().expect("a sound disk");
+        spoil(&disk, "journal.a", at + 20);
+        spoil(&disk, "journal.b", at + 30);
+        for life in 2..4 {
+            let known = open(&disk, life).get(partition(1)).expect("it is older than the damage");
+            assert_eq!((known.hard.term, known.suspicion), (Term(7), Suspicion::LostIdentity));
         }
     }
 
