@@ -56,6 +56,8 @@ mutants! {
     TrustOldLife,
     /// A shard lets frames of an earlier life pass.
     NoIncarnationFence,
+    /// What a pass wants said leaves before its flushes are through.
+    SpeaksBeforeFlushed,
     /// A vote is not written to the journal before the answer leaves.
     VoteNotJournaled,
     /// A Suspect replica votes and stands as if nothing was lost.

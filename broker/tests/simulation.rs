@@ -45,13 +45,14 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.replicas_dropped > least / 5, "{reached:#?}");
     assert!(reached.images_spoilt > 0, "{reached:#?}");
     assert!(reached.full_disks > least / 2 && reached.stuck_passes > least / 10, "{reached:#?}");
-    assert!(reached.journals_rotted > least / 5, "{reached:#?}");
+    assert!(reached.journals_rotted > least / 5 && reached.journals_lost > 0, "{reached:#?}");
     assert!(reached.suspects > 0 && reached.failed_replicas > 0, "{reached:#?}");
     assert!(reached.rebuilt_replicas > 0, "{reached:#?}");
     assert!(
         reached.spared_replicas > 0 && reached.reopened > least / 2 && reached.rotted > least / 200,
         "{reached:#?}"
     );
+    assert!(reached.rotted_amid_trims > 0, "{reached:#?}");
     assert!(reached.pages_spoilt > 0 && reached.replicas_emptied > 0, "{reached:#?}");
     assert!(reached.died_booting > least / 100, "{reached:#?}");
     assert!(reached.repaired > 0, "{reached:#?}");

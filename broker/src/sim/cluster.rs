@@ -16,8 +16,9 @@ use uuid::Uuid;
 
 use crate::disk::{File, FlushFailure};
 use crate::log::Mended;
+use crate::raft::Millis;
 use crate::replica::View;
-use crate::shard::event::{Event, FlushTicket, ReplicaCommand, RequestId};
+use crate::shard::event::{Effect, Event, FlushTicket, ReplicaCommand, RequestId};
 use crate::sim::accepted::Operator;
 use crate::sim::checker::{Broken, Checked, Checker, Death};
 use crate::sim::coverage::Coverage;
@@ -73,6 +74,8 @@ pub(super) enum Happening {
     RestartFailed(usize),
     /// A full disk has room again.
     Room(usize),
+    /// A broker loses its power, where that may be.
+    PowerFails(usize),
     /// What a broker wrote is written at last.
     Unstuck(usize, u64),
     /// Partitions heal.
@@ -227,7 +230,7 @@ impl Cluster {
             }
             Happening::Deliver { from, to, frame } => self.deliver(from, to, frame),
             Happening::FlushDone { node, life, ticket, files, early } => {
-                if self.nodes[node].frozen_until_us > self.now_us {
+                if self.nodes[node].flushes_nothing_before() > self.now_us {
                     let thaws = Happening::FlushDone { node, life, ticket, files, early };
                     self.schedule(self.now_us + FROZEN_US, thaws);
                     return Ok(());
@@ -242,7 +245,10 @@ impl Cluster {
                 }
             }
             Happening::Mended { node, life, partition, mended } => {
-                if self.nodes[node].life == life {
+                if self.nodes[node].stuck_until_us > self.now_us {
+                    let goes_on = Happening::Mended { node, life, partition, mended };
+                    self.schedule(self.now_us + FROZEN_US, goes_on);
+                } else if self.nodes[node].life == life {
                     self.give(node, Event::Mended(partition, *mended));
                 }
             }
@@ -258,6 +264,7 @@ impl Cluster {
             Happening::Restart(node) => return self.start(node),
             Happening::RestartFailed(node) => return self.restart_failed(node),
             Happening::Room(node) => self.give_room(node),
+            Happening::PowerFails(node) => return self.fail_power(node),
             Happening::Unstuck(node, life) => return self.unstick(node, life),
             Happening::HealNetwork => self.network.heal(),
             Happening::Open(node, number) => self.open(node, number),
@@ -344,21 +351,32 @@ impl Cluster {
             }
             return self.power_off(node, Death::AmidPass);
         }
+        self.trace.mix(&[effects.len() as u64]);
+        let broker = &self.nodes[node];
+        let writes = broker.disk.injected().operations > written;
+        if writes && broker.stuck_until_us > self.now_us {
+            return self.hold_up(node, effects, deadline);
+        }
+        self.end_pass(node, effects, deadline)
+    }
+
+    /// Looks at what a pass has done, and does what it wants done.
+    pub(super) fn end_pass(
+        &mut self,
+        node: usize,
+        effects: Vec<Effect>,
+        deadline: Millis,
+    ) -> Checked {
         self.note_services(node, &effects);
         self.observe(node)?;
         self.check_nothing_older(node)?;
-        self.trace.mix(&[effects.len() as u64]);
-        let writes = self.nodes[node].disk.injected().operations > written;
-        if writes && self.holds_up(node, &mut effects, deadline) {
-            return Ok(());
-        }
         self.carry_out(node, effects)?;
         self.wake_at(node, deadline);
         Ok(())
     }
 
     /// Schedules the tick of a broker unless an earlier one is scheduled.
-    pub(super) fn wake_at(&mut self, node: usize, deadline: crate::raft::Millis) {
+    pub(super) fn wake_at(&mut self, node: usize, deadline: Millis) {
         let broker = &self.nodes[node];
         if !broker.is_up() {
             return;

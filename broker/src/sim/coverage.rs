@@ -39,9 +39,11 @@ pub struct Coverage {
     pub flush_changes: u64,
     /// Logs that rotted while their brokers were down.
     pub rotted: u64,
+    /// Those of them where records are trimmed.
+    pub rotted_amid_trims: u64,
     /// Damaged batches that were mended.
     pub repaired: u64,
-    /// Those of them that had a page lost or overwritten.
+    /// Logs that had a page lost or overwritten.
     pub pages_spoilt: u64,
     /// How often all files of a replica were lost.
     pub replicas_emptied: u64,
@@ -81,6 +83,8 @@ pub struct Coverage {
     pub gaps: u64,
     /// Requests to give something up that were refused.
     pub losses_refused: u64,
+    /// Journals of which both copies were.
+    pub journals_lost: u64,
     /// Saved images that a booting broker could not read.
     pub images_spoilt: u64,
     /// Partitions begun anew from one replica.
@@ -119,6 +123,7 @@ impl AddAssign<&Coverage> for Coverage {
         self.reopened += other.reopened;
         self.flush_changes += other.flush_changes;
         self.rotted += other.rotted;
+        self.rotted_amid_trims += other.rotted_amid_trims;
         self.repaired += other.repaired;
         self.pages_spoilt += other.pages_spoilt;
         self.replicas_emptied += other.replicas_emptied;
@@ -140,6 +145,7 @@ impl AddAssign<&Coverage> for Coverage {
         self.lost_for_good += other.lost_for_good;
         self.gaps += other.gaps;
         self.losses_refused += other.losses_refused;
+        self.journals_lost += other.journals_lost;
         self.images_spoilt += other.images_spoilt;
         self.recoveries += other.recoveries;
         self.messages += other.messages;

@@ -93,8 +93,10 @@ impl Cluster {
                 self.repair_answered(node, id, &result);
             }
             Effect::Mend(partition, mend) => {
-                let life = self.nodes[node].life;
-                let at_us = self.now_us + 20 + self.rng.long_tailed(MEND_US_MEAN);
+                let broker = &self.nodes[node];
+                let life = broker.life;
+                let slow = if broker.slow_until_us > self.now_us { SLOWER } else { 1 };
+                let at_us = self.now_us + 20 + self.rng.long_tailed(MEND_US_MEAN * slow);
                 let mended = Box::new(mend.run());
                 self.schedule(at_us, Happening::Mended { node, life, partition, mended });
                 return self.bury_if_dead(node);
@@ -184,8 +186,11 @@ impl Cluster {
         let takes_us = self.rng.long_tailed(self.swarm.flush_us_mean * slow).min(FLUSH_US_MAX);
         let at_us = self.now_us + 20 + takes_us;
         // A flush may reach the device long before it is answered, or only just then.
-        let early =
-            if self.rng.per_mille(500) { Early::Done(flush_each(&files)) } else { Early::Pending };
+        let hangs = self.nodes[node].stuck_until_us > self.now_us;
+        let early = match self.rng.per_mille(500) && !hangs {
+            true => Early::Done(flush_each(&files)),
+            false => Early::Pending,
+        };
         self.schedule(at_us, Happening::FlushDone { node, life, ticket, files, early });
     }
 

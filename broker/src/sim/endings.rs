@@ -1,6 +1,6 @@
 //! How lives end, and files with them: what the checker demands of a replica that comes back.
 
-use highwater_protocol::ids::{LogIndex, NodeId, TopicPartition};
+use highwater_protocol::ids::{LogIndex, NodeId, Term, TopicPartition};
 
 use crate::sim::checker::{Checker, Death};
 use crate::sim::shadow::Ended;
@@ -31,6 +31,12 @@ impl Checker {
     pub fn rotted(&mut self, node: NodeId, partition: TopicPartition, from: LogIndex) {
         let shadow = self.shadows.get_mut(&(node, partition)).expect("what rots was seen before");
         shadow.ended(from, Ended::Losing);
+    }
+
+    /// A broker that is down has lost its journal: of its terms nothing is left.
+    pub fn forgot(&mut self, node: NodeId) {
+        let here = self.shadows.iter_mut().filter(|((of, _), _)| *of == node);
+        here.for_each(|(_, shadow)| shadow.term = Term::default());
     }
 
     /// A broker that is down has lost all files of a partition.

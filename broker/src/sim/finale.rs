@@ -72,6 +72,7 @@ impl Cluster {
             self.nodes[node].disk.disarm();
             self.give_room(node);
             self.nodes[node].stuck_until_us = 0;
+            self.nodes[node].disk.unhang();
             let life = self.nodes[node].life;
             self.schedule(self.now_us, Happening::Unstuck(node, life));
             self.nodes[node].paused_until_us = 0;

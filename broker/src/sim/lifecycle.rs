@@ -20,6 +20,11 @@ impl Cluster {
         if self.nodes[node].is_up() {
             return Ok(());
         }
+        if self.nodes[node].stuck_until_us > self.now_us {
+            // A boot writes, and has to wait for that.
+            self.schedule(self.nodes[node].stuck_until_us + 1, Happening::Restart(node));
+            return Ok(());
+        }
         self.trace.note(self.now_us, format_args!("broker {node} boots"));
         let twice = self.rng.per_mille(200);
         if twice && self.nodes[node].life > 0 {
@@ -149,6 +154,7 @@ impl Cluster {
             self.trace.note(self.now_us, format_args!("broker {node} is killed"));
             self.coverage.kills += 1;
             self.checker.crashed(self.nodes[node].id, Death::Killed);
+            self.die_held_up(node);
             self.nodes[node].die(LastLife::Clean);
         }
         Ok(())
@@ -156,6 +162,7 @@ impl Cluster {
 
     /// Takes a broker's power: any subset of what was not flushed is gone.
     pub fn power_off(&mut self, node: usize, death: Death) -> Checked {
+        let death = if self.nodes[node].held.is_some() { Death::AmidPass } else { death };
         let disk = &self.nodes[node].disk;
         if self.nodes[node].is_up() || disk.is_dead() || disk.has_failed() {
             self.trace.note(self.now_us, format_args!("broker {node} loses its power ({death:?})"));
@@ -174,6 +181,7 @@ impl Cluster {
             self.nodes[node].die(LastLife::Unclean);
             self.nodes[node].short.extend(&self.partitions);
             self.nodes[node].disk.lose_power();
+            self.nodes[node].stuck_until_us = 0;
         }
         Ok(())
     }

@@ -161,6 +161,11 @@ impl SimNode {
         self.dropping.clear();
     }
 
+    /// Until when its disk finishes no flush.
+    pub fn flushes_nothing_before(&self) -> u64 {
+        self.frozen_until_us.max(self.stuck_until_us)
+    }
+
     /// Whether it is running.
     pub fn is_up(&self) -> bool {
         self.shard.is_some()

@@ -29,7 +29,9 @@ impl Cluster {
     pub(super) fn rot(&mut self, node: usize) -> Checked {
         let number = self.rng.below(self.partitions.len() as u64) as usize;
         let partition = self.partitions[number];
-        let serves = self.nodes[node].is_up() && !self.nodes[node].failed.contains(&partition);
+        // One that lost its identity and is not trusted yet takes damage for a reason to begin anew.
+        let trusted = self.view(node, partition).is_some_and(|view| view.trusted);
+        let serves = trusted && !self.nodes[node].failed.contains(&partition);
         if !serves || self.nodes[node].disk.is_armed() || !self.may_fall_short(node, partition) {
             return Ok(());
         }
@@ -56,11 +58,7 @@ impl Cluster {
                 ("the loss of all files", LogIndex::ZERO)
             }
             (5, _) => {
-                let dir = dir_of(number);
-                for name in disk.list(&dir).expect("it lies there") {
-                    disk.remove(&dir.join(name)).expect("it lies there");
-                }
-                disk.write_back(&dir);
+                disk.remove_all_in(&dir_of(number));
                 self.checker.emptied(id, partition);
                 ("the loss of all files but their directory", LogIndex::ZERO)
             }
@@ -78,6 +76,7 @@ impl Cluster {
         self.nodes[node].rotten.insert(partition);
         self.checker.rotted(id, partition, from);
         self.coverage.rotted += 1;
+        self.coverage.rotted_amid_trims += u64::from(self.swarm.faults.trim > 0);
         self.coverage.pages_spoilt += u64::from(what.ends_with("page"));
         self.coverage.replicas_emptied += u64::from(from == LogIndex::ZERO);
         self.come_back_later(node);

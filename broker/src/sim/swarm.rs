@@ -184,11 +184,11 @@ impl FaultRates {
 
     /// Where entries count before they are flushed, a fuse lit while one of three may lose its pages must
     /// not burn down when that one is the only voter left. And a replica whose log rotted never votes
-    /// until a leader has led it: it must not be left alone with one that cannot win without it, nor need
-    /// what the others have trimmed.
+    /// until a leader has led it: a leader that does not know that yet must not leave it alone with one that
+    /// cannot win without it.
     fn without_traps(mut self, partitions: &[FlushPolicy]) -> FaultRates {
         let voters_change = self.voters > 0 || self.moves > 0;
-        if voters_change || self.trim > 0 {
+        if voters_change {
             self.rot = 0;
         }
         if partitions.iter().any(|policy| *policy != FlushPolicy::Ack) && voters_change {
@@ -277,9 +277,8 @@ impl Swarm {
             FaultKind::FlushChange => self.changing_flush(&mut rng),
             FaultKind::AcceptLoss => self.losing(&mut rng),
             FaultKind::Voters => (rates.moves, rates.recover) = (0, 0),
-            FaultKind::Fuse => (rates.voters, rates.moves, rates.recover) = (0, 0, 0),
-            FaultKind::Rot => {
-                (rates.voters, rates.moves, rates.recover, rates.trim) = (0, 0, 0, 0);
+            FaultKind::Fuse | FaultKind::Rot => {
+                (rates.voters, rates.moves, rates.recover) = (0, 0, 0);
             }
             FaultKind::Kill
             | FaultKind::Power

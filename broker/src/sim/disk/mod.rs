@@ -18,7 +18,7 @@ mod state;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use state::{FlushFails, State};
+use state::{Change, FlushFails, State};
 
 /// The simulated disk of one machine, through all of its lives.
 pub struct SimDisk {
@@ -118,6 +118,17 @@ impl SimDisk {
         self.lock().flush_fails = FlushFails::NextOf(path.to_owned());
     }
 
+    /// Flushes hang from now on: whoever asks for one has to wait until `unhang`, and must not be heard before. When
+    /// the power fails before that, nothing has happened since the first of them was asked for.
+    pub fn hang(&self) {
+        self.lock().hanging.get_or_insert_default();
+    }
+
+    /// They go through.
+    pub fn unhang(&self) {
+        self.lock().unhang();
+    }
+
     /// A process starts on it: what failed under the one before is history.
     pub fn begin_process(&self) {
         self.lock().failed.clear();
@@ -183,6 +194,16 @@ impl SimDisk {
         for id in inside.map(|(_, id)| *id).collect::<Vec<_>>() {
             state.contents(id).flush();
         }
+    }
+
+    /// Takes all files out of a directory, for good.
+    pub fn remove_all_in(&self, dir: &Path) {
+        let mut state = self.lock();
+        let inside = state.names.keys().filter(|path| path.starts_with(dir));
+        for path in inside.cloned().collect::<Vec<_>>() {
+            state.change(Change::Removed(path));
+        }
+        state.flush_dir(dir);
     }
 
     /// What has struck so far.
@@ -328,6 +349,25 @@ mod tests {
         one.flush().expect("told");
         other.flush().expect("told");
         disk.open(&path("a"), 0).expect("open").flush().expect("it was not there");
+    }
+
+    #[test]
+    fn what_a_hanging_disk_was_asked_to_flush_is_safe_only_when_it_hangs_no_more() {
+        for (unhung, expected) in [(false, *b"\0\0"), (true, *b"xy")] {
+            let disk = disk();
+            let file = durable_file(&disk, "a");
+            disk.hang();
+            file.write_at(0, &[b"x"]).expect("write");
+            file.flush().expect("flush");
+            file.write_at(1, &[b"y"]).expect("write");
+            file.flush().expect("flush");
+            if unhung {
+                disk.unhang();
+            }
+            disk.lose_power_by(&mut |_| Fate::Lost);
+            let file = disk.open(&path("a"), 0).expect("open");
+            assert_eq!(file.read(0..2).expect("read")[..], expected);
+        }
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub(super) struct State {
     pub flush_fails: FlushFails,
     /// Files of which a flush failed under the present process.
     pub failed: BTreeSet<PathBuf>,
+    /// Flushes that were asked for while it hangs, if it does: none of them has reached the medium.
+    pub hanging: Option<Vec<Hanging>>,
+    /// How all was when the first of them was asked for: whoever asked has come no further.
+    before_hanging: Option<Box<State>>,
     pub bytes_max: Option<u64>,
     pub names: BTreeMap<PathBuf, u64>,
     names_on_medium: BTreeMap<PathBuf, u64>,
@@ -39,6 +43,13 @@ pub(super) enum FlushFails {
     No,
     Next,
     NextOf(PathBuf),
+}
+
+/// A flush under way.
+#[derive(Clone)]
+pub(super) enum Hanging {
+    Contents(u64),
+    Names(PathBuf),
 }
 
 /// A change of a name.
@@ -59,6 +70,8 @@ impl State {
             dead: false,
             flush_fails: FlushFails::No,
             failed: BTreeSet::new(),
+            hanging: None,
+            before_hanging: None,
             bytes_max: None,
             names: BTreeMap::new(),
             names_on_medium: BTreeMap::new(),
@@ -151,6 +164,8 @@ impl State {
             self.flush_fails = FlushFails::No;
             self.failed.insert(path.to_owned());
             self.injected.flush_errors += 1;
+        } else if self.hanging.is_some() {
+            self.wait_for(Hanging::Contents(id));
         } else {
             self.contents(id).flush();
         }
@@ -161,7 +176,33 @@ impl State {
         }
     }
 
+    fn wait_for(&mut self, flush: Hanging) {
+        if self.before_hanging.is_none() {
+            self.before_hanging = Some(Box::new(self.clone()));
+        }
+        self.hanging.as_mut().expect("it hangs").push(flush);
+    }
+
+    /// What it was asked to flush while it hung reaches the medium, and it hangs no more.
+    pub(super) fn unhang(&mut self) {
+        self.before_hanging = None;
+        for flush in self.hanging.take().into_iter().flatten() {
+            match flush {
+                Hanging::Contents(id) => {
+                    // A removed file has nothing left to flush.
+                    if let Some(contents) = self.files.get_mut(&id) {
+                        contents.flush();
+                    }
+                }
+                Hanging::Names(dir) => self.flush_dir(&dir),
+            }
+        }
+    }
+
     pub(super) fn flush_dir(&mut self, dir: &Path) {
+        if self.hanging.is_some() {
+            return self.wait_for(Hanging::Names(dir.to_owned()));
+        }
         let (durable, left) = std::mem::take(&mut self.changes).into_iter().partition(|change| {
             let parent = change.path().parent();
             // Nothing leads to what lay in a directory that is gone, once that is on the medium.
@@ -175,6 +216,11 @@ impl State {
     }
 
     pub(super) fn lose_power(&mut self, fate: &mut dyn FnMut(Unflushed) -> Fate) {
+        if let Some(before) = self.before_hanging.take() {
+            let State { names, names_on_medium, changes, dirs, files, .. } = *before;
+            (self.names, self.names_on_medium) = (names, names_on_medium);
+            (self.changes, self.dirs, self.files) = (changes, dirs, files);
+        }
         for change in std::mem::take(&mut self.changes) {
             match fate(Unflushed::Name(change.path().to_owned())) {
                 Fate::Kept => change.apply(&mut self.names_on_medium),
@@ -191,7 +237,7 @@ impl State {
         self.dirs.extend(parents.map(Path::to_owned));
         self.life += 1;
         self.injected.power_cuts += 1;
-        (self.fuse, self.dead) = (None, false);
+        (self.fuse, self.dead, self.hanging) = (None, false, None);
         self.failed.clear();
         self.flush_fails = FlushFails::No;
     }
