@@ -12,11 +12,17 @@ use super::rig::{Rig, batch, eventually, led_topic, partition, produce, topic, w
 async fn every_replica_says_which_term_wrote_a_record_and_whether_it_is_on_disk() {
     let mut rig = Rig::start(3).await;
     let id = within(rig.api(1).create_topic(topic("orders", 1, 3))).await.expect("made").id;
-    let info = led_topic(rig.api(1), "orders").await.partitions[0].clone();
-    let leader = info.leader.expect("it is led").0;
     let at = partition(id, 0);
-    let sent = produce(rig.api(leader), at, AckMode::Sync, batch(&["a", "b"])).await;
-    assert_eq!(sent.expect("all three take it").base_offset, Offset(0));
+    // On a busy machine the lead may change before the batch is there.
+    let (info, sent) = eventually(async || {
+        let info = led_topic(rig.api(1), "orders").await.partitions[0].clone();
+        let leader = info.leader.expect("it is led").0;
+        let sent = produce(rig.api(leader), at, AckMode::Sync, batch(&["a", "b"])).await;
+        Some((info, sent.ok()?))
+    })
+    .await;
+    assert_eq!(sent.base_offset, Offset(0), "all three took it");
+    let leader = info.leader.expect("it is led").0;
     for node in 1..=3 {
         let request = InspectReplicaRequest { partition: at, offset: Some(Offset(1)) };
         let complete = |seen: &InspectReplicaResponse| seen.high_watermark == Offset(2);
