@@ -138,6 +138,8 @@ mutants! {
     FlushVouchesForLater,
     /// A failed flush is taken for a flush.
     FlushErrorIgnored,
+    /// A Suspect stands, and is trusted when it wins, with entries that are not on disk.
+    SuspectWinsUnflushed,
     /// A replica that was made anew is trusted, in the same term, before it has what it once said that it has.
     RebuiltForgetsItsWord,
     /// A replica whose files failed begins anew as one that has nothing to catch up with.

@@ -47,6 +47,7 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::CommitUnmatched,
     Mutant::ChangeVotersEarly,
     Mutant::SuspectClearedEarly,
+    Mutant::SuspectWinsUnflushed,
     Mutant::TrustOldLife,
     Mutant::UncleanEndForgotten,
     Mutant::ReopenedUnheard,
@@ -314,6 +315,31 @@ fn a_suspect_that_is_trusted_before_it_caught_up_is_found_by_a_script() {
         let arrival = Arrival { term, prev, commit, frames, voter_sets: Vec::new() };
         raft.receive_append(Millis(1), NodeId(2), arrival);
         raft.is_suspect()
+    });
+}
+
+/// Found by seed 41846 of 60 s: its leader handed over before the flush was through.
+#[test]
+fn a_suspect_that_wins_with_a_tail_that_is_not_on_disk_is_found_by_a_script() {
+    check_script(Mutant::SuspectWinsUnflushed, || {
+        let mut raft = raft_with_five_entries(Suspicion::LostTail);
+        for voter in [2, 3] {
+            let last = Position { term: Term(1), index: LogIndex(5) };
+            raft.end_reported(NodeId(voter), last);
+        }
+        let prev = Position { term: Term(1), index: LogIndex(5) };
+        let frames = &[FrameSpan { term: Term(2), end: LogIndex(7) }];
+        let (term, commit) = (Term(2), LogIndex(0));
+        let arrival = Arrival { term, prev, commit, frames, voter_sets: Vec::new() };
+        raft.receive_append(Millis(1), NodeId(2), arrival);
+        raft.receive_timeout_now(Millis(2), NodeId(2), Term(2));
+        let answer = VoteAnswer { term: Term(3), ballot: Ballot::Transfer, granted: true };
+        raft.receive_vote_answer(Millis(3), NodeId(2), answer);
+        let waited = !raft.is_leader();
+        raft.flushed(Millis(4), LogIndex(7));
+        raft.receive_timeout_now(Millis(5), NodeId(2), Term(2));
+        raft.receive_vote_answer(Millis(6), NodeId(2), answer);
+        waited && raft.is_leader()
     });
 }
 

@@ -12,7 +12,8 @@ use highwater_protocol::peer::{Ballot, RaftMessage, VoteAnswer, VoteRequest};
 
 use super::progress::Progress;
 use super::quorum::is_majority;
-use super::{HardState, Legible, Message, Millis, Raft, Role, Standing};
+use super::trust::Trust;
+use super::{Counts, HardState, Legible, Message, Millis, Raft, Role, Standing};
 
 /// A replica that asks for votes.
 #[derive(Debug)]
@@ -122,7 +123,7 @@ impl Raft {
 
     pub(super) fn stand(&mut self, now: Millis, ballot: Ballot) {
         let last = self.terms.last();
-        if !self.trust.allows(last) {
+        if !self.trust.allows(last) || !self.may_win_trust(last) {
             self.report_end();
             return;
         }
@@ -138,6 +139,18 @@ impl Raft {
         self.role = Role::Candidate(Candidate { ballot, granted });
         self.ask_voters(VoteRequest { term, ballot, last });
         self.count_votes(now);
+    }
+
+    /// Whoever wins trusts its log, and that is noted: so a Suspect must count all of it, as when a leader's word
+    /// ends its doubt. With a tail that is not on disk it would forget what it once counted a second time.
+    fn may_win_trust(&self, last: Position) -> bool {
+        let counted = match self.options.counts {
+            Counts::Flushed => self.flushed,
+            Counts::Appended => last.index,
+        };
+        self.trust == Trust::Full
+            || counted >= last.index
+            || mutant::active(Mutant::SuspectWinsUnflushed)
     }
 
     /// Says where the log ends and counts no answers: Suspect voters wait for everyone's word, also
