@@ -40,7 +40,8 @@ async fn a_broker_comes_back_from_every_crash_point_and_nothing_is_lost_or_repea
         cluster.start_with(VICTIM, &["--crash-at", name]);
         let mut provoker =
             Provoker { client: &client, filled: filled_id, point: *point, rounds: 0 };
-        let deadline = Instant::now() + PATIENCE;
+        // It starts, catches up, and comes by the point.
+        let deadline = Instant::now() + 3 * PATIENCE;
         let exit = loop {
             if let Some(exit) = cluster.bury(VICTIM) {
                 break exit;
@@ -49,8 +50,10 @@ async fn a_broker_comes_back_from_every_crash_point_and_nothing_is_lost_or_repea
             provoker.provoke(&cluster).await;
             sleep(Duration::from_millis(50)).await;
         };
-        let last = cluster.last_lines(VICTIM, 1).concat();
-        assert_eq!(last, format!("highwater: ends at the crash point {name}"), "{exit}");
+        // Other threads may get a word in before the end.
+        let (last, told) =
+            (cluster.last_lines(VICTIM, 20), format!("highwater: ends at the crash point {name}"));
+        assert!(last.contains(&told), "{exit}: {last:#?}");
         tail.goes_on(100).await;
         cluster.start(VICTIM);
         for (id, partitions) in [(tail_id.id, 4), (filled_id, 1)] {
@@ -69,6 +72,7 @@ struct Provoker<'a> {
 }
 
 impl Provoker<'_> {
+    /// Once; what fails because the broker ends over it is tried again, if it has not ended.
     async fn provoke(&mut self, cluster: &Cluster) {
         self.rounds += 1;
         match self.point {
@@ -85,9 +89,10 @@ impl Provoker<'_> {
             CrashPoint::StartWritten | CrashPoint::StartRenamed | CrashPoint::StartMoved => {
                 fill(self.client).await;
                 let admin = self.client.admin();
-                let end = admin.list_offsets(FILLED, FIRST, OffsetAt::End).await.expect("asked");
-                // Where a batch ends is not known here: the log starts with the one that has this.
-                admin.trim_partition(FILLED, FIRST, end.offset).await.expect("trimmed");
+                if let Ok(end) = admin.list_offsets(FILLED, FIRST, OffsetAt::End).await {
+                    // Where a batch ends is not known here: the log starts with the one that has this.
+                    drop(admin.trim_partition(FILLED, FIRST, end.offset).await);
+                }
             }
             CrashPoint::MendWritten | CrashPoint::MendRenamed => {
                 if self.rounds == 1 {
@@ -107,7 +112,7 @@ impl Provoker<'_> {
             }
             CrashPoint::RemovalBegun | CrashPoint::RemovalDone => {
                 let name = self.make_topic().await;
-                self.client.admin().delete_topic(&name).await.expect("deleted");
+                drop(self.client.admin().delete_topic(&name).await);
             }
         }
     }
@@ -124,7 +129,7 @@ impl Provoker<'_> {
     async fn make_topic(&self) -> String {
         let name = format!("{:?}-{}", self.point, self.rounds);
         let topic = NewTopic::new(name.as_str(), 1).replication(3);
-        self.client.admin().create_topic(topic).await.expect("made");
+        drop(self.client.admin().create_topic(topic).await);
         name
     }
 }

@@ -224,8 +224,12 @@ impl Stage {
         let raw = self.cluster.pid(node);
         let pid = Pid::from_raw(raw as i32).expect("a process has a number");
         let ours = getrlimit(Resource::Nofile);
-        let open = std::fs::read_dir(format!("/proc/{raw}/fd")).map_or(0, Iterator::count) as u64;
-        let current = more.map_or(ours.current, |more| Some(open + more));
+        let files = std::fs::read_dir(format!("/proc/{raw}/fd")).into_iter().flatten().flatten();
+        let number = |file: std::fs::DirEntry| file.file_name().to_string_lossy().parse().ok();
+        let open: BTreeSet<u64> = files.filter_map(number).collect();
+        // What is limited is the number that a new one gets, and that is the lowest that is free.
+        let free = |more| (0..).filter(|number| !open.contains(number)).nth(more as usize);
+        let current = more.map_or(ours.current, free);
         // It may have ended by itself, which is looked for after each step.
         let _ = prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum: ours.maximum });
     }
@@ -249,7 +253,12 @@ impl Stage {
                 last_lines: self.cluster.last_lines(node, DEATH_LINES),
             });
             let deaths = self.deaths.iter().filter(|death| death.broker == node).count();
-            if deaths < DEATHS_MAX { self.start(node) } else { _ = self.down.insert(node) }
+            if deaths < DEATHS_MAX {
+                self.start(node);
+            } else {
+                self.armed.remove(&node);
+                self.down.insert(node);
+            }
         }
     }
 
