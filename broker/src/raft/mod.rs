@@ -339,7 +339,8 @@ impl Raft {
         self.flushed
     }
 
-    /// Whether the mark of the set in force is on disk, which it must be before anything behind it counts.
+    /// Whether the mark of the set in force is on disk. With an interval its flush is hurried, and what lies behind it
+    /// is counted before that is through all the same: a hole, see `DURABILITY.md`.
     pub fn voter_set_is_flushed(&self) -> bool {
         self.flushed >= self.membership.current_end()
     }
