@@ -190,10 +190,12 @@ async fn suffer(
     trouble: Trouble,
     outcome: &mut Outcome,
 ) {
-    disks.trouble(node, cluster.pid(node), trouble);
+    let suffering = disks.trouble(node, cluster.pid(node), trouble);
     println!("{trouble:?} on the disk of broker {node}");
     *outcome.troubles.entry(format!("{trouble:?}")).or_default() += 1;
     tokio::time::sleep(Duration::from_secs(4)).await;
+    // Nothing is unmounted while it is frozen or being emptied.
+    suffering.wait();
     // A disk that fails may take its broker with it.
     if trouble != Trouble::Starve && !cluster.runs(node) {
         let last = cluster.last_lines(node, 5).join("\n");

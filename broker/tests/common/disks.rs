@@ -1,8 +1,9 @@
 //! A disk of its own for each broker, which root on Linux can cut off, let hang, fill, slow down and starve: an
 //! ext4 in a loop mount, inside the mount namespace of this process, which must be its own.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use super::chaos::files::walk;
 use super::weather::next_random;
@@ -24,6 +25,33 @@ pub enum Trouble {
     Throttle,
     /// What it lies on has no more room: writes that were promised room fail with an I/O error
     Starve,
+}
+
+/// What a disk suffers, until it ends by itself.
+#[must_use = "a disk is not to be touched before it has ended"]
+pub struct Suffering(Option<Child>);
+
+impl Suffering {
+    /// Runs a script that says so when it has begun, and then ends it, whatever becomes of this process.
+    fn begin(script: &str, arguments: &[&Path]) -> Suffering {
+        let script = format!("trap '' INT TERM HUP\n{script}");
+        let mut command = Command::new("sh");
+        command.args(["-ec", &script, "sh"]).args(arguments).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("there is a shell");
+        let mut said = String::new();
+        let out = child.stdout.take().expect("it was asked for");
+        BufReader::new(out).read_line(&mut said).expect("a pipe can be read");
+        assert_eq!(said, "begun\n", "{script} {arguments:?}");
+        Suffering(Some(child))
+    }
+
+    /// Returns when it has ended.
+    pub fn wait(self) {
+        if let Some(mut child) = self.0 {
+            let status = child.wait().expect("it is ours");
+            assert!(status.success(), "what a disk suffered did not end well: {status}");
+        }
+    }
 }
 
 impl Disks {
@@ -75,33 +103,38 @@ impl Disks {
         shell(r#"umount "$2"; mount -o loop "$1" "$2""#, &[&self.image(node), &self.mounted(node)]);
     }
 
-    /// Lets a disk suffer; it ends by itself even if this process is gone by then, but for a starved one,
-    /// which is fed by `feed`.
-    pub fn trouble(&self, node: usize, pid: u32, trouble: Trouble) {
+    /// Lets a disk suffer; returns once it does. That ends by itself even if this process is gone by then, but for a
+    /// starved one, which is fed by `feed`.
+    pub fn trouble(&self, node: usize, pid: u32, trouble: Trouble) -> Suffering {
         let mounted = self.mounted(node);
         match trouble {
             Trouble::Freeze => {
-                shell(r#"(sleep 2; fsfreeze -u "$1") & fsfreeze -f "$1""#, &[&mounted])
+                let script = r#"fsfreeze -f "$1"; echo begun; sleep 2; fsfreeze -u "$1""#;
+                Suffering::begin(script, &[&mounted])
             }
             Trouble::Fill => {
-                let script = r#"free=$(df --output=avail -B1 "$1" | tail -1); fallocate -l $((free - 65536)) "$1/ballast"
-                (sleep 3; rm "$1/ballast") &"#;
-                shell(script, &[&mounted]);
+                // Its broker takes and frees room meanwhile.
+                let script = r#"fill() { free=$(df --output=avail -B1 "$1" | tail -1); fallocate -l $((free - 65536)) "$1/ballast"; }
+                tries=0; until fill "$1" 2> /dev/null; do rm -f "$1/ballast"; tries=$((tries + 1)); test $tries -lt 200; sleep 0.02; done
+                echo begun; sleep 3; rm "$1/ballast""#;
+                Suffering::begin(script, &[&mounted])
             }
             Trouble::Throttle => {
                 let group = PathBuf::from(format!("{BLKIO}/highwater-{pid}"));
+                // The broker may have ended by then.
                 let script = format!(
                     r#"device=$(mountpoint -d "$1"); mkdir "$2"; echo "$device 100000" > "$2/blkio.throttle.write_bps_device"; echo {pid} > "$2/cgroup.procs"
-                    (sleep 3; echo "$device 0" > "$2/blkio.throttle.write_bps_device"; echo {pid} > {BLKIO}/cgroup.procs
-                    until rmdir "$2"; do sleep 0.1; done) 2>&1 > /dev/null &"#
+                    echo begun; sleep 3; echo "$device 0" > "$2/blkio.throttle.write_bps_device"; echo {pid} > {BLKIO}/cgroup.procs 2> /dev/null || true
+                    until rmdir "$2" 2> /dev/null; do sleep 0.1; done"#
                 );
-                shell(&script, &[&mounted, &group]);
+                Suffering::begin(&script, &[&mounted, &group])
             }
             Trouble::Starve => {
                 // It grows meanwhile, and cannot be made smaller than what is used.
                 let script = r#"until mount -o remount,size=$(($(df --output=used -B1 "$1" | tail -1) + 65536)) "$1" 2> /dev/null
                 do sleep 0.01; done"#;
                 shell(script, &[&self.under(node)]);
+                Suffering(None)
             }
         }
     }
