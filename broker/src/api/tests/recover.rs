@@ -3,7 +3,7 @@
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{NodeId, Term, TopicPartition};
 use highwater_protocol::native::admin::DryRun;
-use highwater_protocol::native::metadata::MetadataRequest;
+use highwater_protocol::native::metadata::{MetadataRequest, PartitionInfo};
 use highwater_protocol::native::moves::{MoveWish, ReassignRequest};
 use highwater_protocol::native::produce::AckMode;
 use highwater_protocol::native::recover::RecoverPartitionRequest;
@@ -21,7 +21,7 @@ async fn a_recovered_partition_has_the_survivors_records_and_takes_replicas_agai
     let mut rig = Rig::start(3).await;
     let id = within(rig.api(1).create_topic(topic("orders", 1, 3))).await.expect("made").id;
     let at = partition(id, 0);
-    let old = eventually(async || leader(&rig, 1).await).await;
+    let old = eventually(async || leads_all(&rig).await).await;
     produce(rig.api(old), at, AckMode::Sync, batch(&["a", "b"])).await.expect("acknowledged");
 
     let refused = within(rig.api(1).recover_partition(wish(at, 2, &[]))).await;
@@ -57,10 +57,27 @@ async fn leader(rig: &Rig, ask: u32) -> Option<u32> {
     leader_now(rig, ask).await.map(|(leader, _)| leader)
 }
 
+/// Who leads by its own word, with all three in sync: what is acknowledged then all have.
+async fn leads_all(rig: &Rig) -> Option<u32> {
+    for node in [1, 2, 3] {
+        if let Some(found) = first_partition(rig, node).await
+            && found.leader == Some(NodeId(node))
+            && found.in_sync.len() == 3
+        {
+            return Some(node);
+        }
+    }
+    None
+}
+
 /// Who leads, and whether that is the only replica.
 async fn leader_now(rig: &Rig, ask: u32) -> Option<(u32, bool)> {
+    let found = first_partition(rig, ask).await?;
+    Some((found.leader?.0, found.replicas.len() == 1))
+}
+
+async fn first_partition(rig: &Rig, ask: u32) -> Option<PartitionInfo> {
     let metadata = rig.api(ask).metadata(MetadataRequest::All).await.ok()?;
     let topic = metadata.topics.into_iter().find(|topic| topic.name == "orders")?;
-    let found = topic.result.ok()?.partitions.into_iter().next()?;
-    Some((found.leader?.0, found.replicas.len() == 1))
+    topic.result.ok()?.partitions.into_iter().next()
 }
