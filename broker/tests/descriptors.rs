@@ -10,9 +10,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::limits::limit_descriptors;
 use common::{Cluster, PATIENCE, broker, edit, free_port};
 use highwater_client::{Client, Compression, NewTopic, ProducerConfig, Record};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_takes_what_it_may_have_and_refuses_to_start_with_less_than_its_replicas_need() {
@@ -105,15 +105,6 @@ async fn more_than_a_segment(client: &Client, within: Duration) -> Result<(), St
         producer.send_and_wait(record).await.map_err(|error| error.to_string())?;
     }
     Ok(())
-}
-
-/// Lets a broker open so many more files and sockets than it has open, or as many as we may.
-fn limit_descriptors(pid: u32, more: Option<u64>) {
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count() as u64;
-    let pid = Pid::from_raw(pid as i32).expect("a process has a number");
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let current = more.map_or(current, |more| Some(open + more));
-    prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum }).expect("it is ours");
 }
 
 /// The broker with so many descriptors, and no right to more.

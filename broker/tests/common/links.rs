@@ -81,12 +81,12 @@ impl Links {
 
     /// From now on nothing gets from one broker to the other; the way back is as it was.
     pub fn cut_one_way(&self, from: usize, to: usize) {
-        self.set(from, to, CUT);
+        self.set(from, to, Weather::CUT);
     }
 
     /// From now on a broker hears of no other, and no other of it.
     pub fn isolate(&self, node: usize) {
-        self.around(node, CUT);
+        self.around(node, Weather::CUT);
     }
 
     /// The weather between a broker and all others, both ways.
@@ -252,16 +252,6 @@ fn socket_to(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-const CUT: Weather = Weather {
-    cut: true,
-    lost_permille: 0,
-    repeated_permille: 0,
-    corrupted_permille: 0,
-    reordered_permille: 0,
-    delay_ms: 0,
-    jitter_ms: 0,
-    bytes_per_second: None,
-};
 const WAIT_MIN: Duration = Duration::from_micros(200);
 const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
 const BUFFER_BYTES: usize = 4 << 20;

@@ -4,6 +4,8 @@
 
 pub mod chaos;
 pub mod disks;
+
+pub mod limits;
 pub mod links;
 pub mod load;
 pub mod tail;

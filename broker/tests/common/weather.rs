@@ -23,6 +23,22 @@ pub struct Weather {
     pub bytes_per_second: Option<u32>,
 }
 
+impl Weather {
+    /// Everything passes as it comes.
+    pub const CLEAR: Weather = Weather {
+        cut: false,
+        lost_permille: 0,
+        repeated_permille: 0,
+        corrupted_permille: 0,
+        reordered_permille: 0,
+        delay_ms: 0,
+        jitter_ms: 0,
+        bytes_per_second: None,
+    };
+    /// Nothing passes.
+    pub const CUT: Weather = Weather { cut: true, ..Weather::CLEAR };
+}
+
 /// The datagrams of one direction that are under way.
 #[derive(Debug)]
 pub struct Way {

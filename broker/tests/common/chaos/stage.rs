@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use highwater_broker::crash_point::CrashPoint;
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::Cluster;
+use super::super::limits::limit_descriptors;
 use super::super::links::Links;
 use super::super::weather::{Weather, next_random};
 use super::judge::Topic;
@@ -170,8 +171,8 @@ impl Stage {
             | Fault::Throttle
             | Fault::CorruptByte
             | Fault::SlowReader => {
-                self.links.around(node, CLEAR);
-                self.links.at_door(node, CLEAR);
+                self.links.around(node, Weather::CLEAR);
+                self.links.at_door(node, Weather::CLEAR);
             }
         }
     }
@@ -217,21 +218,10 @@ impl Stage {
     }
 
     /// Lets a broker open so many more files and sockets than it has open, or as many as we may.
-    fn limit_descriptors(&self, node: usize, more: Option<u64>) {
-        if self.down.contains(&node) {
-            return;
+    fn limit_descriptors(&self, node: usize, more: Option<usize>) {
+        if !self.down.contains(&node) {
+            limit_descriptors(self.cluster.pid(node), more);
         }
-        let raw = self.cluster.pid(node);
-        let pid = Pid::from_raw(raw as i32).expect("a process has a number");
-        let ours = getrlimit(Resource::Nofile);
-        let files = std::fs::read_dir(format!("/proc/{raw}/fd")).into_iter().flatten().flatten();
-        let number = |file: std::fs::DirEntry| file.file_name().to_string_lossy().parse().ok();
-        let open: BTreeSet<u64> = files.filter_map(number).collect();
-        // What is limited is the number that a new one gets, and that is the lowest that is free.
-        let free = |more| (0..).filter(|number| !open.contains(number)).nth(more as usize);
-        let current = more.map_or(ours.current, free);
-        // It may have ended by itself, which is looked for after each step.
-        let _ = prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum: ours.maximum });
     }
 
     /// A broker that ends by itself is a finding, whatever was done to it. It is started again, so that
@@ -281,14 +271,14 @@ impl Stage {
 
 fn weather(fault: Fault) -> Weather {
     match fault {
-        Fault::Loss => Weather { lost_permille: 150, ..CLEAR },
-        Fault::Delay => Weather { delay_ms: 60, jitter_ms: 60, ..CLEAR },
-        Fault::Repeat => Weather { repeated_permille: 300, ..CLEAR },
-        Fault::Reorder => Weather { reordered_permille: 200, ..CLEAR },
-        Fault::Throttle => Weather { bytes_per_second: Some(100_000), ..CLEAR },
-        Fault::CorruptByte => Weather { corrupted_permille: 50, ..CLEAR },
-        Fault::SlowReader => Weather { bytes_per_second: Some(20_000), ..CLEAR },
-        Fault::BlackHole | Fault::Isolate | Fault::Deaf => Weather { cut: true, ..CLEAR },
+        Fault::Loss => Weather { lost_permille: 150, ..Weather::CLEAR },
+        Fault::Delay => Weather { delay_ms: 60, jitter_ms: 60, ..Weather::CLEAR },
+        Fault::Repeat => Weather { repeated_permille: 300, ..Weather::CLEAR },
+        Fault::Reorder => Weather { reordered_permille: 200, ..Weather::CLEAR },
+        Fault::Throttle => Weather { bytes_per_second: Some(100_000), ..Weather::CLEAR },
+        Fault::CorruptByte => Weather { corrupted_permille: 50, ..Weather::CLEAR },
+        Fault::SlowReader => Weather { bytes_per_second: Some(20_000), ..Weather::CLEAR },
+        Fault::BlackHole | Fault::Isolate | Fault::Deaf => Weather::CUT,
         Fault::Kill
         | Fault::Unasked
         | Fault::Pause
@@ -296,19 +286,9 @@ fn weather(fault: Fault) -> Weather {
         | Fault::Rebind
         | Fault::CrashPoint
         | Fault::FewDescriptors
-        | Fault::File(_) => CLEAR,
+        | Fault::File(_) => Weather::CLEAR,
     }
 }
 
 const DEATH_LINES: usize = 30;
 const DEATHS_MAX: usize = 3;
-const CLEAR: Weather = Weather {
-    cut: false,
-    lost_permille: 0,
-    repeated_permille: 0,
-    corrupted_permille: 0,
-    reordered_permille: 0,
-    delay_ms: 0,
-    jitter_ms: 0,
-    bytes_per_second: None,
-};
