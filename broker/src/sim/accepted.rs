@@ -20,10 +20,11 @@ use highwater_protocol::ids::{LogIndex, NodeId, Offset, TopicPartition};
 use crate::disk::Disk;
 use crate::log::Log;
 use crate::shard::event::{AdminReply, ReplicaCommand, RequestId};
-use crate::sim::checker::{Broken, Checked, Checker, READ_BYTES, broken};
+use crate::sim::checker::{Broken, Checked, Checker, broken};
 use crate::sim::cluster::{Cluster, Happening, dir_of};
-use crate::sim::model::{self, Frame};
+use crate::sim::model::Frame;
 use crate::sim::node::{node_id, node_number};
+use crate::sim::reading;
 
 /// What may be missing of a partition, and what is.
 #[derive(Debug, Default)]
@@ -124,21 +125,14 @@ impl Checker {
     ) -> Result<bool, Broken> {
         let mut from = log.start().0;
         while from < log.end() {
-            let read = log.read_frames(from, READ_BYTES).map_err(|error| Broken {
-                invariant: "S2: every record returned passes its checks",
-                detail: format!("{node} cannot read {partition} at {from}: {error}"),
-            })?;
-            let frames = model::parse_frames(from, &read.frames).map_err(|detail| Broken {
-                invariant: "S2: every record returned passes its checks",
-                detail: format!("{node}, {partition}: {detail}"),
-            })?;
+            let (frames, end) = reading::next_frames(node, partition, log, from)?;
             for frame in frames {
                 self.compare(node, partition, frame)?;
             }
-            if read.end == from {
+            if end == from {
                 return Ok(false);
             }
-            from = read.end;
+            from = end;
         }
         Ok(true)
     }

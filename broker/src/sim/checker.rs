@@ -14,7 +14,8 @@ use crate::log::Log;
 use crate::raft::Counts;
 use crate::replica::View;
 use crate::sim::accepted::Losses;
-use crate::sim::model::{self, CommittedLog, Frame};
+use crate::sim::model::{CommittedLog, Frame};
+use crate::sim::reading;
 use crate::sim::recovery::World;
 use crate::sim::shadow::Shadow;
 
@@ -162,20 +163,13 @@ impl Checker {
         let known = shadow.frames.len();
         let mut from = shadow.end();
         while from < log.end() {
-            let read = log.read_frames(from, READ_BYTES).map_err(|error| Broken {
-                invariant: "S2: every record returned passes its checks",
-                detail: format!("{node} cannot read {partition} at {from}: {error}"),
-            })?;
-            let frames = model::parse_frames(from, &read.frames).map_err(|detail| Broken {
-                invariant: "S2: every record returned passes its checks",
-                detail: format!("{node}, {partition}: {detail}"),
-            })?;
+            let (frames, end) = reading::next_frames(node, partition, log, from)?;
             shadow.take_in(frames);
-            if read.end == from {
+            if end == from {
                 // It rotted before it was ever looked at: when it is mended, it is.
                 break;
             }
-            from = read.end;
+            from = end;
         }
         shadow.reached = shadow.reached.max(shadow.end());
         match view.leads && shadow.frames.len() > known {
@@ -457,5 +451,3 @@ impl Checker {
         }
     }
 }
-
-pub(super) const READ_BYTES: usize = 1 << 20;

@@ -1,11 +1,11 @@
 //! Reading from a simulated replica as a consumer does, and checking what comes out.
 
 use highwater_protocol::batch::{BatchView, FrameHeader};
-use highwater_protocol::ids::{NodeId, Offset, TopicPartition};
+use highwater_protocol::ids::{LogIndex, NodeId, Offset, TopicPartition};
 
-use crate::log::{LogReader, ReadError};
+use crate::log::{Log, LogReader, ReadError};
 use crate::sim::checker::{Broken, Checker};
-use crate::sim::model;
+use crate::sim::model::{self, Frame};
 
 /// Reads once from `from` and returns how many records were checked.
 pub fn check_read(
@@ -38,6 +38,21 @@ pub fn check_read(
         }
     }
     Ok(records)
+}
+
+/// Some frames of a replica's own log from a boundary on, and where they end: there, if the next one cannot be read.
+pub fn next_frames(
+    node: NodeId,
+    partition: TopicPartition,
+    log: &Log,
+    from: LogIndex,
+) -> Result<(Vec<Frame>, LogIndex), Broken> {
+    let read = log
+        .read_frames(from, READ_BYTES)
+        .map_err(|error| unreadable(node, partition, format!("at {from}: {error}")))?;
+    let frames = model::parse_frames(from, &read.frames)
+        .map_err(|detail| unreadable(node, partition, detail))?;
+    Ok((frames, read.end))
 }
 
 /// Reads everything that a replica has and returns how many records that were.
@@ -80,3 +95,6 @@ fn unreadable(node: NodeId, partition: TopicPartition, detail: String) -> Broken
         detail: format!("{node}, {partition}: {detail}"),
     }
 }
+
+/// What the checker reads at once.
+const READ_BYTES: usize = 1 << 20;
