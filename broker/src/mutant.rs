@@ -66,6 +66,8 @@ mutants! {
     SuspectClearedEarly,
     /// A Suspect is trusted when it has appended what was committed, before that is on disk.
     TrustedAtAppend,
+    /// With an interval a replica lets others count what lies behind a change of voters that is not on its disk.
+    UnflushedVotersForgotten,
     /// A learner gets its vote before what is committed is on its disk.
     VoteBeforeFlushed,
     /// A learner gets its vote although it said that it cannot read all of its log.

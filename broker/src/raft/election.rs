@@ -13,7 +13,7 @@ use highwater_protocol::peer::{Ballot, RaftMessage, VoteAnswer, VoteRequest};
 use super::progress::Progress;
 use super::quorum::is_majority;
 use super::trust::Trust;
-use super::{Counts, HardState, Legible, Message, Millis, Raft, Role, Standing};
+use super::{HardState, Legible, Message, Millis, Raft, Role, Standing};
 
 /// A replica that asks for votes.
 #[derive(Debug)]
@@ -144,12 +144,8 @@ impl Raft {
     /// Whoever wins trusts its log, and that is noted: so a Suspect must count all of it, as when a leader's word
     /// ends its doubt. With a tail that is not on disk it would forget what it once counted a second time.
     fn may_win_trust(&self, last: Position) -> bool {
-        let counted = match self.options.counts {
-            Counts::Flushed => self.flushed,
-            Counts::Appended => last.index,
-        };
         self.trust == Trust::Full
-            || counted >= last.index
+            || self.kept(last.index) == last.index
             || mutant::active(Mutant::SuspectWinsUnflushed)
     }
 

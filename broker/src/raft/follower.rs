@@ -168,16 +168,8 @@ impl Raft {
     /// it may not use, and if its leader ended then, nobody could ever trust it again.
     fn vouched_end(&self) -> LogIndex {
         match self.trust == Trust::Full || self.membership.is_voter(self.me) {
-            true => self.kept_end(),
+            true => self.kept(self.agreed_end()),
             false => LogIndex::ZERO,
-        }
-    }
-
-    /// What it is sure to have after any end of its life, or to be Suspect without.
-    fn kept_end(&self) -> LogIndex {
-        match self.options.counts {
-            Counts::Flushed => self.flushed.min(self.agreed_end()),
-            Counts::Appended => self.agreed_end(),
         }
     }
 
@@ -275,7 +267,7 @@ impl Raft {
     pub(super) fn trust_what_counts(&mut self) {
         let counted = match mutant::active(Mutant::TrustedAtAppend) {
             true => self.terms.last().index,
-            false => self.kept_end(),
+            false => self.kept(self.agreed_end()),
         };
         // A leader that hears late of what this replica had before would commit by it; in its term it has all of that.
         let owed = self.said.term == self.hard.term && counted < self.said.index;

@@ -390,24 +390,17 @@ impl Raft {
     pub(super) fn counted(&self, node: NodeId) -> LogIndex {
         // Others may still go by another policy than this leader: what counts of them is what they
         // vouch for, and never more.
-        let (appended, flushed) = match self.progress(node) {
-            Some(peer) if mutant::active(Mutant::LeaderCountsUnvouched) => {
-                (peer.appended, peer.flushed)
+        let counts = self.options.counts;
+        match self.progress(node) {
+            Some(peer)
+                if counts == Counts::Appended && mutant::active(Mutant::LeaderCountsUnvouched) =>
+            {
+                peer.appended
             }
-            Some(peer) => (peer.vouched, peer.flushed),
-            None if node == self.me => (self.terms.last().index, self.flushed),
-            None => return LogIndex::ZERO,
-        };
-        let mark_end = self.membership.current_end();
-        match self.options.counts {
-            Counts::Flushed if mutant::active(Mutant::LeaderCountsUnflushed) && node == self.me => {
-                appended
-            }
-            Counts::Flushed => flushed,
-            // A voter that could lose the change with its tail would later take the word of the old
-            // set for everyone's: so nothing counts from an unflushed change on.
-            Counts::Appended if flushed < mark_end => appended.min(LogIndex(mark_end.0 - 1)),
-            Counts::Appended => appended,
+            Some(peer) => peer.counted(counts),
+            None if node != self.me => LogIndex::ZERO,
+            None if mutant::active(Mutant::LeaderCountsUnflushed) => self.terms.last().index,
+            None => self.kept(self.terms.last().index),
         }
     }
 

@@ -15,11 +15,13 @@ use super::quorum::VOTERS_MAX;
 pub(super) struct Membership {
     made_with: VoterSet,
     changes: Vec<(LogIndex, VoterSet)>,
+    /// The end of the last mark that was of no use any more.
+    forgotten: LogIndex,
 }
 
 impl Membership {
     pub(super) fn new(made_with: VoterSet) -> Membership {
-        Membership { made_with, changes: Vec::new() }
+        Membership { made_with, changes: Vec::new(), forgotten: LogIndex::ZERO }
     }
 
     /// The set in force.
@@ -30,6 +32,15 @@ impl Membership {
     /// The end of the mark that put the current set in force.
     pub(super) fn current_end(&self) -> LogIndex {
         self.changes.last().map_or(LogIndex::ZERO, |(end, _)| *end)
+    }
+
+    /// How far behind `from` the voters surely stay those who are in force there.
+    pub(super) fn unchanged_from(&self, from: LogIndex) -> LogIndex {
+        if from < self.forgotten {
+            return from;
+        }
+        let next = self.changes.iter().find(|(end, _)| *end > from);
+        next.map_or(LogIndex(u64::MAX), |(end, _)| LogIndex(end.0 - 1))
     }
 
     /// A mark with a new set was appended.
@@ -51,7 +62,9 @@ impl Membership {
     /// Sets before the last committed one are of no use any more.
     pub(super) fn committed(&mut self, commit: LogIndex) {
         let behind = self.changes.partition_point(|(end, _)| *end <= commit);
-        self.changes.drain(..behind.saturating_sub(1));
+        if let Some((end, _)) = self.changes.drain(..behind.saturating_sub(1)).next_back() {
+            self.forgotten = end;
+        }
     }
 
     /// Whether `node` may be needed as a leader. A replica that is no voter in its newest set may be
@@ -177,6 +190,19 @@ mod tests {
         membership.truncate(LogIndex(8));
         assert_eq!(membership.current(), &set(&[1, 2, 3, 4], &[]));
         assert!(membership.is_voter(NodeId(4)));
+    }
+
+    #[test]
+    fn voters_stay_up_to_the_next_change_that_is_remembered_unless_one_before_it_is_forgotten() {
+        let mut membership = Membership::new(set(&[1, 2, 3], &[]));
+        assert_eq!(membership.unchanged_from(LogIndex(3)), LogIndex(u64::MAX));
+        membership.appended(LogIndex(5), set(&[1, 2, 3, 4], &[]));
+        membership.appended(LogIndex(9), set(&[1, 2, 3], &[]));
+        assert_eq!(membership.unchanged_from(LogIndex(3)), LogIndex(4));
+        assert_eq!(membership.unchanged_from(LogIndex(5)), LogIndex(8));
+        membership.committed(LogIndex(9));
+        assert_eq!(membership.unchanged_from(LogIndex(3)), LogIndex(3));
+        assert_eq!(membership.unchanged_from(LogIndex(9)), LogIndex(u64::MAX));
     }
 
     #[test]

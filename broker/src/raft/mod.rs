@@ -339,10 +339,22 @@ impl Raft {
         self.flushed
     }
 
-    /// Whether the mark of the set in force is on disk. With an interval its flush is hurried, and what lies behind it
-    /// is counted before that is through all the same: a hole, see `DURABILITY.md`.
+    /// Whether the mark of the set in force is on disk. With an interval the host hurries that flush, for `kept`
+    /// waits for it.
     pub fn voter_set_is_flushed(&self) -> bool {
         self.flushed >= self.membership.current_end()
+    }
+
+    /// What others may count of it while its log is theirs up to `end`: what it is sure to have after any end
+    /// of its life, or to be Suspect without. A Suspect waits for the word of all voters that its log names.
+    /// One that lost a change of them with its tail, and had counted what lies behind, would take the word of
+    /// voters of long ago for everyone's: so nothing counts that lies behind a change which is not on disk.
+    pub fn kept(&self, end: LogIndex) -> LogIndex {
+        match self.options.counts {
+            Counts::Flushed => self.flushed.min(end),
+            Counts::Appended if mutant::active(Mutant::UnflushedVotersForgotten) => end,
+            Counts::Appended => self.membership.unchanged_from(self.flushed).min(end),
+        }
     }
 
     /// Whether this replica leads its term.

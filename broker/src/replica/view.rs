@@ -29,6 +29,8 @@ pub struct View {
     pub faulty: bool,
     /// What others may count of it, also by what it said before.
     pub vouched: LogIndex,
+    /// How it lets them count just now.
+    pub counts: Counts,
     /// What they may count of it as its journal says.
     pub noted: Counts,
     /// The voters in force.
@@ -54,6 +56,7 @@ impl Replica {
             flushed: self.raft.flushed_end(),
             faulty: log.is_faulty(),
             vouched: self.vouched_end(),
+            counts: self.raft.counts(),
             noted: self.vouch.noted(),
             voters: self.raft.voter_set().voters.clone(),
             learners: self.raft.voter_set().learners.clone(),

@@ -80,7 +80,7 @@ impl Replica {
     pub(super) fn vouched_end(&self) -> LogIndex {
         let (log_end, flushed) = (self.log.end(), self.raft.flushed_end());
         match (self.raft.counts(), self.vouch.noted) {
-            (Counts::Appended, _) => log_end,
+            (Counts::Appended, _) => self.raft.kept(log_end),
             (Counts::Flushed, Counts::Appended) => {
                 self.vouch.unflushed_until.min(log_end).max(flushed)
             }

@@ -120,6 +120,7 @@ impl Checker {
         self.founded(node, partition, view, log.start())?;
         self.check_watermarks(node, partition, view)?;
         self.check_trust(node, partition, view)?;
+        self.check_voters_kept(node, partition, view)?;
         self.check_commit(node, partition, view)?;
         self.check_start(node, partition, view)?;
         if view.leads {

@@ -1,7 +1,8 @@
-//! Who newly gets a vote, and what it must have had by then.
+//! Who votes: what a newcomer must have had by then, and that nobody who is counted can forget who they are.
 
 use highwater_protocol::ids::{LogIndex, NodeId, TopicPartition};
 
+use crate::raft::Counts;
 use crate::replica::View;
 use crate::sim::checker::{Checked, Checker, broken};
 use crate::sim::model::Frame;
@@ -47,5 +48,27 @@ impl Checker {
             before = Some(next);
         }
         Ok(())
+    }
+
+    /// I13: an end that takes what is counted leaves the voters that were in force there.
+    pub(super) fn check_voters_kept(
+        &self,
+        node: NodeId,
+        partition: TopicPartition,
+        view: &View,
+    ) -> Checked {
+        let shadow = &self.shadows[&(node, partition)];
+        let unflushed = shadow.frames.iter().rev().take_while(|frame| frame.end > shadow.flushed);
+        let mut counted = unflushed.filter(|frame| frame.end <= view.vouched);
+        match counted.find(|frame| self.voters_named(partition, frame).is_some()) {
+            Some(change) if view.counts == Counts::Appended => broken(
+                "I13: nobody lets others count what lies behind a change of voters that is not on its disk",
+                format_args!(
+                    "{node} has {partition} on disk up to {}, then come {change:?}, and it is counted up to {}",
+                    shadow.flushed, view.vouched
+                ),
+            ),
+            Some(_) | None => Ok(()),
+        }
     }
 }

@@ -409,6 +409,37 @@ fn a_suspect_by_an_interval_is_cleared_by_what_it_appended() {
     assert!(!raft.is_suspect(), "its journal tells, should the power take it once more");
 }
 
+/// The simulator's seed 42515 of 60 s: a replica that a move had brought was trusted, lost its tail with the
+/// power, was left with a set of voters of long ago in which it was alone, and led.
+#[test]
+fn a_newcomer_by_an_interval_is_trusted_once_its_voters_are_on_disk() {
+    let mut raft = replica(&[1, 1], (1, None), Suspicion::LostIdentity);
+    let options = Options { counts: Counts::Appended, ..Options::default() };
+    raft.reconfigure(Millis(0), options);
+    let frames = &[3, 4].map(|end| FrameSpan { term: Term(3), end: LogIndex(end) });
+    let (term, prev, commit) = (Term(3), at(1, 2), LogIndex(4));
+    let voter_sets = vec![(LogIndex(3), set(&[2], &[1]))];
+    raft.receive_append(Millis(1), OTHER, Arrival { term, prev, commit, frames, voter_sets });
+    assert!(raft.is_suspect(), "with this tail it would lose who votes");
+    raft.flushed(Millis(2), LogIndex(3));
+    assert!(!raft.is_suspect(), "and without the rest it is Suspect again, among the same voters");
+}
+
+#[test]
+fn a_leader_by_an_interval_counts_nothing_behind_a_change_of_voters_that_it_has_not_on_disk() {
+    let mut raft = leader(&[1, 1], 2);
+    let options = Options { counts: Counts::Appended, ..Options::default() };
+    raft.reconfigure(Millis(900), options);
+    raft.receive_append_answer(Millis(900), OTHER, accepted(3, 3, 3));
+    assert_eq!(raft.commit(), LogIndex(3));
+    raft.appended_voters(Millis(901), LogIndex(4), set(&[1, 2], &[]));
+    raft.appended(Millis(901), LogIndex(5));
+    raft.receive_append_answer(Millis(902), OTHER, accepted(3, 5, 5));
+    assert_eq!(raft.commit(), LogIndex(3), "both voters have it, one of them on disk");
+    raft.flushed(Millis(903), LogIndex(4));
+    assert_eq!(raft.commit(), LogIndex(5));
+}
+
 #[test]
 fn an_append_whose_flush_takes_a_moment_is_answered_once() {
     let mut raft = sound(&[1], 1);
