@@ -68,6 +68,8 @@ mutants! {
     TrustedAtAppend,
     /// With an interval a replica lets others count what lies behind a change of voters that is not on its disk.
     UnflushedVotersForgotten,
+    /// A voter that forgot its votes lets the first leader that it hears count it.
+    ForgottenVotesIgnored,
     /// A learner gets its vote before what is committed is on its disk.
     VoteBeforeFlushed,
     /// A learner gets its vote although it said that it cannot read all of its log.

@@ -48,6 +48,7 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::ChangeVotersEarly,
     Mutant::SuspectClearedEarly,
     Mutant::SuspectWinsUnflushed,
+    Mutant::ForgottenVotesIgnored,
     Mutant::TrustOldLife,
     Mutant::UncleanEndForgotten,
     Mutant::ReopenedUnheard,
@@ -325,7 +326,8 @@ fn a_suspect_that_wins_with_a_tail_that_is_not_on_disk_is_found_by_a_script() {
         let mut raft = raft_with_five_entries(Suspicion::LostTail);
         for voter in [2, 3] {
             let last = Position { term: Term(1), index: LogIndex(5) };
-            raft.end_reported(NodeId(voter), last);
+            let request = VoteRequest { term: Term(2), ballot: Ballot::Pre, last };
+            raft.end_reported(NodeId(voter), request);
         }
         let prev = Position { term: Term(1), index: LogIndex(5) };
         let frames = &[FrameSpan { term: Term(2), end: LogIndex(7) }];
@@ -340,6 +342,33 @@ fn a_suspect_that_wins_with_a_tail_that_is_not_on_disk_is_found_by_a_script() {
         raft.receive_timeout_now(Millis(5), NodeId(2), Term(2));
         raft.receive_vote_answer(Millis(6), NodeId(2), answer);
         waited && raft.is_leader()
+    });
+}
+
+/// It may have voted in term 3, and committed with that leader, before it forgot. What comes of that is told
+/// with three replicas in `raft::tests::forgotten`.
+#[test]
+fn a_voter_that_forgot_its_votes_and_counts_for_the_first_leader_it_hears_is_found_by_a_script() {
+    check_script(Mutant::ForgottenVotesIgnored, || {
+        let mut raft = raft_with_five_entries(Suspicion::LostIdentity);
+        let prev = Position { term: Term(1), index: LogIndex(5) };
+        let frames = &[FrameSpan { term: Term(2), end: LogIndex(6) }];
+        let (term, commit) = (Term(2), LogIndex(6));
+        let arrival = Arrival { term, prev, commit, frames, voter_sets: Vec::new() };
+        raft.receive_append(Millis(1), NodeId(2), arrival);
+        raft.flushed(Millis(2), LogIndex(6));
+        let barred = raft.is_suspect();
+        let last = Position { term: Term(2), index: LogIndex(6) };
+        let request = VoteRequest { term: Term(4), ballot: Ballot::Real, last };
+        raft.end_reported(NodeId(3), request);
+        raft.receive_vote(Millis(3), NodeId(3), request);
+        let (term, prev) = (Term(4), Position { term: Term(2), index: LogIndex(6) });
+        let frames = &[FrameSpan { term, end: LogIndex(7) }];
+        let commit = LogIndex(7);
+        let arrival = Arrival { term, prev, commit, frames, voter_sets: Vec::new() };
+        raft.receive_append(Millis(3), NodeId(3), arrival);
+        raft.flushed(Millis(4), LogIndex(7));
+        barred && !raft.is_suspect()
     });
 }
 

@@ -58,8 +58,12 @@ impl Raft {
     }
 
     /// A replica that asks for votes says by that where its log ends, and says it to this life of ours.
-    pub fn end_reported(&mut self, from: NodeId, last: Position) {
-        self.trust.reported(from, last);
+    pub fn end_reported(&mut self, from: NodeId, request: VoteRequest) {
+        match request.ballot {
+            Ballot::Pre => {}
+            Ballot::Real | Ballot::Transfer => self.votes.asked(request.term, from),
+        }
+        self.trust.reported(from, request.last);
         self.trust.settle(self.me, self.terms.last(), &self.membership.current().voters);
     }
 
@@ -111,8 +115,17 @@ impl Raft {
         self.count_votes(now);
     }
 
-    /// The leader wishes this replica to stand at once (Raft thesis, section 3.10).
+    /// The leader wishes this replica to stand at once (Raft thesis, section 3.10). Or a voter that forgot
+    /// its votes wishes its leader to: not worth the term while it could not be won without that voter.
     pub fn receive_timeout_now(&mut self, now: Millis, from: NodeId, term: Term) {
+        if self.is_leader() {
+            let voters = &self.membership.current().voters;
+            let others = |voter| voter != from && self.is_in_sync(now, voter);
+            if term == self.hard.term && voters.contains(&from) && is_majority(voters, others) {
+                self.renew(now);
+            }
+            return;
+        }
         let follows = matches!(self.role, Role::Follower { leader } if leader == Some(from));
         let may = self.membership.is_voter(self.me) && self.legible == Legible::All;
         if term == self.hard.term && follows && may {

@@ -123,6 +123,9 @@ impl Raft {
             self.answer.now_if(self.legible == Legible::Gaps);
             // Who was closed and opened again agrees with less than the leader remembers of it.
             let forgot = heartbeat.commit > self.agreed_end();
+            if self.may_bar_its_leader() {
+                self.wish_for_a_new_term(from);
+            }
             let unsure = self.trust != Trust::Full && self.whole_at.is_none();
             if unsure || forgot && !mutant::active(Mutant::ReopenedUnheard) {
                 // Only an append states the leader's true commit, and an idle leader sends none. Not to be
@@ -152,6 +155,9 @@ impl Raft {
         let due = self.answer.take();
         let Role::Follower { leader: Some(leader) } = self.role else { return };
         if due {
+            if self.may_bar_its_leader() {
+                self.wish_for_a_new_term(leader);
+            }
             let appended = self.agreed_end();
             let flushed = match mutant::active(Mutant::FollowerReportsUnflushed) {
                 true => appended,
@@ -164,13 +170,30 @@ impl Raft {
         }
     }
 
+    /// Said with every sign of life: it may be lost, or come when the leader could not win.
+    fn wish_for_a_new_term(&mut self, leader: NodeId) {
+        self.send(leader, RaftMessage::TimeoutNow { term: self.hard.term });
+    }
+
     /// What others may count of it. A newcomer that is Suspect vouches for nothing: it would get a vote that
     /// it may not use, and if its leader ended then, nobody could ever trust it again.
     fn vouched_end(&self) -> LogIndex {
-        match self.trust == Trust::Full || self.membership.is_voter(self.me) {
+        let counts = self.trust == Trust::Full || self.membership.is_voter(self.me);
+        match counts && !self.may_bar_its_leader() {
             true => self.kept(self.agreed_end()),
             false => LogIndex::ZERO,
         }
+    }
+
+    /// Whether it is a voter that may have forgotten a later term than its leader's. Not one that was trusted
+    /// as a learner: it got its vote since.
+    fn may_bar_its_leader(&self) -> bool {
+        let Role::Follower { leader: Some(leader) } = self.role else { return false };
+        self.trust != Trust::Full
+            && self.membership.is_voter(self.me)
+            && self.membership.current().voters.len() > 2
+            && self.votes.may_bar(self.hard.term, leader)
+            && !mutant::active(Mutant::ForgottenVotesIgnored)
     }
 
     fn follow(&mut self, now: Millis, leader: NodeId, term: Term) {
@@ -247,7 +270,7 @@ impl Raft {
     /// A leader that has committed in its own term knows all that was ever committed. Its commit
     /// counts only as an append states it: heartbeats lower it to what they know of us.
     fn clear_suspicion(&mut self, leader_commit: LogIndex) {
-        if self.trust == Trust::Full {
+        if self.trust == Trust::Full || self.may_bar_its_leader() {
             return;
         }
         let caught_up = leader_commit <= self.agreed.1

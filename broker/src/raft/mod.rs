@@ -43,7 +43,7 @@ use election::Candidate;
 use leader::Leader;
 use membership::Membership;
 use timer::{Eagerness, ElectionTimer};
-use trust::Trust;
+use trust::{Trust, Votes};
 
 pub use highwater_protocol::peer::Legible;
 
@@ -116,6 +116,7 @@ pub struct Raft {
     answer: Answer,
     membership: Membership,
     trust: Trust,
+    votes: Votes,
     /// Once a Suspect counts all up to here, it has what any majority ever counted.
     whole_at: Option<LogIndex>,
     /// What a replica in whose place this one is told the leader of a term: that may still be counted.
@@ -182,6 +183,7 @@ impl Raft {
             answer: Answer::None,
             membership,
             trust: Trust::new(start.suspicion),
+            votes: Votes::new(start.suspicion),
             whole_at: None,
             said: Position::default(),
             legible: Legible::All,
@@ -319,9 +321,10 @@ impl Raft {
         Position { term: self.hard.term, index: self.agreed_end() }
     }
 
-    /// Another replica was in its place in this very life, and said so much.
+    /// Another replica was in its place in this very life, and said so much. What it voted is known still.
     pub fn has_said(&mut self, said: Position) {
         self.said = said;
+        self.votes = Votes::Known;
     }
 
     /// What it may have forgotten: to be remembered by the host until it is over.

@@ -97,7 +97,7 @@ impl Progress {
     /// What counts of it.
     pub(super) fn counted(&self, counts: Counts) -> LogIndex {
         match counts {
-            Counts::Flushed => self.flushed,
+            Counts::Flushed => self.flushed.min(self.vouched),
             Counts::Appended => self.vouched,
         }
     }

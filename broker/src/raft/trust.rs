@@ -10,11 +10,16 @@
 //! counted last in the one before (`model/Suspect.tla`). The second way
 //! accepts a loss that every voter suffered; it is closed to a replica whose files were lost, for it
 //! has forgotten its votes, and to one whose files are damaged, for they may still be repaired.
+//!
+//! A voter that forgot its votes may also have promised to follow the leader that it hears no more. So it
+//! lets that one count nothing of it, and asks it to win once more. Whoever wins after asking this very
+//! life for its vote has a majority without it, and one of these knows of whatever a majority with it
+//! took part in. Of two voters the leader is in every majority, and nothing can have passed it by.
 
 use std::collections::BTreeMap;
 
 use crate::mutant::{self, Mutant};
-use highwater_protocol::ids::{NodeId, Position};
+use highwater_protocol::ids::{NodeId, Position, Term};
 
 use super::quorum::VOTERS_MAX;
 
@@ -29,6 +34,39 @@ pub enum Suspicion {
     Damage,
     /// Log and votes may be lost.
     LostIdentity,
+}
+
+/// Whether it knows in which terms it voted, and which leaders it follows no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Votes {
+    /// It does.
+    Known,
+    /// They are lost; and who asked this life last for its vote, in which term.
+    Forgotten { asked: Option<(Term, NodeId)> },
+}
+
+impl Votes {
+    pub(super) fn new(why: Suspicion) -> Votes {
+        match why {
+            Suspicion::None | Suspicion::LostTail | Suspicion::Damage => Votes::Known,
+            Suspicion::LostIdentity => Votes::Forgotten { asked: None },
+        }
+    }
+
+    /// Somebody stands in a term, and asked this life.
+    pub(super) fn asked(&mut self, term: Term, from: NodeId) {
+        if let Votes::Forgotten { asked } = self {
+            *asked = Some((term, from));
+        }
+    }
+
+    /// Whether it may have promised to follow the leader of `term` no more.
+    pub(super) fn may_bar(self, term: Term, leader: NodeId) -> bool {
+        match self {
+            Votes::Known => false,
+            Votes::Forgotten { asked } => asked != Some((term, leader)),
+        }
+    }
 }
 
 /// How far this replica trusts its own log.
@@ -105,7 +143,7 @@ impl Trust {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater_protocol::ids::{LogIndex, Term};
+    use highwater_protocol::ids::LogIndex;
 
     fn at(term: u32, index: u64) -> Position {
         Position { term: Term(term), index: LogIndex(index) }

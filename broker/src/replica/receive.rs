@@ -13,8 +13,8 @@ use highwater_protocol::batch::{
     FrameHeader, FrameKind, LogStart, Mark, VoterSet, frames, stamp_append_time,
 };
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{LogIndex, NodeId, Position, Timestamp};
-use highwater_protocol::peer::{AppendRequest, RaftMessage};
+use highwater_protocol::ids::{LogIndex, NodeId, Timestamp};
+use highwater_protocol::peer::{AppendRequest, RaftMessage, VoteRequest};
 
 use crate::log::StartPoint;
 use crate::mutant::{self, Mutant};
@@ -39,8 +39,8 @@ pub(super) struct Parsed {
 
 impl Replica {
     /// Another replica said to this life of ours where its log ends.
-    pub fn end_reported(&mut self, from: NodeId, last: Position) {
-        self.raft.end_reported(from, last);
+    pub fn end_reported(&mut self, from: NodeId, request: VoteRequest) {
+        self.raft.end_reported(from, request);
     }
 
     /// A Raft message of another replica; lives were compared by the shard.

@@ -394,7 +394,7 @@ impl Shard {
             }
             let says_it_to_us = to.is_some() || mutant::active(Mutant::StaleReportCounts);
             if let (RaftMessage::Vote(request), true) = (&message, says_it_to_us) {
-                hosted.replica.end_reported(from, request.last);
+                hosted.replica.end_reported(from, *request);
             }
             let mut output = Output::default();
             hosted.replica.receive(now, from, message, &mut output);

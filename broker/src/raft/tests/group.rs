@@ -226,7 +226,7 @@ impl Group {
             Payload::Raft(message) => match message {
                 RaftMessage::Vote(request) => {
                     if lives.1 != 0 {
-                        node.raft.end_reported(from, request.last);
+                        node.raft.end_reported(from, request);
                     }
                     node.raft.receive_vote(now, from, request);
                 }
