@@ -106,6 +106,8 @@ mutants! {
     OldMoveLed,
     /// A leader says that the voters are the ones aimed at before that is committed.
     MoveOverAtAppend,
+    /// A leader says that the voters are the ones aimed at without making sure that it leads still.
+    MoveOverUnproven,
     /// The end of another move of the partition ends this one.
     AnyMoveEnds,
     /// A move that is cancelled keeps its id: late word of the old aim ends it.

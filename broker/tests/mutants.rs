@@ -78,6 +78,8 @@ const SCRIPTED: &[Mutant] = &[
     // And of what follows a failed flush, there as well.
     Mutant::RebuiltTrusted,
     Mutant::RebuiltForgetsItsWord,
+    // Of a leader that was passed by, in `replica::tests::operations`.
+    Mutant::MoveOverUnproven,
     // Of the clock of retention, in `shard::retention`.
     Mutant::TenthEachLook,
     // Of the controller, in `controller_mutants`.

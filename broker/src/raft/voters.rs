@@ -20,12 +20,7 @@ impl Raft {
     /// loses a vote unless a majority of those that stay keeps up: the group would stand still.
     pub fn next_voter_set(&self, now: Millis, target: &VoterSet) -> Option<VoterSet> {
         let Role::Leader(leader) = &self.role else { return None };
-        // Before that, an older leader's change may still be alive (Raft-dev list, July 2015).
-        let started = leader.started.is_some_and(|started| started <= self.commit)
-            || mutant::active(Mutant::ChangeVotersEarly);
-        let settled = self.membership.current_end() <= self.commit
-            || mutant::active(Mutant::ChangeBeforeCommitted);
-        if !started || !settled || leader.transfer.is_some() || self.must_renew(target) {
+        if !self.may_name_voters() || self.must_renew(target) {
             return None;
         }
         // Who has not got it on disk, where that counts, is not trusted either, and does not vote yet.
@@ -48,6 +43,17 @@ impl Raft {
         let can_go_on = is_majority(&next.voters, |voter| self.is_in_sync(now, voter))
             || mutant::active(Mutant::ShrinksBlindly);
         (!shrinks || can_go_on).then_some(next)
+    }
+
+    /// Whether it leads, and may append a mark that names voters.
+    pub fn may_name_voters(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        // Before that, an older leader's change may still be alive (Raft-dev list, July 2015).
+        let started = leader.started.is_some_and(|started| started <= self.commit)
+            || mutant::active(Mutant::ChangeVotersEarly);
+        let settled = self.membership.current_end() <= self.commit
+            || mutant::active(Mutant::ChangeBeforeCommitted);
+        started && settled && leader.transfer.is_none()
     }
 
     /// Whether the way to `target` begins with a new term: a broker that left in this term may have been

@@ -17,9 +17,19 @@ use super::{Failure, Replica};
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
     transfer: Option<(RequestId, NodeId)>,
-    voters: Option<(RequestId, VoterSet)>,
+    voters: Option<VotersWish>,
     /// Who waits for the log to start there, or later.
     pub(super) trims: VecDeque<(RequestId, LogIndex)>,
+}
+
+/// A wish that certain brokers vote.
+#[derive(Debug)]
+struct VotersWish {
+    id: RequestId,
+    target: VoterSet,
+    /// Where the log ended then. A leader that others have passed by may believe that its wish is true
+    /// already; only what it commits behind this place proves that it led when it was asked.
+    since: LogIndex,
 }
 
 impl Replica {
@@ -65,7 +75,19 @@ impl Replica {
 
     /// The voters wished for, while this replica leads.
     pub(super) fn voters_wished(&self) -> Option<&VoterSet> {
-        self.wishes.voters.as_ref().map(|(_, target)| target)
+        self.wishes.voters.as_ref().map(|wish| &wish.target)
+    }
+
+    /// What the next mark of voters has to name: one step towards those wished for; or, where they vote
+    /// already and nothing was written since, the same once more.
+    pub(super) fn next_voters(&self, now: Millis) -> Option<VoterSet> {
+        let VotersWish { target, since, .. } = self.wishes.voters.as_ref()?;
+        let step = self.raft.next_voter_set(now, target);
+        let unproven = is_same(self.raft.voter_set(), target)
+            && self.log.end() <= *since
+            && self.raft.may_name_voters()
+            && !mutant::active(Mutant::MoveOverUnproven);
+        step.or_else(|| unproven.then(|| self.raft.voter_set().clone()))
     }
 
     /// Answers the wishes that came true or never will.
@@ -94,10 +116,13 @@ impl Replica {
             self.wishes.trims.pop_front();
             out.answered.push((id, result));
         }
-        let Some((id, target)) = &self.wishes.voters else { return };
+        let Some(VotersWish { id, target, since }) = &self.wishes.voters else { return };
         let committed =
             self.raft.voter_set_is_committed() || mutant::active(Mutant::MoveOverAtAppend);
-        let reached = is_same(self.raft.voter_set(), target) && committed;
+        let proven = self.raft.commit() > *since
+            || mutant::active(Mutant::MoveOverAtAppend)
+            || mutant::active(Mutant::MoveOverUnproven);
+        let reached = is_same(self.raft.voter_set(), target) && committed && proven;
         let result = match (reached, leads) {
             (true, _) => Some(Ok(done)),
             (false, true) => None,
@@ -112,7 +137,7 @@ impl Replica {
     /// Answers every open wish with an error.
     pub(super) fn drop_wishes(&mut self, error: &WireError, out: &mut Output) {
         let transfer = self.wishes.transfer.take().map(|(id, _)| id);
-        let voters = self.wishes.voters.take().map(|(id, _)| id);
+        let voters = self.wishes.voters.take().map(|wish| wish.id);
         let given_up = self.drop_giving_up();
         let trims = self.wishes.trims.drain(..).map(|(id, _)| id);
         let dropped = transfer.into_iter().chain(voters).chain(trims).chain(given_up);
@@ -159,9 +184,10 @@ impl Replica {
             out.answered.push((id, Err(self.not_leader())));
             return;
         }
-        if let Some((older, _)) = self.wishes.voters.replace((id, target)) {
+        let wish = VotersWish { id, target, since: self.log.end() };
+        if let Some(older) = self.wishes.voters.replace(wish) {
             let detail = format!("another change of the voters of {} came after", self.partition);
-            out.answered.push((older, Err(WireError::new(ErrorCode::Superseded, detail))));
+            out.answered.push((older.id, Err(WireError::new(ErrorCode::Superseded, detail))));
         }
     }
 }

@@ -302,8 +302,7 @@ impl Replica {
         if self.voters_wished().is_some_and(|target| self.raft.must_renew(target)) {
             self.raft.renew(now);
         }
-        let next = self.voters_wished().and_then(|target| self.raft.next_voter_set(now, target));
-        if let Some(set) = next {
+        if let Some(set) = self.next_voters(now) {
             let appended = self.log.append_mark(term, &Mark::Voters(set.clone()))?;
             self.noted_append(now);
             self.raft.appended_voters(now, appended.end, set);

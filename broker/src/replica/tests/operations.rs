@@ -105,3 +105,38 @@ fn the_oldest_segments_go_by_size_and_by_age_and_the_last_goes_when_all_are_old(
     assert_eq!(look(&mut trio, 900_000), Offset(10), "nobody knows how old it is");
     trio.assert_alike();
 }
+
+/// Where the voters are the ones wished for in the log of a leader that others have passed by: the answer waits for
+/// what it commits from then on, which is nothing.
+fn is_sure_of_its_voters() -> bool {
+    let mut trio = Trio::led();
+    trio.cut_off = vec![FIRST];
+    let term = trio.replicas[&FIRST].raft().term();
+    let wish = || ReplicaCommand::MoveVoters { voters: IDS.to_vec(), term };
+    let asked = trio.command(FIRST, wish());
+    trio.run(50);
+    let waited = !trio.admin.contains_key(&asked);
+    trio.run(3_000);
+    trio.cut_off.clear();
+    trio.run(1_000);
+    waited && trio.admin[&asked].is_err()
+}
+
+#[test]
+fn a_leader_makes_sure_that_it_leads_before_it_says_who_votes() {
+    assert!(is_sure_of_its_voters());
+    let mut trio = Trio::led();
+    let term = trio.replicas[&FIRST].raft().term();
+    let asked = trio.command(FIRST, ReplicaCommand::MoveVoters { voters: IDS.to_vec(), term });
+    trio.run(300);
+    assert!(trio.admin[&asked].is_ok());
+}
+
+#[cfg(feature = "mutants")]
+#[test]
+fn a_leader_that_does_not_is_found_by_a_script() {
+    mutant::choose(Some(Mutant::MoveOverUnproven));
+    let sure = is_sure_of_its_voters();
+    mutant::choose(None);
+    assert!(!sure);
+}
