@@ -202,6 +202,8 @@ mutants! {
     StartKeepsWaiters,
     /// A broker is taken out of the cluster although it hosts a replica.
     HostRemoved,
+    /// A replica that lacks descriptors for a file that it has to read takes that for a failure of the file.
+    ShortageFails,
     /// A broker that was taken out registers again with the directory that it had.
     RemovedReturns,
     /// A data directory that another one has replaced registers again.

@@ -45,6 +45,7 @@ fn no_seed_breaks_an_invariant() {
     assert!(reached.replicas_dropped > least / 5, "{reached:#?}");
     assert!(reached.images_spoilt > 0, "{reached:#?}");
     assert!(reached.full_disks > least / 2 && reached.stuck_passes > least / 10, "{reached:#?}");
+    assert!(reached.files_taken > least / 10 && reached.files_refused > least, "{reached:#?}");
     assert!(reached.journals_rotted > least / 5 && reached.journals_lost > 0, "{reached:#?}");
     assert!(reached.suspects > 0 && reached.failed_replicas > 0, "{reached:#?}");
     assert!(reached.rebuilt_replicas > 0, "{reached:#?}");

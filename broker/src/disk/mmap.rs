@@ -24,7 +24,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pub struct MmapDisk {
     closer: Arc<Closer>,
     /// The first directory that was flushed, for when no other can be opened.
     flushed: Arc<OnceLock<fs::File>>,
+    /// Descriptors kept back for files that have to be made when others have taken all there are.
+    spares: Arc<Mutex<Vec<fs::File>>>,
 }
 
 struct MmapFile {
@@ -70,11 +72,8 @@ struct Slice {
 
 impl Disk for MmapDisk {
     fn create(&self, path: &Path, bytes: u64, bytes_max: u64) -> io::Result<Arc<dyn File>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
+        let file = self
+            .with_spares(|| OpenOptions::new().read(true).write(true).create_new(true).open(path))
             .map_err(|error| explain(&without_room(error), "create", path))?;
         let file = MmapFile::new(self.hold(file), path, 0, bytes_max);
         if let Err(error) = file.extend(bytes) {
@@ -87,13 +86,13 @@ impl Disk for MmapDisk {
 
     fn open(&self, path: &Path, bytes_max: u64) -> io::Result<Arc<dyn File>> {
         let opened = OpenOptions::new().read(true).write(true).open(path);
-        let file = opened.map_err(|error| explain(&error, "open", path))?;
+        let file = opened.map_err(|error| explain(&without_room(error), "open", path))?;
         let len = file.metadata().map_err(|error| explain(&error, "measure", path))?.len();
         Ok(Arc::new(MmapFile::new(self.hold(file), path, len, bytes_max.max(len))))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let failed = |error: io::Error| explain(&error, "list", dir);
+        let failed = |error: io::Error| explain(&without_room(error), "list", dir);
         let mut names = Vec::new();
         for entry in fs::read_dir(dir).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
@@ -136,7 +135,7 @@ impl Disk for MmapDisk {
         }
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(explain(&error, "remove the directory", dir))
+                Err(explain(&without_room(error), "remove the directory", dir))
             }
             Ok(()) | Err(_) => Ok(()),
         }
@@ -150,6 +149,21 @@ impl Disk for MmapDisk {
         flushed.map_err(|error| explain(&error, "flush the directory", dir))
     }
 
+    fn spare_files(&self, files: usize) -> io::Result<()> {
+        let mut spares = self.spares.lock().expect("nothing panics while it holds the lock");
+        while spares.len() < files.max(SPARES) {
+            match fs::File::open("/dev/null") {
+                Ok(spare) => spares.push(spare),
+                Err(_) if spares.len() >= files => break,
+                Err(error) => {
+                    let act = format!("keep {files} descriptors back beside");
+                    return Err(explain(&without_room(error), &act, Path::new("/dev/null")));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let stats = rustix::fs::statvfs(dir)
             .map_err(|error| explain(&error.into(), "measure the free space of", dir))?;
@@ -160,6 +174,21 @@ impl Disk for MmapDisk {
 impl MmapDisk {
     fn hold(&self, file: fs::File) -> Arc<Held> {
         Arc::new(Held::new(file, &self.closer))
+    }
+
+    /// Makes a file, with what was kept back if there is no other descriptor.
+    fn with_spares(&self, make: impl Fn() -> io::Result<fs::File>) -> io::Result<fs::File> {
+        loop {
+            match make() {
+                Err(error) if lacks_descriptors(&error) => {
+                    let mut spares =
+                        self.spares.lock().expect("nothing panics while it holds the lock");
+                    // Another thread may be quicker to take what this gives free.
+                    drop(spares.pop().ok_or(error)?);
+                }
+                made => return made,
+            }
+        }
     }
 
     /// Flushes the file system of a directory that cannot be opened for want of descriptors: that none is left
@@ -180,8 +209,8 @@ fn lacks_descriptors(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE].iter().any(|errno| Some(errno.raw_os_error()) == code)
 }
 
-/// A file that could not be made for want of descriptors changed nothing, and later there may be some: it
-/// is as with a full disk.
+/// What could not be opened for want of descriptors changed nothing, and later there may be some: it is as with a full
+/// disk.
 fn without_room(error: io::Error) -> io::Error {
     match lacks_descriptors(&error) {
         true => io::Error::new(io::ErrorKind::StorageFull, error),
@@ -365,6 +394,8 @@ impl AsRef<[u8]> for Slice {
 
 /// `IOV_MAX` of Linux.
 const SLICES_MAX: usize = 1024;
+/// Descriptors kept back: two for a segment, and those of a few segments at once.
+const SPARES: usize = 8;
 /// The smallest page; where pages are larger, `populate` is refused and changes nothing.
 const PAGE_BYTES: usize = 4096;
 

@@ -6,6 +6,9 @@
 //! durable only after `flush`; a name is durable only after `flush_dir` of its directory. Nothing
 //! here truncates or overwrites what a reader may hold: callers never write a range twice once it
 //! was handed out.
+//!
+//! A lack of descriptors is like a full disk: `StorageFull`, from whatever opens something. Nothing was changed, and
+//! later there may be some.
 
 mod closer;
 pub mod flusher;
@@ -36,6 +39,8 @@ pub trait Disk: Send + Sync {
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn flush_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes sure that so many files can be made even where others leave no descriptor: `StorageFull` if they cannot.
+    fn spare_files(&self, files: usize) -> io::Result<()>;
     /// Bytes that can still be allocated where `dir` lies.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }

@@ -161,8 +161,8 @@ impl Log {
     }
 
     /// Whether so many bytes of records in so many frames can be put at a place, which is a cut where that lies
-    /// in the log: `StorageFull` where the disk lacks the room, or has it only in the part that is kept free. Ask
-    /// before anything that cannot be undone depends on the append; marks need not ask.
+    /// in the log: `StorageFull` where the disk lacks the room or the process the descriptors, or the disk has it only in
+    /// the part that is kept free. Ask before anything that cannot be undone depends on the append; marks need not ask.
     pub fn room_for(&self, at: LogIndex, bytes: u64, frames: u64) -> io::Result<()> {
         let fits = self.active && self.fits_what_is_allocated(bytes, frames);
         let cuts = at < self.end.index && !mutant::active(Mutant::CutNeedsNoRoom);
@@ -170,10 +170,14 @@ impl Log {
             return Ok(());
         }
         let disk = &self.shared.disk;
-        let Ok(free) = disk.free_bytes(&self.dir) else { return Ok(()) };
         // The cut's, and one for each roll: any two neighbours of them have more than one has room for.
         let each = self.options.segment_bytes_max.saturating_sub(HEADER_PAGE_BYTES).max(1);
         let segments = 1 + frames.min(1 + 2 * bytes / each);
+        disk.spare_files(1 + 2 * segments as usize)?;
+        // What a cut, or a segment behind a sealed one, needs to know of what it comes after: it stays open.
+        self.place_at(at)?;
+        self.origin_at(at.min(self.end.index))?;
+        let Ok(free) = disk.free_bytes(&self.dir) else { return Ok(()) };
         let files = segments * (LOG_EXTENT_BYTES + INDEX_EXTENT_BYTES);
         let needed = bytes + frames * ENTRY_BYTES as u64 + files;
         // A cut begins a segment, and may use what is kept free.

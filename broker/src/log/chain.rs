@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use highwater_protocol::ids::{LogIndex, TopicPartition};
 
@@ -104,7 +105,7 @@ fn read_header(
 
 /// Whether the index beside a file may be that of its frames: then both are somebody else's.
 fn is_described(disk: &dyn Disk, stem: &Stem, header: &Header, log: &dyn File) -> io::Result<bool> {
-    let Ok(index) = disk.open(&stem.index(), 0) else { return Ok(true) };
+    let Some(index) = opened(disk, &stem.index())? else { return Ok(true) };
     let mut before = Entry::before_first(header.base.term);
     for slot in read_slots(&*index, stem.sequence)?.unwrap_or_default() {
         let Slot::Entry(entry) = slot else { return Ok(true) };
@@ -146,7 +147,7 @@ fn has_evidence(disk: &dyn Disk, stem: &Stem) -> io::Result<bool> {
     if witnessed_until(disk, stem)?.is_some() {
         return Ok(true);
     }
-    let Ok(log) = disk.open(&stem.log(), 0) else { return Ok(false) };
+    let Some(log) = opened(disk, &stem.log())? else { return Ok(false) };
     if log.len() < HEADER_PAGE_BYTES {
         return Ok(false);
     }
@@ -157,10 +158,19 @@ fn has_evidence(disk: &dyn Disk, stem: &Stem) -> io::Result<bool> {
 
 /// Up to where a segment's index witnesses durable frames.
 pub(super) fn witnessed_until(disk: &dyn Disk, stem: &Stem) -> io::Result<Option<LogIndex>> {
-    let Ok(index) = disk.open(&stem.index(), 0) else { return Ok(None) };
+    let Some(index) = opened(disk, &stem.index())? else { return Ok(None) };
     let slots = read_slots(&*index, stem.sequence)?.unwrap_or_default();
     let base = Place { index: LogIndex(stem.base), ..Place::default() };
     Ok(last_witness(&slots).map(|entry| entry.end(&base).index))
+}
+
+/// A file, if it can be opened. That there is no descriptor for it says nothing about the file.
+fn opened(disk: &dyn Disk, path: &Path) -> io::Result<Option<Arc<dyn File>>> {
+    match disk.open(path, 0) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Which segments count, and which are overruled as a whole.

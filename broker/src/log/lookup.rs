@@ -35,16 +35,16 @@ impl Log {
         self.place_at(end).ok()?.map(|place| place.term)
     }
 
-    /// The last frame boundary that is not behind `index`.
-    pub fn boundary_at_or_before(&self, index: LogIndex) -> LogIndex {
-        // Where the index cannot be read, the start is a boundary all the same.
-        self.last_place_until(index).map_or(self.start.index, |place| place.index)
-    }
-
-    /// The offset of the first record behind a frame boundary.
-    pub fn offset_at(&self, boundary: LogIndex) -> Offset {
-        let place = self.place_at(boundary).ok().flatten();
-        place.expect("the caller got the boundary from this log").offset
+    /// The last frame boundary that is not behind `index`, and the offset of the first record behind it. `StorageFull`
+    /// where the segment's files cannot be opened now.
+    pub fn boundary_until(&self, index: LogIndex) -> io::Result<(LogIndex, Offset)> {
+        let place = match self.last_place_until(index) {
+            Ok(place) => place,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
+            // Where the index cannot be read, the start is a boundary all the same.
+            Err(_) => self.start,
+        };
+        Ok((place.index, place.offset))
     }
 
     /// Whole frames from a boundary on, marks included: at most `bytes_max`, but one at least

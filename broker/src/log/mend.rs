@@ -240,13 +240,14 @@ impl Log {
             if mending.handed_out || !few_are_missing || !slots.iter().all(has) {
                 return Ok(None);
             }
+            let view = self.shared.view(&piece)?;
+            let start = self.start.index;
+            let kept_from = view.first_not(|entry| entry.end(piece.base()).index <= start)?;
+            drop(view);
             mending.handed_out = true;
             mending.absent = denied.difference(&mending.fetched).copied().collect();
             let (file, fetched) = (Arc::clone(&mending.file), mending.fetched.clone());
             let absent = mending.absent.clone();
-            let view = self.shared.view(&piece)?;
-            let kept_from = self.kept_from(&piece, &view)?;
-            drop(view);
             let shared = Arc::clone(&self.shared);
             return Ok(Some(Mend { shared, piece, file, fetched, absent, kept_from }));
         }

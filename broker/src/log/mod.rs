@@ -44,7 +44,7 @@ use highwater_protocol::batch::{Mark, ProducerStamp};
 use highwater_protocol::ids::{LogIndex, Offset, Term, TopicPartition};
 
 use crate::disk::{Disk, File};
-use roll::Unsealed;
+use roll::{Unsealed, absent_is_fine};
 use segment::Stem;
 
 pub use digest::Digested;
@@ -264,8 +264,8 @@ pub fn lies_in(dir: &Path, names: &[String]) -> bool {
 pub fn remove(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.remove_dir(dir)?;
     match dir.parent() {
-        Some(parent) if disk.list(parent).is_ok() => disk.flush_dir(parent),
-        Some(_) | None => Ok(()),
+        Some(parent) => absent_is_fine(disk.flush_dir(parent)),
+        None => Ok(()),
     }
 }
 

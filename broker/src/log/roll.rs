@@ -131,23 +131,24 @@ impl Log {
     }
 
     fn add_segment(&mut self, base: Place) -> io::Result<()> {
-        let pieces = self.shared.pieces.load();
-        let kept = pieces.partition_point(|piece| piece.base().index < base.index);
-        let origin = match pieces[..kept].last() {
-            None => Origin::Start,
-            Some(piece) => {
-                let view = self.shared.view(piece)?;
-                let slot = view.first_not(|entry| entry.end(piece.base()).index <= base.index)?;
-                let cut = view.before(slot)?.position();
-                Origin::After { sequence: piece.segment.header.sequence, cut }
-            }
-        };
-        drop(pieces);
-        self.add_segment_from(base, origin)
+        let (origin, slots) = self.origin_at(base.index)?;
+        self.add_segment_from(base, origin, slots)
     }
 
-    /// Makes a segment, the atomic step; then lets go of what it overrules.
-    fn add_segment_from(&mut self, base: Place, origin: Origin) -> io::Result<()> {
+    /// What a segment that begins at a boundary comes after, and how many slots of that stay. Where it is sealed, its
+    /// files have to be opened.
+    pub(super) fn origin_at(&self, base: LogIndex) -> io::Result<(Origin, usize)> {
+        let pieces = self.shared.pieces.load();
+        let kept = pieces.partition_point(|piece| piece.base().index < base);
+        let Some(piece) = pieces[..kept].last() else { return Ok((Origin::Start, 0)) };
+        let view = self.shared.view(piece)?;
+        let slot = view.first_not(|entry| entry.end(piece.base()).index <= base)?;
+        let cut = view.before(slot)?.position();
+        Ok((Origin::After { sequence: piece.segment.header.sequence, cut }, slot))
+    }
+
+    /// Makes a segment, the atomic step; then lets go of what it overrules: all but the first `slots` of the one before.
+    fn add_segment_from(&mut self, base: Place, origin: Origin, slots: usize) -> io::Result<()> {
         // The number is spent also if this fails: a file that stays behind is never mistaken.
         self.sequence_last += 1;
         let header = Header {
@@ -178,11 +179,11 @@ impl Log {
         }
         crash_point::reached(CrashPoint::SegmentNamed);
         let segment = Arc::new(Segment { header, stem, body: Body::Growing(Box::new(growing)) });
-        self.adopt(segment)
+        self.adopt(segment, slots)
     }
 
     /// Puts a new segment at the end of the list and removes what it overrules.
-    fn adopt(&mut self, segment: Arc<Segment>) -> io::Result<()> {
+    fn adopt(&mut self, segment: Arc<Segment>, slots: usize) -> io::Result<()> {
         let (base, origin) = (segment.header.base, segment.header.origin);
         let pieces = self.shared.pieces.load_full();
         let kept = match origin {
@@ -191,8 +192,6 @@ impl Log {
         };
         let mut now = pieces[..kept].to_vec();
         if let Some(last) = now.last_mut() {
-            let view = self.shared.view(last)?;
-            let slots = view.first_not(|entry| entry.end(last.base()).index <= base.index)?;
             self.retire(&last.segment.clone(), slots);
             last.cut = Some(slots);
         }

@@ -7,8 +7,8 @@
 //!
 //! Read in this order: `open`, `produce` with `producers` and `acks` (the way in), `receive` (what
 //! a leader sends), `recovery`
-//! (which group it belongs to), `watermarks` (what the broker learns), `retention` (what is given up), `commands`
-//! with `describe`.
+//! (which group it belongs to), `watermarks` (what the broker learns), `retention` (what is given up), `shortage` (of
+//! descriptors), `commands` with `describe`.
 
 mod acks;
 mod commands;
@@ -23,6 +23,7 @@ mod receive;
 mod recovery;
 mod repair;
 mod retention;
+mod shortage;
 #[cfg(feature = "sim")]
 mod view;
 mod vouch;
@@ -46,6 +47,7 @@ use crate::raft::{HardState, Lag, Millis, Raft, SendPlan, Suspicion};
 
 use acks::Waiters;
 use producers::{Placed, Producers};
+use shortage::is_shortage;
 
 pub use event::{
     AdminReply, Identity, Lane, Leadership, OpenReplica, ProduceEvent, ReplicaCommand, RequestId,
@@ -98,6 +100,7 @@ pub struct Replica {
     failure: Failure,
     /// Whether the last append of a leader found no room: told once, not for every message.
     disk_is_full: bool,
+    shortage: shortage::Shortage,
     repair: repair::Repair,
     /// Kept for its allocations only.
     parsed: receive::Parsed,
@@ -182,6 +185,9 @@ impl Replica {
 
     /// Ends a pass: reads from the log what Raft wants to send, moves watermarks, answers waiters.
     pub fn finish_pass(&mut self, now: Millis, out: &mut Output) {
+        if let Err(error) = self.try_files_again() {
+            self.fail(&error, out);
+        }
         self.settle(now, out);
         if let Err(error) = self.send_appends(now, out) {
             self.fail(&error, out);
@@ -195,6 +201,7 @@ impl Replica {
                 self.repair(now, out);
                 self.answer_wishes(out);
                 self.pass_messages(out);
+                self.tell_end_of_shortage(now);
             }
             Failure::Final(_) => {}
         }
@@ -223,6 +230,7 @@ impl Replica {
             Failure::None => {
                 let waits = self.waiters.next_deadline().into_iter().chain(self.flush_deadline());
                 let waits = waits.chain(self.starts.due()).chain(self.giving_up_due());
+                let waits = waits.chain(self.shortage.retry_at());
                 waits.fold(self.raft.next_deadline(), Millis::min)
             }
             Failure::Final(_) => Millis(u64::MAX),
@@ -315,8 +323,18 @@ impl Replica {
             return Ok(());
         }
         while let Some(SendPlan { to, from, bytes_max, lag }) = self.raft.next_send(now) {
-            let prev = self.log.boundary_at_or_before(from);
-            let read = self.log.read_frames(prev, bytes_max)?;
+            let until = self.log.boundary_until(from);
+            let read =
+                until.and_then(|(prev, _)| Ok((prev, self.log.read_frames(prev, bytes_max)?)));
+            let (prev, read) = match read {
+                Ok(read) => read,
+                Err(error) if is_shortage(&error) => {
+                    self.wait_for_files(now, &error);
+                    self.raft.hold(now, to, from);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if read.frames.is_empty() && prev < self.log.end() {
                 // What comes next cannot be read: `repair` is at it.
                 self.raft.hold(now, to, prev);
@@ -366,15 +384,6 @@ impl Replica {
             }
             (Failure::None, FlushPolicy::Interval { ms }) => Some(Millis(oldest.0 + ms)),
         }
-    }
-
-    fn refold_producers(&mut self) -> io::Result<()> {
-        if mutant::active(Mutant::ProducersKeptAfterCut) {
-            return Ok(());
-        }
-        self.producers.clear();
-        self.fold_producers(self.log.recent_producers()?);
-        Ok(())
     }
 
     fn fold_producers(&mut self, summaries: Vec<FrameSummary>) {

@@ -21,6 +21,7 @@ use super::receive::Parsed;
 use super::recovery::{Recovery, made_with, since, term_min, voter_set};
 use super::repair::Repair;
 use super::retention::Starts;
+use super::shortage::Shortage;
 use super::vouch::Vouch;
 use super::watermarks::Told;
 use super::{Boot, Failure, Flush, LastLife, Replica, ReplicaOptions};
@@ -108,6 +109,7 @@ impl Replica {
             starts,
             failure: Failure::None,
             disk_is_full: false,
+            shortage: Shortage::default(),
             repair: Repair::opened(serves_nobody),
             parsed: Parsed::default(),
         };

@@ -78,6 +78,11 @@ impl Replica {
             let detail = format!("the disk has no room for {partition}'s first entry of its term");
             return Err(WireError::new(ErrorCode::DiskFull, detail));
         }
+        if self.shortage.producers_due() {
+            let detail =
+                format!("broker {} has no descriptors left for files of {partition}", self.me);
+            return Err(WireError::new(ErrorCode::DiskFull, detail));
+        }
         if let Some(heir) = self.raft.transferring_to() {
             let detail = format!("leadership of {partition} is being handed to broker {heir}");
             return Err(WireError::new(ErrorCode::NotLeader, detail));

@@ -227,13 +227,14 @@ impl Replica {
         if start < self.log.start().0 || start > self.log.end() {
             return Ok(());
         }
-        if self.log.boundary_at_or_before(start) != start {
-            return Err("a frame begins within one of ours");
+        match self.log.boundary_until(start) {
+            Err(_) => Err("what it joins on to cannot be opened now"),
+            Ok((at, _)) if at != start => Err("a frame begins within one of ours"),
+            Ok((_, offset)) if offset != header.base_offset => {
+                Err("a frame's offset is not the next one")
+            }
+            Ok(_) => Ok(()),
         }
-        if self.log.offset_at(start) != header.base_offset {
-            return Err("a frame's offset is not the next one");
-        }
-        Ok(())
     }
 
     fn store(

@@ -113,6 +113,11 @@ impl Replica {
     pub(super) fn give_up_decided(&mut self, now: Millis, out: &mut Output) {
         let Some((_, commit)) = self.starts.due.filter(|(due, _)| now >= *due) else { return };
         let Some(decided) = self.starts.committed(commit) else { return };
+        if self.shortage.producers_due() || !self.is_published(decided.offset) {
+            // The start has to say what producers sent, and readers see first what was committed before it.
+            self.starts.due = Some((Millis(now.0 + FULL_RETRY_MS), commit));
+            return;
+        }
         match self.give_up(decided) {
             Ok(()) => self.starts.decided.retain(|(end, _)| *end > commit),
             // A full disk changed nothing.
@@ -202,10 +207,10 @@ impl Replica {
     fn batch_before(&self, offset: Offset) -> io::Result<Option<(LogIndex, Offset)>> {
         let place = self.log.batch_start(offset)?;
         let commit = self.raft.commit();
-        Ok(place.map(|(index, offset)| match index <= commit {
-            true => (index, offset),
-            false => (self.log.boundary_at_or_before(commit), offset),
-        }))
+        let Some((_, offset)) = place.filter(|(index, _)| *index > commit) else {
+            return Ok(place);
+        };
+        Ok(Some((self.log.boundary_until(commit)?.0, offset)))
     }
 
     /// The committed full segments and the bytes of the log, if this replica may decide now.

@@ -29,8 +29,12 @@ impl Replica {
     pub(super) fn publish(&mut self, now: Millis, out: &mut Output) {
         let commit = self.raft.commit();
         if commit > self.told.commit {
+            let high_watermark = match self.log.boundary_until(commit) {
+                Ok((_, offset)) => offset,
+                // Nobody is answered before readers see what was.
+                Err(error) => return self.wait_for_files(now, &error),
+            };
             self.told.commit = commit;
-            let high_watermark = self.log.offset_at(self.log.boundary_at_or_before(commit));
             if high_watermark > self.told.high_watermark {
                 self.told.high_watermark = high_watermark;
                 self.log.publish(high_watermark);
@@ -41,6 +45,11 @@ impl Replica {
         self.waiters.complete(Reached { commit, sync }, &self.raft, out);
         self.tell_leadership(now, out);
         self.log_standing();
+    }
+
+    /// Whether readers have been shown all before this offset; it waits for files that cannot be opened.
+    pub(super) fn is_published(&self, offset: Offset) -> bool {
+        offset <= self.told.high_watermark
     }
 
     /// Elections in the log: who stood, who led, in which term.

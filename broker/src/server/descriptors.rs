@@ -1,7 +1,7 @@
 //! The budget of file descriptors: storage's share is reserved at start, and what people open is bounded.
 //!
-//! A broker that runs out of descriptors takes no records where a segment must be begun, and loses a replica whose
-//! files it cannot open. So the soft limit is raised to the hard one, and a broker whose replicas do not fit does not start: it says what it needs. Clients and
+//! A broker that runs out of descriptors takes no records where a segment must be begun, and sends nobody what lies in
+//! files that it cannot open. So the soft limit is raised to the hard one, and a broker whose replicas do not fit does not start: it says what it needs. Clients and
 //! peers share one UDP socket; what takes a descriptor per visitor is HTTP alone, and that is bounded (`http`).
 
 use std::io;

@@ -186,6 +186,8 @@ impl Core {
         metrics: &Arc<Metrics>,
     ) -> io::Result<Core> {
         let disk: Arc<dyn Disk> = Arc::new(MmapDisk::default());
+        // Kept back before anybody else takes them.
+        disk.spare_files(0)?;
         let flusher = Arc::new(Flusher::new(FLUSH_THREADS)?);
         let routes = Routes::new(config.node.id);
         let clock = Clock::start();

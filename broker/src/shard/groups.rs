@@ -83,7 +83,7 @@ impl Shard {
         self.close_replica(partition, AfterClose::Delete, out);
         let recovery = known.and_then(|known| known.recovery);
         let lost = Remembered { hard, suspicion, last_life, vouches, recovery, logged };
-        if !self.doomed.contains_key(&partition) && self.disk.list(&open.dir).is_ok() {
+        if !self.doomed.contains_key(&partition) && self.is_there(&open.dir) {
             self.journal.remember(partition, lost);
             self.doomed.insert(partition, open.dir.clone());
         }

@@ -19,11 +19,18 @@ use crate::replica::{LastLife, Logged, Remembered};
 
 impl Shard {
     /// Whether a replica may have forgotten a vote.
-    pub(super) fn identity(&self, known: Option<Remembered>, open: &OpenReplica) -> Identity {
-        let names = self.disk.list(&open.dir);
+    pub(super) fn identity(
+        &self,
+        known: Option<Remembered>,
+        open: &OpenReplica,
+    ) -> io::Result<Identity> {
         if open.identity == Identity::Founds {
-            return Identity::Founds;
+            return Ok(Identity::Founds);
         }
+        let names = match self.disk.list(&open.dir) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
+            names => names,
+        };
         let disagree = match (self.journal.memory(), known) {
             // A vote without a directory, or a log without a file: those are gone.
             (_, Some(known)) => match &names {
@@ -38,11 +45,11 @@ impl Shard {
             (Memory::Whole, None) => false,
             (Memory::Lost, None) => names.is_ok_and(|names| !names.is_empty()),
         };
-        match (disagree, open.identity, known) {
+        Ok(match (disagree, open.identity, known) {
             (true, _, _) => Identity::Lost,
             (false, Identity::Joins, Some(_)) => Identity::Same,
             (false, identity, _) => identity,
-        }
+        })
     }
 
     /// Deletes what a closed replica has left, as its closing would have.
@@ -62,28 +69,32 @@ impl Shard {
             self.close_replica(partition, AfterClose::Delete, out);
             return;
         }
-        if self.disk.list(&dir).is_ok() {
-            let known = self.journal.get(partition);
-            let lost = Remembered {
-                hard: known.map_or(HardState::default(), |known| known.hard),
-                suspicion: Suspicion::LostIdentity,
-                last_life: LastLife::Clean,
-                vouches: Counts::Flushed,
-                recovery: known.and_then(|known| known.recovery),
-                logged: Logged::Nothing,
-            };
-            self.journal.remember(partition, lost);
-            self.doomed.insert(partition, dir);
+        self.unopened.remove(&partition);
+        if self.is_there(&dir) {
+            self.doom(partition, dir);
         }
         out.push(Effect::Closed(partition));
+    }
+
+    /// The files of a replica that is not open are deleted with this pass, once the journal says that they are nobody's copy.
+    pub(super) fn doom(&mut self, partition: TopicPartition, dir: PathBuf) {
+        let known = self.journal.get(partition);
+        let lost = Remembered {
+            hard: known.map_or(HardState::default(), |known| known.hard),
+            suspicion: Suspicion::LostIdentity,
+            last_life: LastLife::Clean,
+            vouches: Counts::Flushed,
+            recovery: known.and_then(|known| known.recovery),
+            logged: Logged::Nothing,
+        };
+        self.journal.remember(partition, lost);
+        self.doomed.insert(partition, dir);
     }
 
     /// Says of which replicas nothing is left, now that what this pass deletes is deleted.
     pub(super) fn answer_given_up(&mut self, out: &mut Vec<Effect>) {
         for (id, partition, dir) in std::mem::take(&mut self.giving_up) {
-            let gone = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
-            let nothing_is_left =
-                !self.replicas.contains_key(&partition) && self.disk.list(&dir).is_err_and(gone);
+            let nothing_is_left = !self.replicas.contains_key(&partition) && !self.is_there(&dir);
             let answer = match nothing_is_left || mutant::active(Mutant::GivesUpTooEarly) {
                 true => Ok(AdminReply::Done(Position::default())),
                 false => {

@@ -126,20 +126,26 @@ impl Journal {
         self.sequence += 1;
         let record = codec::record_of(self.sequence, &self.changes);
         let end = self.end + record.len() as u64;
-        let fits = end <= self.files[0].len();
+        let fits = self.files.iter().all(|file| end <= file.len());
         if !fits || end > self.size_worth_rewriting() {
             match self.rewrite() {
                 // Rewriting is worth it long before the copies are at their ends, so a disk that is
-                // full now need not stop the broker: the next time there may be room.
-                Err(error) if fits && error.kind() == io::ErrorKind::StorageFull => {}
+                // full now need not stop the broker: the next time there may be room. And where only
+                // descriptors are lacking, what is open can grow.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    if !fits {
+                        self.grow_to(end)?;
+                    }
+                }
                 done => return done,
             }
         }
-        for file in &self.files {
-            file.write_at(self.end, &[&record])?;
-            file.flush()?;
-            crash_point::reached(CrashPoint::JournalHalf);
-        }
+        let [first, second] = &self.files;
+        first.write_at(self.end, &[&record])?;
+        first.flush()?;
+        crash_point::reached(CrashPoint::JournalHalf);
+        second.write_at(self.end, &[&record])?;
+        second.flush()?;
         self.end = end;
         self.changes.clear();
         Ok(())
@@ -160,6 +166,14 @@ impl Journal {
         self.end = snapshot.len() as u64;
         self.changes.clear();
         Ok(())
+    }
+
+    fn grow_to(&self, end: u64) -> io::Result<()> {
+        if end > FILE_BYTES_MAX {
+            return Err(io::Error::other("it cannot grow any further, nor be rewritten"));
+        }
+        let bytes = (end + FILE_BYTES_MIN / 2).min(FILE_BYTES_MAX);
+        self.files.iter().try_for_each(|file| file.extend(bytes))
     }
 
     fn size_worth_rewriting(&self) -> u64 {
@@ -367,6 +381,25 @@ mod tests {
         let journal = open(&disk, 2);
         assert_eq!(journal.get(partition(7)), Some(voted(term)));
         assert_eq!(journal.get(partition((term - 1) % 5)), Some(voted(term - 1)));
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_stops_no_broker_however_long_it_lasts() {
+        let disk = SimDisk::new(1);
+        let mut journal = open(&disk, 1);
+        disk.take_files(0);
+        for term in 1..4_000 {
+            journal.remember(partition(term % 5), voted(term));
+            journal.flush().expect("what is open can grow");
+        }
+        assert!(journal.end > FILE_BYTES_MIN);
+        disk.give_files();
+        journal.remember(partition(7), voted(4_000));
+        journal.flush().expect("there are some");
+        assert!(journal.end <= journal.size_worth_rewriting(), "made up for");
+        let journal = open(&disk, 2);
+        assert_eq!(journal.get(partition(7)), Some(voted(4_000)));
+        assert_eq!(journal.get(partition(4)), Some(voted(3_999)));
     }
 
     #[test]

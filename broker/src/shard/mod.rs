@@ -19,6 +19,7 @@ mod hosted;
 mod identity;
 mod journal;
 mod journal_codec;
+mod open;
 pub mod outbox;
 mod peers;
 mod rebuild;
@@ -41,12 +42,11 @@ use crate::disk::{Disk, FlushFailure};
 use crate::log;
 use crate::mutant::{self, Mutant};
 use crate::raft::{Counts, Suspicion};
-use crate::replica::{Boot, LastLife, Logged, Output, Remembered, Replica, epoch_of};
+use crate::replica::{Boot, LastLife, Logged, Output, Remembered, epoch_of};
 
 use deadlines::Deadlines;
 use event::{AfterClose, Effect, Event, FlushTicket, Leadership, Millis, OpenReplica, RequestId};
 use flushes::{Flushes, Part};
-use groups::BegunAnew;
 use heartbeats::HeartbeatRound;
 use hosted::{Hosted, Noted};
 use journal::Journal;
@@ -102,6 +102,8 @@ pub struct Shard {
     flushes: Flushes,
     /// Replicas closed in this pass whose files are given up, and where those are.
     doomed: BTreeMap<TopicPartition, PathBuf>,
+    /// Replicas that could not be opened for want of descriptors, or of room: tried again with each round of heartbeats.
+    unopened: BTreeMap<TopicPartition, OpenReplica>,
     /// Who wants to know in this pass that nothing is left of a replica, and where it lay.
     giving_up: Vec<(RequestId, TopicPartition, PathBuf)>,
     stray_dir: PathBuf,
@@ -132,6 +134,7 @@ impl Shard {
             keep_free_bytes: options.keep_free_bytes,
             flushes: Flushes::default(),
             doomed: BTreeMap::new(),
+            unopened: BTreeMap::new(),
             giving_up: Vec::new(),
             stray_dir: options.stray_dir,
             rebuilt: BTreeMap::new(),
@@ -242,59 +245,8 @@ impl Shard {
 
     /// A replica, for the simulator's checker to look at.
     #[cfg(feature = "sim")]
-    pub fn replica(&self, partition: TopicPartition) -> Option<&Replica> {
+    pub fn replica(&self, partition: TopicPartition) -> Option<&crate::replica::Replica> {
         self.replicas.get(&partition).map(|hosted| &hosted.replica)
-    }
-
-    fn open_replica(&mut self, now: Millis, mut open: OpenReplica, out: &mut Vec<Effect>) {
-        let partition = open.partition;
-        let begun_anew = self.enter_group(&mut open, out);
-        if let Some(hosted) = self.replicas.get_mut(&partition) {
-            hosted.replica.reconfigure(&open);
-            hosted.open = open;
-            self.dirty.insert(partition);
-            return;
-        }
-        if self.doomed.contains_key(&partition)
-            && let Err(error) = self.delete_doomed(out)
-        {
-            out.push(Effect::Failed(partition, error.to_string()));
-            return;
-        }
-        let is_left = || self.disk.list(&open.dir).is_ok_and(|names| !names.is_empty());
-        if begun_anew == BegunAnew::Elsewhere {
-            if is_left() {
-                // The failure was told: nothing of the old group is opened in the new one.
-                return;
-            }
-            if let Err(error) = self.forget_names(&open.dir) {
-                out.push(Effect::Failed(partition, error.to_string()));
-                return;
-            }
-        }
-        open.identity = self.identity(self.journal.get(partition), &open);
-        if let Err(error) = self.remember_loss(&open) {
-            out.push(Effect::Failed(partition, error.to_string()));
-            return;
-        }
-        let known = self.journal.get(partition);
-        // The controller's log may use what is kept free: it brings the deletions that make room.
-        if partition != TopicPartition::CLUSTER {
-            open.options.log.keep_free_bytes = self.keep_free_bytes;
-        }
-        match Replica::open(Arc::clone(&self.disk), known, open.clone(), self.boot, now) {
-            Ok(mut replica) => {
-                if let Some(said) = self.rebuilt.get(&partition)
-                    && !mutant::active(Mutant::RebuiltForgetsItsWord)
-                {
-                    replica.has_said(*said);
-                }
-                out.push(Effect::Opened(partition, replica.reader()));
-                self.replicas.insert(partition, Hosted { replica, open, known, heard: None });
-                self.dirty.insert(partition);
-            }
-            Err(error) => out.push(Effect::Failed(partition, error.to_string())),
-        }
     }
 
     fn close_replica(
@@ -303,6 +255,10 @@ impl Shard {
         after: AfterClose,
         out: &mut Vec<Effect>,
     ) {
+        if let Some(open) = self.unopened.remove(&partition) {
+            self.close_unopened(open, after, out);
+            return;
+        }
         let Some(mut hosted) = self.replicas.remove(&partition) else { return };
         self.dirty.remove(&partition);
         self.deadlines.forget(partition);
@@ -333,6 +289,15 @@ impl Shard {
         }
     }
 
+    /// Whether a replica is open, or waits to be opened, or its files to be deleted: for descriptors, or for this pass
+    /// to end.
+    #[cfg(feature = "sim")]
+    pub fn keeps(&self, partition: TopicPartition) -> bool {
+        self.replicas.contains_key(&partition)
+            || self.unopened.contains_key(&partition)
+            || self.doomed.contains_key(&partition)
+    }
+
     /// Deletes what was given up in this pass. The journal says before that nothing of it is to be
     /// trusted: what a crash leaves of the files must not pass for all that there was. The vote goes
     /// last: files without a vote would pass for a new replica.
@@ -343,10 +308,15 @@ impl Shard {
         self.journal.flush()?;
         crash_point::reached(CrashPoint::RemovalBegun);
         for (partition, dir) in std::mem::take(&mut self.doomed) {
-            let removed = log::remove(self.disk.as_ref(), &dir);
-            crash_point::reached(CrashPoint::RemovalDone);
-            match removed {
-                Ok(()) => self.journal.forget(partition),
+            match log::remove(self.disk.as_ref(), &dir) {
+                Ok(()) => {
+                    crash_point::reached(CrashPoint::RemovalDone);
+                    self.journal.forget(partition);
+                }
+                // Its time comes with the next pass.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    self.doomed.insert(partition, dir);
+                }
                 Err(error) => {
                     let dir = dir.display();
                     out.push(Effect::Failed(partition, format!("deleting {dir}: {error}")));
@@ -445,6 +415,7 @@ impl Shard {
             for (partition, output) in partitions {
                 self.fold(partition, output, out);
             }
+            self.open_again(now, out);
         }
     }
 

@@ -287,6 +287,10 @@ impl Cluster {
         if broker.held.is_some() || broker.disk.is_dead() || broker.failed.contains(&partition) {
             return Ok(());
         }
+        // Nor can be read what cannot be opened now.
+        if broker.disk.is_limited() {
+            return Ok(());
+        }
         let shard = broker.shard.as_ref();
         let Some(replica) = shard.and_then(|shard| shard.replica(partition)) else { return Ok(()) };
         let waited = self.now_us > pending.since_us + PATIENCE_US;

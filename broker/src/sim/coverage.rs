@@ -71,7 +71,11 @@ pub struct Coverage {
     pub replicas_dropped: u64,
     /// Disks that had no room for a while.
     pub full_disks: u64,
-    /// Times that the broker of such a disk could not boot.
+    /// Brokers that could open nothing for a while.
+    pub files_taken: u64,
+    /// Times that something was not opened or made then.
+    pub files_refused: u64,
+    /// Times that the broker of a full disk could not boot.
     pub full_boots: u64,
     /// Passes that a disk held up after they had written.
     pub stuck_passes: u64,
@@ -139,6 +143,8 @@ impl AddAssign<&Coverage> for Coverage {
         self.moves_ended += other.moves_ended;
         self.replicas_dropped += other.replicas_dropped;
         self.full_disks += other.full_disks;
+        self.files_taken += other.files_taken;
+        self.files_refused += other.files_refused;
         self.full_boots += other.full_boots;
         self.stuck_passes += other.stuck_passes;
         self.journals_rotted += other.journals_rotted;

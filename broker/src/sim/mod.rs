@@ -142,6 +142,8 @@ pub fn conclude(seed: u64, cluster: Cluster, verdict: Checked) -> Outcome {
     coverage.retries = cluster.workload.retries;
     coverage.lost_or_repeated = cluster.network.lost + cluster.network.repeated;
     coverage.simulated_ms = cluster.now_ms();
+    let refused = cluster.nodes.iter().map(|node| node.disk.injected().no_file_errors);
+    coverage.files_refused = refused.sum();
     (coverage.moves_begun, coverage.moves_ended) = cluster.moves_seen();
     let (hash, steps) = (cluster.trace.hash(), cluster.trace.steps());
     let failure = verdict.err().map(|broken| Failure {

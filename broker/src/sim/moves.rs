@@ -443,8 +443,8 @@ impl Cluster {
         }
         self.coverage.replicas_dropped += 1;
         let dir = dir_of(partition.partition.0 as usize);
-        let hosted = broker.shard.as_ref().is_some_and(|it| it.replica(partition).is_some());
-        if hosted || broker.disk.is_dead() || broker.disk.has_failed() {
+        let kept = broker.shard.as_ref().is_some_and(|shard| shard.keeps(partition));
+        if kept || broker.disk.is_dead() || broker.disk.has_failed() {
             return Ok(());
         }
         match broker.disk.list(&dir) {

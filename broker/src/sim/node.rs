@@ -148,6 +148,7 @@ impl SimNode {
     /// Ends this life.
     pub fn die(&mut self, last_life: LastLife) {
         self.shard = None;
+        let _ = self.disk.give_files();
         self.last_life = last_life;
         self.inbox.clear();
         self.pass_is_due = false;

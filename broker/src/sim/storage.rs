@@ -1,4 +1,5 @@
-//! Disks that are full, that hold up whoever writes to them, and that spoil a broker's journal.
+//! Disks that are full, processes without descriptors, disks that hold up whoever writes to them, and that spoil a
+//! broker's journal.
 //!
 //! A full disk is a neighbour's doing: it takes what room there is, or all but a little, and gives it back before
 //! long. What must hold: nobody dies of it, no replica fails of it, and nothing that was acknowledged suffers.
@@ -20,6 +21,9 @@ pub(super) struct Held {
 
 impl Cluster {
     pub(super) fn fill_disk(&mut self, node: usize) {
+        if self.rng.per_mille(300) {
+            return self.take_files(node);
+        }
         let free = match self.rng.below(3) {
             0 => 0,
             1 => self.rng.below(128 << 10),
@@ -28,12 +32,31 @@ impl Cluster {
         self.trace.note(self.now_us, format_args!("broker {node} has {free} bytes of room"));
         self.coverage.full_disks += 1;
         self.nodes[node].disk.fill(free);
+        self.give_room_later(node);
+    }
+
+    /// Others have taken all descriptors: nothing can be opened.
+    fn take_files(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        let spares = self.rng.below(9) as usize;
+        let what = format_args!("broker {node} can open no more files, and make {spares}");
+        self.trace.note(self.now_us, what);
+        self.coverage.files_taken += 1;
+        self.nodes[node].disk.take_files(spares);
+        self.give_room_later(node);
+    }
+
+    fn give_room_later(&mut self, node: usize) {
         let after_us = self.rng.between(100_000..=8_000_000);
         self.schedule(self.now_us + after_us, Happening::Room(node));
     }
 
     pub(super) fn give_room(&mut self, node: usize) {
-        self.nodes[node].disk.limit_bytes(None);
+        let disk = &self.nodes[node].disk;
+        disk.limit_bytes(None);
+        disk.give_files();
     }
 
     pub(super) fn stick(&mut self, node: usize) {

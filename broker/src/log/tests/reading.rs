@@ -56,10 +56,10 @@ fn check_places(log: &Log) {
     assert_eq!(log.term_at(LogIndex(16)), None, "in the middle of a batch");
     assert_eq!(log.term_at(LogIndex(22)), Some(Term(2)));
     assert_eq!(log.term_at(LogIndex(23)), None);
-    assert_eq!(log.boundary_at_or_before(LogIndex(16)), LogIndex(15));
-    assert_eq!(log.boundary_at_or_before(LogIndex(99)), LogIndex(22));
-    assert_eq!(log.offset_at(LogIndex(15)), Offset(14));
-    assert_eq!(log.offset_at(LogIndex(21)), log.offset_at(LogIndex(22)));
+    let until = |index| log.boundary_until(LogIndex(index)).expect("a sound index");
+    assert_eq!(until(16), (LogIndex(15), Offset(14)));
+    assert_eq!(until(99).0, LogIndex(22));
+    assert_eq!(until(21).1, until(22).1);
     let read = log.read_frames(LogIndex(9), 1).expect("one frame at least");
     assert_eq!((read.end, offsets(&read.frames)), (LogIndex(11), vec![8]));
     let read = log.read_frames(LogIndex(9), 20_000).expect("what fits");

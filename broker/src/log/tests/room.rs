@@ -49,6 +49,28 @@ fn a_full_disk_leaves_the_log_as_it_was() {
 }
 
 #[test]
+fn without_descriptors_a_log_goes_on_with_what_is_open_and_concludes_nothing() {
+    let mut bench = Bench::new();
+    bench.fill(20);
+    bench.flush();
+    let (end, whole) = (bench.log.end(), bench.everything());
+    bench.disk.take_files(0);
+    let error = bench.log.room_for(end, 100_000, 9).expect_err("none for a segment");
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    let error = bench.log.read_frames(bench.log.start().0, 1).expect_err("it is closed");
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    let disk = Arc::clone(&bench.disk);
+    drop(bench);
+    let error = open(&disk).expect_err("not now");
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    disk.give_files();
+    let (log, recovered) = open(&disk).expect("recovery");
+    assert_eq!((log.end(), &recovered.damage, &recovered.faulty[..]), (end, &None, &[][..]));
+    let bench = Bench { disk, log };
+    assert!(bench.everything() == whole);
+}
+
+#[test]
 fn a_log_without_its_index_opens_on_a_full_disk_and_makes_it_when_there_is_room() {
     let mut bench = Bench::new();
     bench.fill(2);

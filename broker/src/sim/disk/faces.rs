@@ -39,6 +39,7 @@ impl Disk for SimDisk {
             if state.names.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
+            state.may_make(path)?;
             if !path.parent().is_some_and(|dir| state.dirs.contains(dir)) {
                 return Err(io::ErrorKind::NotFound.into());
             }
@@ -53,19 +54,20 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path, _bytes_max: u64) -> io::Result<Arc<dyn File>> {
-        let state = self.lock();
-        state.powered(path)?;
+        let mut state = self.lock();
+        state.may_open(path)?;
         let missing = || explain(&io::ErrorKind::NotFound.into(), "open", path);
         let id = *state.names.get(path).ok_or_else(missing)?;
         Ok(self.file(&state, id, path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let state = self.lock();
+        let mut state = self.lock();
         state.powered(dir)?;
         if !state.dirs.contains(dir) {
             return Err(explain(&io::ErrorKind::NotFound.into(), "list", dir));
         }
+        state.may_open(dir)?;
         let paths = state.names.keys().chain(&state.dirs);
         let names =
             paths.filter(|path| path.parent() == Some(dir)).filter_map(|path| path.file_name());
@@ -112,6 +114,9 @@ impl Disk for SimDisk {
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         self.lock().operate(dir, |state| {
+            if state.dirs.contains(dir) {
+                state.may_open(dir)?;
+            }
             let inside = state.names.keys().filter(|path| path.starts_with(dir));
             for path in inside.cloned().collect::<Vec<_>>() {
                 state.change(Change::Removed(path));
@@ -128,6 +133,14 @@ impl Disk for SimDisk {
             }
             Ok(())
         })
+    }
+
+    fn spare_files(&self, files: usize) -> io::Result<()> {
+        let mut state = self.lock();
+        match state.spares {
+            Some(left) if left < files => state.may_open(Path::new("/dev/null")),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

@@ -66,6 +66,8 @@ pub struct Injected {
     pub flush_errors: u64,
     /// Allocations refused because the disk was full.
     pub full_errors: u64,
+    /// Files that could not be opened or made for want of descriptors.
+    pub no_file_errors: u64,
     /// Pages that hold what does not belong there.
     pub pages_spoilt: u64,
     /// Bits flipped on the medium.
@@ -131,7 +133,9 @@ impl SimDisk {
 
     /// A process starts on it: what failed under the one before is history.
     pub fn begin_process(&self) {
-        self.lock().failed.clear();
+        let mut state = self.lock();
+        state.failed.clear();
+        state.spares = None;
     }
 
     /// Whether a flush failed under the present process.
@@ -155,9 +159,21 @@ impl SimDisk {
         state.bytes_max = Some(state.used_bytes() + free_bytes);
     }
 
-    /// Whether its space has a limit now.
+    /// The process that uses it has no descriptor left, but for so many that it kept back for files that it must make;
+    /// until it gets some or another process begins.
+    pub fn take_files(&self, spares: usize) {
+        self.lock().spares = Some(spares);
+    }
+
+    /// It gets some; says what it had kept back, if it had no others.
+    pub fn give_files(&self) -> Option<usize> {
+        self.lock().spares.take()
+    }
+
+    /// Whether its space has a limit now, or nothing can be opened.
     pub fn is_limited(&self) -> bool {
-        self.lock().bytes_max.is_some()
+        let state = self.lock();
+        state.bytes_max.is_some() || state.spares.is_some()
     }
 
     /// Flips one bit of a file, in the cache and on the medium; false if there is no such bit.

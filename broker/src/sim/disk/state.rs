@@ -28,6 +28,8 @@ pub(super) struct State {
     /// How all was when the first of them was asked for: whoever asked has come no further.
     before_hanging: Option<Box<State>>,
     pub bytes_max: Option<u64>,
+    /// Nothing can be opened, and only so many files be made, with what was kept back.
+    pub spares: Option<usize>,
     pub names: BTreeMap<PathBuf, u64>,
     names_on_medium: BTreeMap<PathBuf, u64>,
     /// Changes of names since their directories were flushed, oldest first.
@@ -73,6 +75,7 @@ impl State {
             hanging: None,
             before_hanging: None,
             bytes_max: None,
+            spares: None,
             names: BTreeMap::new(),
             names_on_medium: BTreeMap::new(),
             changes: Vec::new(),
@@ -109,6 +112,25 @@ impl State {
     pub(super) fn powered(&self, path: &Path) -> io::Result<()> {
         if self.dead {
             return Err(explain(&io::Error::other("the power is off"), "use", path));
+        }
+        Ok(())
+    }
+
+    /// An error where the process has no descriptor left.
+    pub(super) fn may_open(&mut self, path: &Path) -> io::Result<()> {
+        self.powered(path)?;
+        if self.spares.is_some() {
+            self.injected.no_file_errors += 1;
+            return Err(explain(&io::ErrorKind::StorageFull.into(), "open", path));
+        }
+        Ok(())
+    }
+
+    /// The same of a file that is to be made.
+    pub(super) fn may_make(&mut self, path: &Path) -> io::Result<()> {
+        match &mut self.spares {
+            Some(left) if *left > 0 => *left -= 1,
+            Some(_) | None => self.may_open(path)?,
         }
         Ok(())
     }
@@ -240,6 +262,7 @@ impl State {
         (self.fuse, self.dead, self.hanging) = (None, false, None);
         self.failed.clear();
         self.flush_fails = FlushFails::No;
+        self.spares = None;
     }
 }
 
