@@ -19,8 +19,10 @@ use highwater_protocol::ids::LogIndex;
 const QUICK: RunOptions = RunOptions { fault_ms: 20_000, verbose: Verbose::No };
 
 /// Seeds that once found a bug.
-const REGRESSIONS: &[u64] =
-    &[1060, 1186, 1225, 1420, 1448, 1865, 2154, 2257, 2459, 3061, 3184, 4643, 20635, 32523, 35318];
+const REGRESSIONS: &[u64] = &[
+    1060, 1186, 1225, 1420, 1448, 1865, 2154, 2257, 2459, 3061, 3184, 4643, 20635, 32523, 35318,
+    52465,
+];
 
 #[test]
 fn no_seed_breaks_an_invariant() {

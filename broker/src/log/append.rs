@@ -166,7 +166,9 @@ impl Log {
     pub fn room_for(&self, at: LogIndex, bytes: u64, frames: u64) -> io::Result<()> {
         let fits = self.active && self.fits_what_is_allocated(bytes, frames);
         let cuts = at < self.end.index && !mutant::active(Mutant::CutNeedsNoRoom);
-        if fits && !cuts {
+        // Behind the end, the log starts anew there: nothing that is allocated is of use.
+        let anew = at > self.end.index;
+        if fits && !cuts && !anew {
             return Ok(());
         }
         let disk = &self.shared.disk;

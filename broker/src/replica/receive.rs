@@ -114,6 +114,8 @@ impl Replica {
         }
         let partition = self.partition;
         let at = held.checked_sub(1).map_or(request.prev.index, |last| parsed.spans[last].end);
+        let anew = request.start.is_some() && self.raft.must_start_anew(request.term, request.prev);
+        let at = if anew { at.max(self.log.end().advance(1)) } else { at };
         let frames = parsed.spans.len() - held;
         match self.log.room_for(at, bytes as u64, frames as u64) {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
