@@ -28,7 +28,9 @@ use highwater_protocol::ids::{
     Incarnation, LogIndex, NodeId, Offset, PartitionId, Position, RecoveryEpoch, Term, Timestamp,
     TopicId, TopicPartition,
 };
-use highwater_protocol::peer::{AppendRequest, GroupMessage, Heartbeat, RaftMessage};
+use highwater_protocol::peer::{
+    AppendRequest, Ballot, GroupMessage, Heartbeat, RaftMessage, VoteRequest,
+};
 
 const DIR: &str = "/data/t-0";
 const LOG_OPTIONS: Options = Options { segment_bytes_max: 64 << 10, keep_free_bytes: 0 };
@@ -178,31 +180,88 @@ fn a_replica_made_anew_that_forgets_its_word_is_found_by_a_script() {
     });
 }
 
+#[test]
+fn what_was_set_aside_before_a_restart_goes_once_the_replica_is_trusted() {
+    let mut failed = Failed::follower();
+    failed.lead_for_ms(2_200);
+    assert!(failed.is_anew && failed.aside().len() == 1);
+    failed.restart();
+    failed.append(0..2, 0);
+    assert!(!failed.is_trusted() && failed.aside().len() == 1, "nothing is committed yet");
+    failed.lead_in(2);
+    failed.append(2..3, 3);
+    assert!(failed.is_trusted(), "it has all that was committed");
+    assert!(failed.aside().is_empty(), "nobody needs it any more");
+}
+
+#[test]
+fn files_that_cannot_be_moved_aside_at_once_are_moved_when_they_can() {
+    let mut failed = Failed::follower();
+    failed.disk.take_files(0);
+    failed.lead_for_ms(3_000);
+    assert!(failed.shard.replica(GROUP).is_none() && failed.aside().is_empty());
+    failed.disk.give_files();
+    failed.lead_for_ms(200);
+    assert!(failed.shard.replica(GROUP).is_some_and(|replica| !replica.is_failed()));
+    assert_eq!(failed.aside().len(), 1);
+}
+
+#[test]
+fn where_heartbeats_are_rare_a_leader_has_to_be_heard_for_longer() {
+    let mut failed = Failed::with_heartbeats_each(1_000);
+    failed.lead_for_ms_each(19_000, 1_000);
+    assert!(!failed.is_anew, "it may have lost its majority");
+    failed.lead_for_ms_each(3_000, 1_000);
+    assert!(failed.is_anew, "it was never silent for long");
+}
+
 /// The shard of a follower that had two entries of its leader, and whose disk failed then.
 struct Failed {
     disk: Arc<SimDisk>,
     shard: Shard,
     now: Millis,
     is_anew: bool,
+    heartbeat_ms: u64,
+    life: u64,
+    term: Term,
 }
 
 impl Failed {
     fn follower() -> Failed {
+        Failed::with_heartbeats_each(100)
+    }
+
+    fn with_heartbeats_each(heartbeat_ms: u64) -> Failed {
         let disk = SimDisk::new(1);
-        let options = ShardOptions {
-            me: NodeId(1),
-            incarnation: Incarnation(1),
-            seed: 7,
-            heartbeat_ms: 100,
-            dir: PathBuf::from("/data/shard-0"),
-            stray_dir: PathBuf::from(STRAYS),
-            last_life: LastLife::Clean,
-            directory: Directory::New,
-            keep_free_bytes: 0,
-        };
-        let as_disk = Arc::clone(&disk) as Arc<dyn Disk>;
-        let shard = Shard::open(options, as_disk, Millis(0)).expect("a sound disk");
-        let mut failed = Failed { disk, shard, now: Millis(1), is_anew: false };
+        let (life, now, term) = (1, Millis(1), Term(1));
+        let shard = open_shard(&disk, life, heartbeat_ms);
+        let mut failed = Failed { disk, shard, now, is_anew: false, heartbeat_ms, life, term };
+        failed.open();
+        failed.append(0..1, 0);
+        failed.disk.fail_next_flush_of(Path::new(DIR));
+        failed.append(1..2, 0);
+        assert!(failed.shard.replica(GROUP).expect("it is there").is_failed());
+        failed
+    }
+
+    /// Killed, and started again.
+    fn restart(&mut self) {
+        self.life += 1;
+        self.disk.begin_process();
+        self.shard = open_shard(&self.disk, self.life, self.heartbeat_ms);
+        self.open();
+    }
+
+    /// The same leader won another term.
+    fn lead_in(&mut self, term: u32) {
+        self.term = Term(term);
+        // It asked this replica for its vote, too, and got others.
+        let last = Position { term: Term(1), index: LogIndex(2) };
+        let (term, ballot) = (self.term, Ballot::Transfer);
+        self.hear(RaftMessage::Vote(VoteRequest { term, ballot, last }));
+    }
+
+    fn open(&mut self) {
         let options = ReplicaOptions {
             log: LOG_OPTIONS,
             flush: FlushPolicy::Ack,
@@ -211,7 +270,7 @@ impl Failed {
             retention: Retention::FOREVER,
             learner_bytes_per_s: None,
         };
-        failed.pass(Event::Open(Box::new(OpenReplica {
+        self.pass(Event::Open(Box::new(OpenReplica {
             partition: GROUP,
             dir: PathBuf::from(DIR),
             voters: vec![NodeId(1), NodeId(2), NodeId(3)],
@@ -220,11 +279,6 @@ impl Failed {
             recovery: None,
             options,
         })));
-        failed.append(0..1, 0);
-        failed.disk.fail_next_flush_of(Path::new(DIR));
-        failed.append(1..2, 0);
-        assert!(failed.shard.replica(GROUP).expect("it is there").is_failed());
-        failed
     }
 
     /// Whether it is trusted once it was made anew, and with each entry that it gets.
@@ -247,9 +301,15 @@ impl Failed {
     }
 
     fn lead_for_ms(&mut self, ms: u64) {
-        for _ in 0..ms / 100 {
-            self.now.0 += 100;
-            self.hear(RaftMessage::Heartbeat(Heartbeat { term: Term(1), commit: LogIndex(0) }));
+        self.lead_for_ms_each(ms, 100);
+    }
+
+    fn lead_for_ms_each(&mut self, ms: u64, each_ms: u64) {
+        for _ in 0..ms / each_ms {
+            self.now.0 += each_ms;
+            self.pass(Event::Tick);
+            let commit = LogIndex(0);
+            self.hear(RaftMessage::Heartbeat(Heartbeat { term: self.term, commit }));
         }
     }
 
@@ -257,9 +317,9 @@ impl Failed {
     fn append(&mut self, entries: Range<u64>, commit: u64) {
         let term = if entries.start == 0 { Term(0) } else { Term(1) };
         let prev = Position { term, index: LogIndex(entries.start) };
-        let frames = entries.map(|_| Mark::TermStart.encode(Offset(0), Term(1)));
+        let frames = entries.map(|_| Mark::TermStart.encode(Offset(0), self.term));
         self.hear(RaftMessage::Append(AppendRequest {
-            term: Term(1),
+            term: self.term,
             prev,
             commit: LogIndex(commit),
             start: None,
@@ -269,7 +329,7 @@ impl Failed {
 
     fn hear(&mut self, message: RaftMessage) {
         let messages = vec![GroupMessage { group: GROUP, epoch: RecoveryEpoch(0), message }];
-        let (incarnation, to) = (Incarnation(1), Some(Incarnation(1)));
+        let (incarnation, to) = (Incarnation(1), Some(Incarnation(self.life)));
         self.pass(Event::Peer { from: NodeId(2), incarnation, to, messages });
     }
 
@@ -293,6 +353,21 @@ impl Failed {
             }
         }
     }
+}
+
+fn open_shard(disk: &Arc<SimDisk>, life: u64, heartbeat_ms: u64) -> Shard {
+    let options = ShardOptions {
+        me: NodeId(1),
+        incarnation: Incarnation(life),
+        seed: 7,
+        heartbeat_ms,
+        dir: PathBuf::from("/data/shard-0"),
+        stray_dir: PathBuf::from(STRAYS),
+        last_life: LastLife::Clean,
+        directory: if life == 1 { Directory::New } else { Directory::Used },
+        keep_free_bytes: 0,
+    };
+    Shard::open(options, Arc::clone(disk) as Arc<dyn Disk>, Millis(0)).expect("a sound disk")
 }
 
 const GROUP: TopicPartition = TopicPartition { topic: TopicId::CLUSTER, partition: PartitionId(9) };

@@ -21,7 +21,7 @@ const QUICK: RunOptions = RunOptions { fault_ms: 20_000, verbose: Verbose::No };
 /// Seeds that once found a bug.
 const REGRESSIONS: &[u64] = &[
     1060, 1186, 1225, 1420, 1448, 1865, 2154, 2257, 2459, 3061, 3184, 4643, 20635, 32523, 35318,
-    52465,
+    43285, 52465,
 ];
 
 #[test]

@@ -70,12 +70,16 @@ impl Replica {
         if identity == Identity::Founds {
             accept_loss(partition, recovery, known, &mut log)?;
         }
-        refuse_if_alone(partition, (boot.me, &voters), &recovered, suspicion)?;
+        let since = since(recovery);
+        let placed = recovered.marks.iter().cloned();
+        let changes: Vec<_> = placed.filter_map(|mark| voter_set(since, mark)).collect();
+        // The image may be older than what the log names.
+        let in_force = changes.last().map_or(&voters, |(_, set)| &set.voters);
+        refuse_if_alone(partition, (boot.me, in_force), &recovered, suspicion)?;
         // Who began a group anew did so with its gaps: nobody has more.
         let founded = recovery.is_some_and(|recovery| recovery.founder == boot.me);
         let serves_nobody = voters == [boot.me] && !founded && log.is_faulty();
         let starts = Starts::recovered(&log, &recovered.marks);
-        let (since, marks) = (since(recovery), recovered.marks.into_iter());
         let start = Start {
             me: boot.me,
             hard: known.map(|known| known.hard).unwrap_or_default(),
@@ -83,7 +87,7 @@ impl Replica {
             flushed: log.durable().min(log.end()),
             term_min: term_min(recovery),
             made_with: made_with(recovery, voters, learners),
-            changes: marks.filter_map(|placed| voter_set(since, placed)).collect(),
+            changes,
             suspicion,
             seed: seed(boot, partition),
         };

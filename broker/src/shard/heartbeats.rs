@@ -30,6 +30,11 @@ impl HeartbeatRound {
         true
     }
 
+    /// How much time lies between two rounds.
+    pub fn every_ms(&self) -> u64 {
+        self.every_ms
+    }
+
     /// When the next round is.
     pub fn next(&self) -> Millis {
         self.next

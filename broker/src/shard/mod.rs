@@ -109,8 +109,14 @@ pub struct Shard {
     stray_dir: PathBuf,
     /// Replicas that were made anew in this life, because their files had failed, and what they had said before.
     rebuilt: BTreeMap<TopicPartition, Position>,
+    /// Where the failed files go of those of them that are to be opened.
+    to_set_aside: BTreeMap<TopicPartition, PathBuf>,
     /// Where the failed files of those of them are that are not trusted yet.
-    aside: BTreeMap<TopicPartition, PathBuf>,
+    aside: BTreeMap<TopicPartition, Vec<PathBuf>>,
+    /// The same of earlier lives, by the names of the replicas' directories: until those are opened.
+    left_aside: BTreeMap<String, Vec<PathBuf>>,
+    /// The wall clock as it was told last.
+    wall: Option<Timestamp>,
     /// When an event was last taken.
     awake_at: Millis,
 }
@@ -120,6 +126,7 @@ impl Shard {
     pub fn open(options: ShardOptions, disk: Arc<dyn Disk>, now: Millis) -> io::Result<Shard> {
         let ShardOptions { me, incarnation, seed, heartbeat_ms, dir, last_life, .. } = options;
         let journal = Journal::open(Arc::clone(&disk), &dir, options.directory, last_life)?;
+        let left_aside = rebuild::left_aside(&*disk, &options.stray_dir);
         Ok(Shard {
             boot: Boot { me, incarnation, seed },
             disk,
@@ -138,7 +145,10 @@ impl Shard {
             giving_up: Vec::new(),
             stray_dir: options.stray_dir,
             rebuilt: BTreeMap::new(),
+            to_set_aside: BTreeMap::new(),
             aside: BTreeMap::new(),
+            left_aside,
+            wall: None,
             awake_at: now,
         })
     }
@@ -388,6 +398,7 @@ impl Shard {
     }
 
     fn retain(&mut self, now: Millis, wall: Timestamp, out: &mut Vec<Effect>) {
+        self.wall = Some(wall);
         for (partition, by_age) in self.retention.next(now, wall, &self.replicas) {
             let hosted = self.replicas.get_mut(&partition).expect("it was listed just now");
             let mut output = Output::default();

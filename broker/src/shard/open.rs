@@ -1,4 +1,5 @@
-//! Opening replicas, also those that could not be opened at once for want of descriptors or of room.
+//! Opening replicas, also those that could not be opened at once for want of descriptors or of room, or because what had
+//! failed of them could not be moved away.
 //!
 //! That changes nothing: whoever was to be opened is opened later, and nothing is concluded about its files meanwhile.
 
@@ -28,7 +29,15 @@ impl Shard {
                 }
                 self.unopened.insert(partition, wanted);
             }
-            Err(error) => out.push(Effect::Failed(partition, error.to_string())),
+            Err(error) => {
+                let again = self.is_half_set_aside(partition);
+                if again {
+                    self.unopened.insert(partition, wanted);
+                }
+                if !again || before.is_none() {
+                    out.push(Effect::Failed(partition, error.to_string()));
+                }
+            }
         }
     }
 
@@ -38,7 +47,7 @@ impl Shard {
         for open in waiting {
             let partition = open.partition;
             self.open_replica(now, open, out);
-            if self.unopened.contains_key(&partition) {
+            if self.unopened.contains_key(&partition) && !self.is_half_set_aside(partition) {
                 // What this one lacks the next would lack as well.
                 return;
             }
@@ -55,6 +64,7 @@ impl Shard {
         match after {
             AfterClose::Keep => {}
             AfterClose::Delete => {
+                self.to_set_aside.remove(&open.partition);
                 self.doom(open.partition, open.dir);
                 out.push(Effect::Closed(open.partition));
             }
@@ -94,6 +104,7 @@ impl Shard {
             }
             self.forget_names(&open.dir)?;
         }
+        self.set_files_aside(partition, &open.dir)?;
         open.identity = self.identity(self.journal.get(partition), &open)?;
         self.remember_loss(&open)?;
         let known = self.journal.get(partition);
@@ -108,6 +119,7 @@ impl Shard {
         {
             replica.has_said(*said);
         }
+        self.take_left_aside(partition, &open.dir);
         out.push(Effect::Opened(partition, replica.reader()));
         self.replicas.insert(partition, Hosted { replica, open, known, heard: None });
         self.dirty.insert(partition);
