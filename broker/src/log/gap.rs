@@ -90,14 +90,20 @@ impl Log {
     /// again without anybody's help is left out.
     pub fn unreadable(&self, start: Offset, most: usize) -> io::Result<Listed> {
         let mut found: Vec<Unreadable> = Vec::new();
-        for (sequence, slots) in self.shared.faults.all() {
-            let Some(piece) = self.piece(sequence) else { continue };
-            let view = self.shared.view(&piece)?;
-            let kept = self.kept_from(&piece, &view)?..view.slots();
+        let faults: BTreeMap<_, _> = self.shared.faults.all().into_iter().collect();
+        let pieces = self.shared.pieces.load_full();
+        for (at, piece) in pieces.iter().enumerate() {
+            let Some(slots) = faults.get(&piece.segment.header.sequence) else { continue };
+            if self.end_of(&pieces, at) <= start {
+                continue;
+            }
+            let view = self.shared.view(piece)?;
+            let first = view.first_not(|entry| entry.end(piece.base()).offset <= start)?;
+            let kept = self.kept_from(piece, &view)?.max(first)..view.slots();
             for slot in slots.range(kept).copied() {
-                let range = faulty_range(&piece, &view, slot)?;
+                let range = faulty_range(piece, &view, slot)?;
                 let shown = start <= range.from && range.from < range.until;
-                if !shown || known_frame(self, &piece, &view, slot)?.is_some() {
+                if !shown || known_frame(self, piece, &view, slot)?.is_some() {
                     continue;
                 }
                 let joins = |last: &&mut Unreadable| {
@@ -114,6 +120,11 @@ impl Log {
             }
         }
         Ok(Listed { runs: found, next: None })
+    }
+
+    /// The offset behind the last record of a segment.
+    fn end_of(&self, pieces: &[Piece], at: usize) -> Offset {
+        pieces.get(at + 1).map_or(self.end.offset, |next| next.base().offset)
     }
 
     /// Makes gaps of the batches in these offsets that cannot be read, and of no others. First all of them are read, a
@@ -151,7 +162,10 @@ impl Log {
         let mut bytes = 0;
         for (at, piece) in pieces.iter().enumerate() {
             let base = piece.base();
-            let end = pieces.get(at + 1).map_or(self.end.offset, |next| next.base().offset);
+            let end = self.end_of(&pieces, at);
+            if end <= giving.looked {
+                continue;
+            }
             let from = base.offset.max(giving.looked);
             let first = giving.offsets.partition_point(|range| range.end <= from);
             // Which segments are looked into is told without opening any other.

@@ -5,6 +5,7 @@ use std::path::Path;
 use highwater_protocol::batch::frames;
 use highwater_protocol::ids::{Offset, Term};
 
+use crate::disk::Disk;
 use crate::log::tests::{Bench, DIR, batch, offsets};
 use crate::log::{FaultyRange, GivingUp, Left, Listed, ScrubPlace, Unreadable};
 use crate::sim::disk::Fate;
@@ -57,6 +58,18 @@ fn read_from(bench: &Bench, from: u64) -> Vec<(u64, u32, bool)> {
     let read = slices.iter().flat_map(|slice| frames(slice));
     let told = read.map(|frame| frame.expect("a frame").0);
     told.map(|header| (header.base_offset.0, header.records(), header.is_gap())).collect()
+}
+
+#[test]
+fn segments_that_were_read_are_not_opened_again_while_the_rest_is() {
+    let mut bench = Bench::filled(700);
+    let mut giving = GivingUp::new(vec![Offset(0)..Offset(2_000)]);
+    let first = bench.log.give_up(&mut giving).expect("give up");
+    assert_eq!(first, Left::Work, "it is more than is read at once");
+    for ending in [".log", ".idx"] {
+        bench.disk.remove(&bench.oldest(ending)).expect("remove");
+    }
+    while bench.log.give_up(&mut giving).expect("nobody needs it") == Left::Work {}
 }
 
 #[test]

@@ -261,7 +261,7 @@ async fn give_up(
         recover(admin, case, founder, others.clone()).await?;
     }
     let (mut records, mut asked) = (0, Asked::Once);
-    for offsets in loss.offsets.chunks(AT_ONCE_MAX) {
+    for (done, offsets) in loss.offsets.chunks(AT_ONCE_MAX).enumerate() {
         let begun = Instant::now();
         loop {
             let wish = admin.repair_replica(founder, case.partition, offsets.to_vec(), PATIENCE);
@@ -272,6 +272,8 @@ async fn give_up(
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
                 Err(error) => {
+                    let before = &loss.offsets[..done * AT_ONCE_MAX];
+                    eprintln!("{}", cut_short_line(&name.to_string(), records, before, offsets));
                     if !others.is_empty() {
                         eprintln!(
                             "{name} was begun anew with the replica on broker {founder} alone: say `hw partition repair \
@@ -325,6 +327,27 @@ fn given_up_line(name: &str, records: u64, asked: Asked) -> String {
             )
         }
     }
+}
+
+/// What is known of a loss whose giving up failed at some of its offsets: nothing that is gone goes unsaid.
+fn cut_short_line(
+    name: &str,
+    records: u64,
+    before: &[Range<Offset>],
+    open: &[Range<Offset>],
+) -> String {
+    let span = |offsets: &[Range<Offset>]| Some((offsets.first()?.start, offsets.last()?.end));
+    let mut line = format!("{name}: ");
+    if let Some((start, end)) = span(before) {
+        let records = human::count(records);
+        line +=
+            &format!("{records} records of offsets {start} to {end} (exclusive) are given up; ");
+    }
+    let (start, end) = span(open).expect("some offsets were asked for");
+    line + &format!(
+        "of offsets {start} to {end} (exclusive) some may be, and nothing behind: `hw partition repair {name}` shows what \
+         is left"
+    )
 }
 
 /// Whether some of it was asked for more than once, for no answer came to the first.

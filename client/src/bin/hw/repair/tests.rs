@@ -63,6 +63,16 @@ fn only_what_nobody_can_read_is_given_up_and_the_best_log_stays() {
 }
 
 #[test]
+fn what_was_given_up_before_something_failed_is_said() {
+    let ranges = [10..12, 20..30, 40..45].map(|range| Offset(range.start)..Offset(range.end));
+    let said = cut_short_line("orders/3", 1_012, &ranges[..2], &ranges[2..]);
+    assert!(said.contains("1,012 records of offsets 10 to 30 (exclusive) are given up"), "{said}");
+    assert!(said.contains("of offsets 40 to 45 (exclusive) some may be"), "{said}");
+    let said = cut_short_line("orders/3", 0, &[], &ranges);
+    assert!(said.starts_with("orders/3: of offsets 10 to 45 (exclusive) some may be"), "{said}");
+}
+
+#[test]
 fn nothing_is_given_up_that_may_be_had() {
     let refused = |replicas: &[Replica], why: &str| {
         let error = given_up(replicas).expect_err("refused");
