@@ -76,7 +76,6 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::FaultyStands,
     Mutant::SealedTakesAppends,
     // And of what follows a failed flush, there as well.
-    Mutant::RebuiltTrusted,
     Mutant::RebuiltForgetsItsWord,
     // Of a leader that was passed by, in `replica::tests::operations`.
     Mutant::MoveOverUnproven,

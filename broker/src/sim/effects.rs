@@ -63,6 +63,7 @@ impl Cluster {
                 }
                 Effect::Rebuilding(partition) => {
                     self.checker.rebuilt(broker.id, *partition);
+                    broker.short.insert(*partition);
                     self.coverage.rebuilt_replicas += 1;
                 }
                 Effect::Send { .. }

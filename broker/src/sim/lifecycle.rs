@@ -248,9 +248,9 @@ impl Cluster {
         if node.short.contains(&partition) || node.disk.is_armed() {
             return true;
         }
-        let Some(shard) = &node.shard else { return node.last_life == LastLife::Unclean };
-        node.failed.contains(&partition)
-            || shard.replica(partition).is_none_or(|replica| replica.view().suspect)
+        let failed = node.failed.contains(&partition);
+        let Some(shard) = &node.shard else { return failed || node.last_life == LastLife::Unclean };
+        failed || shard.replica(partition).is_none_or(|replica| replica.view().suspect)
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Shadow {
     pub(super) reached_vouched: LogIndex,
     /// Where it starts: what was before is given up.
     pub(super) log_start: LogIndex,
+    /// Where it started when its files were lost: it had all before that once, as others know.
+    lost_start: LogIndex,
     /// Set from a crash until the log was read again.
     pub(super) must_survive: Option<LogIndex>,
     /// Whether that crash took something that was not there to be cut.
@@ -94,18 +96,22 @@ impl Shadow {
     /// Whether it holds a frame, or held it until a crash took it. What a leader's cut took does not
     /// count, whatever it said before.
     pub(super) fn held(&self, frame: &Frame) -> bool {
-        self.holds(frame) || self.lost.contains_key(&(frame.end, frame.hash))
+        self.holds(frame)
+            || frame.end <= self.lost_start
+            || self.lost.contains_key(&(frame.end, frame.hash))
     }
 
     /// Whether it has a frame on disk, or had it there until it rotted.
     pub(super) fn held_on_disk(&self, frame: &Frame) -> bool {
         self.holds(frame) && self.flushed >= frame.end
+            || frame.end <= self.lost_start
             || self.lost.get(&(frame.end, frame.hash)).is_some_and(|lost| lost.flushed)
     }
 
     /// Whether it lets others count a frame, or did so until a crash took it.
     pub(super) fn counts(&self, frame: &Frame) -> bool {
         self.holds(frame) && self.vouched >= frame.end
+            || frame.end <= self.lost_start
             || self.lost.get(&(frame.end, frame.hash)).is_some_and(|lost| lost.counted)
     }
 
@@ -174,6 +180,7 @@ impl Shadow {
             self.let_go_of_last(committed);
         }
         (self.flushed, self.vouched) = (LogIndex::ZERO, LogIndex::ZERO);
+        self.lost_start = self.lost_start.max(self.log_start);
         self.log_start = LogIndex::ZERO;
     }
 
