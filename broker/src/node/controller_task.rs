@@ -9,19 +9,18 @@ mod voters;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_protocol::batch::{BatchBuilder, BuilderOptions};
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{Offset, Term, Timestamp, TopicPartition};
+use highwater_protocol::ids::{Offset, Term, TopicPartition};
 use highwater_protocol::native::admin::DescribePartitionResponse;
-use highwater_protocol::native::produce::AckMode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use super::Inner;
 use super::ask::Ask;
+use super::own_log::{self, AppendError, COMMIT_MAX, OwnLog, in_doubt};
 use crate::controller::liveness::Heard;
 use crate::controller::{ClusterImage, CommandReply, Controller, MetadataRecord};
 use crate::raft::Millis;
@@ -33,7 +32,7 @@ pub(super) async fn run(node: Arc<Inner>, mut asked: mpsc::Receiver<Ask>) {
         let changed = node.routes.controller_changed().notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if let Some(term) = led_in(&node) {
+        if let Some(term) = own_log::led_in(&node, TopicPartition::CLUSTER) {
             tracing::info!(%term, "this broker leads the controller");
             Leading::new(node.clone(), term).run(&mut asked).await;
             tracing::info!(%term, "this broker no longer leads the controller");
@@ -53,15 +52,10 @@ pub(super) async fn run(node: Arc<Inner>, mut asked: mpsc::Receiver<Ask>) {
     }
 }
 
-fn led_in(node: &Inner) -> Option<Term> {
-    let view = node.routes.cluster().leader();
-    (view.leader == Some(node.options.me)).then_some(view.term)
-}
-
 /// One term of leading the controller.
 struct Leading {
     node: Arc<Inner>,
-    term: Term,
+    log: OwnLog,
     controller: Controller,
     waiting: VecDeque<Ask>,
 }
@@ -74,7 +68,8 @@ impl Leading {
         let options = &node.options;
         let controller =
             Controller::new(options.me, &options.controllers, options.session_ms, now(&node));
-        Leading { node, term, controller, waiting: VecDeque::new() }
+        let log = OwnLog::new(node.clone(), TopicPartition::CLUSTER, term);
+        Leading { node, log, controller, waiting: VecDeque::new() }
     }
 
     async fn run(&mut self, asked: &mut mpsc::Receiver<Ask>) {
@@ -85,7 +80,7 @@ impl Leading {
             let changed = node.routes.controller_changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if led_in(&node) != Some(self.term) {
+            if !self.log.is_led() {
                 break;
             }
             tokio::select! {
@@ -167,7 +162,7 @@ impl Leading {
         let deadline = Instant::now() + COMMIT_MAX;
         let reached = timeout_at(deadline, applied.wait_for(|applied| *applied >= end)).await;
         match reached {
-            Ok(Ok(_)) if led_in(&self.node) == Some(self.term) => Ok(()),
+            Ok(Ok(_)) if self.log.is_led() => Ok(()),
             Ok(Ok(_) | Err(_)) => Err(not_controller(&self.node)),
             Err(_) => {
                 let why = "the controller's earlier changes wait for a majority of its brokers; nothing was changed";
@@ -179,37 +174,29 @@ impl Leading {
     /// Appends records to the controller's log and waits until they are committed and applied; says
     /// at which offset they begin.
     async fn commit(&self, records: Vec<Bytes>) -> Result<Offset, WireError> {
-        let count = records.len() as u64;
-        let shard = self.node.shards.of(TopicPartition::CLUSTER);
-        let deadline = shard.clock().deadline(COMMIT_MAX);
-        let reply = shard.produce(
-            TopicPartition::CLUSTER,
-            batch(&records),
-            AckMode::SemiSync,
-            Some(self.term),
-            deadline,
-        )?;
-        match reply.await {
-            Ok(Ok(receipt)) => {
+        match self.log.append(&records).await {
+            Ok(base) => {
                 // Committed in our term, so that leading or not does not matter any more.
-                let end = receipt.base_offset.advance(count);
+                let end = base.advance(records.len() as u64);
                 let mut applied = self.node.applied.subscribe();
                 let done = applied.wait_for(|applied| *applied >= end);
                 let deadline = Instant::now() + COMMIT_MAX;
                 match timeout_at(deadline, done).await {
-                    Ok(Ok(_)) => Ok(receipt.base_offset),
+                    Ok(Ok(_)) => Ok(base),
                     Ok(Err(_)) | Err(_) => {
                         Err(in_doubt("it is committed but not applied here yet"))
                     }
                 }
             }
             // Nothing was written, and no other broker can help: people must know why.
-            Ok(Err(error)) if error.code == ErrorCode::DiskFull => Err(error),
-            Ok(Err(error)) if was_not_written(error.code) => {
+            Err(AppendError::NotWritten(error)) if error.code == ErrorCode::DiskFull => Err(error),
+            Err(AppendError::NotWritten(error)) if error.code == ErrorCode::Overloaded => {
+                Err(error)
+            }
+            Err(AppendError::NotWritten(error)) => {
                 Err(WireError::new(ErrorCode::NotController, error.detail))
             }
-            Ok(Err(error)) => Err(in_doubt(&error.to_string())),
-            Err(_) => Err(in_doubt("the broker is stopping")),
+            Err(AppendError::InDoubt(why)) => Err(in_doubt(&why)),
         }
     }
 
@@ -262,7 +249,7 @@ impl Leading {
             return;
         }
         let begun = match self.commit(records).await {
-            Ok(base) => self.command(ReplicaCommand::TrimBefore(base)).await.map(|_| base),
+            Ok(base) => self.log.command(ReplicaCommand::TrimBefore(base)).await.map(|_| base),
             Err(error) => Err(error),
         };
         match begun {
@@ -275,7 +262,7 @@ impl Leading {
     }
 
     async fn describe(&self) -> Option<DescribePartitionResponse> {
-        match self.command(ReplicaCommand::Describe).await {
+        match self.log.command(ReplicaCommand::Describe).await {
             Ok(AdminReply::Description(description)) => Some(description),
             Ok(
                 AdminReply::Done(_)
@@ -289,15 +276,6 @@ impl Leading {
             }
         }
     }
-
-    async fn command(&self, command: ReplicaCommand) -> Result<AdminReply, WireError> {
-        let shard = self.node.shards.of(TopicPartition::CLUSTER);
-        let reply = shard.admin(TopicPartition::CLUSTER, command)?;
-        match timeout_at(Instant::now() + COMMIT_MAX, reply).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(in_doubt("the controller's replica did not answer")),
-        }
-    }
 }
 
 fn answer(ask: Ask, result: Result<CommandReply, WireError>) {
@@ -305,32 +283,8 @@ fn answer(ask: Ask, result: Result<CommandReply, WireError>) {
     let _ = ask.reply.send(result);
 }
 
-fn batch(records: &[Bytes]) -> Bytes {
-    let bytes_expected = records.iter().map(|record| record.len() + 32).sum();
-    let mut builder = BatchBuilder::new(BuilderOptions { bytes_expected, ..Default::default() });
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX));
-    for record in records {
-        builder.push(now, None, Some(record), &[]);
-    }
-    builder.finish()
-}
-
 fn now(node: &Inner) -> Millis {
     node.shards.of(TopicPartition::CLUSTER).clock().now()
-}
-
-/// Errors of a produce after which the batch is certainly nowhere.
-fn was_not_written(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::NotLeader
-            | ErrorCode::LeaderNotAvailable
-            | ErrorCode::FencedLeaderEpoch
-            | ErrorCode::UnknownLeaderEpoch
-            | ErrorCode::NotEnoughReplicas
-            | ErrorCode::Superseded
-    )
 }
 
 fn not_controller(node: &Inner) -> WireError {
@@ -346,14 +300,8 @@ fn not_controller(node: &Inner) -> WireError {
     WireError::new(ErrorCode::NotController, why)
 }
 
-fn in_doubt(why: &str) -> WireError {
-    let why = format!("{why}; the change may or may not be made: look before asking again");
-    WireError::new(ErrorCode::RequestTimedOut, why)
-}
-
 /// Bytes of records after which a batch is closed; what one command decides may go beyond.
 const BATCH_BYTES: usize = 512 * 1024;
 /// The largest image that is written into the log: half of what a frame may have.
 const IMAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
-const COMMIT_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(500);

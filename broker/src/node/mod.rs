@@ -18,6 +18,7 @@ mod give_up;
 mod leaders;
 mod loads;
 mod moves;
+mod own_log;
 pub mod reconcile;
 mod refill;
 mod register;

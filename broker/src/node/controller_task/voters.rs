@@ -34,7 +34,7 @@ impl Leading {
         }
         tracing::info!(before = ?learners, now = ?wanted, "other brokers get the controller's log");
         let command = ReplicaCommand::ChangeVoters { voters, learners: wanted };
-        if let Err(error) = self.command(command).await {
+        if let Err(error) = self.log.command(command).await {
             tracing::warn!(%error, "the brokers that get the controller's log stay the same for now");
         }
     }
@@ -63,7 +63,9 @@ impl Leading {
             return reply;
         };
         let (voters, learners) = (target.clone(), self.registered_without(target));
-        if let Err(error) = self.command(ReplicaCommand::ChangeVoters { voters, learners }).await {
+        if let Err(error) =
+            self.log.command(ReplicaCommand::ChangeVoters { voters, learners }).await
+        {
             self.aim_no_further().await;
             return Err(error);
         }
@@ -92,7 +94,9 @@ impl Leading {
     async fn aim_no_further(&self) {
         let Some(seen) = self.describe().await else { return };
         let (voters, learners) = roles(&seen);
-        if let Err(error) = self.command(ReplicaCommand::ChangeVoters { voters, learners }).await {
+        if let Err(error) =
+            self.log.command(ReplicaCommand::ChangeVoters { voters, learners }).await
+        {
             tracing::debug!(%error, "the controller's voters are not settled yet");
         }
     }
