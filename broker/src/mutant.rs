@@ -180,6 +180,14 @@ mutants! {
     DuplicateAckedEarly,
     /// A waiting produce is refused as never written when its leader steps down.
     RefusedAfterAppend,
+    /// A conditional append is made wherever the log ends.
+    ConditionIgnored,
+    /// A condition is compared with what is committed, not with the end of the log.
+    ConditionOnCommitted,
+    /// A condition is compared before it is known whether the batch was sent before.
+    ConditionBeforeRepeat,
+    /// A conflict is told before the end that it names is committed.
+    ConflictBeforeCommitted,
     /// A receipt claims that every voter has the batch.
     ReceiptOverclaims,
     /// A commit goes back to what an older message says.

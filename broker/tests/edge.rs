@@ -13,7 +13,7 @@ use highwater_client::{NewTopic, NodeId, PartitionId, ProducerConfig, Record};
 use highwater_protocol::batch::crc32c;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native;
-use highwater_protocol::native::frame::{AnswerHeader, CorrelationId, RequestHeader, error_detail};
+use highwater_protocol::native::frame::{AnswerHeader, CorrelationId, RequestHeader, error_of};
 use highwater_protocol::wire::Writer;
 use quinn::{Connection, ConnectionError, Endpoint};
 use tokio::time::timeout;
@@ -186,7 +186,8 @@ async fn ask(connection: &Connection, header: RequestHeader, body: &[u8]) -> (Er
     let mut answer = bytes::Bytes::from(read.expect("an answer")).split_off(4);
     let AnswerHeader { correlation, error } = AnswerHeader::take(&mut answer).expect("a header");
     assert_eq!(correlation, header.correlation);
-    (error.expect("an error"), error_detail(&answer).expect("a detail"))
+    let code = error.expect("an error");
+    (code, error_of(code, &answer).expect("a detail").detail)
 }
 
 fn refuses(config: &Path, why: &str) {

@@ -37,6 +37,8 @@ fn no_seed_breaks_an_invariant() {
     // A campaign in which nothing happened would pass as well.
     let least = CAMPAIGN_SEEDS;
     assert!(reached.acked_by_mode.iter().all(|acked| *acked > 20 * least), "{reached:#?}");
+    assert!(reached.conditions_met > 5 * least, "{reached:#?}");
+    assert!(reached.conditions_unmet > least, "{reached:#?}");
     assert!(reached.elections > 3 * least, "{reached:#?}");
     assert!(reached.kills + reached.power_cuts > 2 * least, "{reached:#?}");
     assert!(reached.pauses > least / 2 && reached.cuts > least / 2, "{reached:#?}");

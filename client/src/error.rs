@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use highwater_protocol::error::{ErrorCode, WireError};
+use highwater_protocol::ids::Offset;
 
 /// Why something was not done.
 #[derive(Clone)]
@@ -17,6 +18,7 @@ struct Inner {
     kind: ErrorKind,
     outcome: Outcome,
     message: String,
+    end: Option<Offset>,
 }
 
 /// What went wrong, for programs.
@@ -45,6 +47,8 @@ pub enum ErrorKind {
     Closed,
     /// A broker sent something that cannot be understood.
     Malformed,
+    /// The arguments of the call contradict each other.
+    InvalidCall,
 }
 
 /// What became of the record, or of the change asked for.
@@ -84,7 +88,8 @@ impl Error {
             | ErrorKind::RecordTooLarge
             | ErrorKind::BufferFull
             | ErrorKind::Closed
-            | ErrorKind::Malformed => None,
+            | ErrorKind::Malformed
+            | ErrorKind::InvalidCall => None,
         }
     }
 
@@ -101,7 +106,8 @@ impl Error {
             | ErrorKind::Identity
             | ErrorKind::RecordTooLarge
             | ErrorKind::Closed
-            | ErrorKind::Malformed => false,
+            | ErrorKind::Malformed
+            | ErrorKind::InvalidCall => false,
         }
     }
 
@@ -116,13 +122,20 @@ impl Error {
             | ErrorKind::UnknownTopic
             | ErrorKind::RecordTooLarge
             | ErrorKind::BufferFull
-            | ErrorKind::Malformed => false,
+            | ErrorKind::Malformed
+            | ErrorKind::InvalidCall => false,
         }
     }
 
     /// What became of the record, or of the change asked for.
     pub fn outcome(&self) -> Outcome {
         self.0.outcome
+    }
+
+    /// Where the partition ends, if a conditional append was refused because it ends elsewhere than
+    /// expected: see [`Producer::send_if`](crate::Producer::send_if).
+    pub fn actual_end(&self) -> Option<Offset> {
+        self.0.end
     }
 
     /// An error before anything was sent.
@@ -136,7 +149,7 @@ impl Error {
         outcome: Outcome,
         message: impl Into<String>,
     ) -> Error {
-        Error(Arc::new(Inner { kind, outcome, message: message.into() }))
+        Error(Arc::new(Inner { kind, outcome, message: message.into(), end: None }))
     }
 
     /// A broker's refusal of `act`, for example "create topic orders".
@@ -146,17 +159,22 @@ impl Error {
             code => ErrorKind::Refused(code),
         };
         let message = format!("cannot {act}: {} ({})", error.detail, error.code);
-        Error::with_outcome(kind, outcome_of(error.code), message)
+        let outcome = outcome_of(error.code);
+        Error(Arc::new(Inner { kind, outcome, message, end: error.end }))
     }
 
     /// The same error, with what became of it changed.
     pub(crate) fn but(&self, outcome: Outcome) -> Error {
-        Error::with_outcome(self.0.kind, outcome, self.0.message.clone())
+        self.with(outcome, self.0.message.clone())
     }
 
     /// The same error, after what was attempted.
     pub(crate) fn during(&self, act: &str) -> Error {
-        Error::with_outcome(self.0.kind, self.0.outcome, format!("{act}: {}", self.0.message))
+        self.with(self.0.outcome, format!("{act}: {}", self.0.message))
+    }
+
+    fn with(&self, outcome: Outcome, message: String) -> Error {
+        Error(Arc::new(Inner { kind: self.0.kind, outcome, message, end: self.0.end }))
     }
 }
 
@@ -202,7 +220,8 @@ pub(crate) fn outcome_of(code: ErrorCode) -> Outcome {
         | ErrorCode::Superseded
         | ErrorCode::BrokerRemoved
         | ErrorCode::MajorityAlive
-        | ErrorCode::TopicProtected => Outcome::NotWritten,
+        | ErrorCode::TopicProtected
+        | ErrorCode::WrongEnd => Outcome::NotWritten,
     }
 }
 

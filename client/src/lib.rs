@@ -32,6 +32,7 @@
 //! * Every handle is cheap to clone (but for [`Reader`], which has one position) and works from any
 //!   task. No `Drop` blocks; [`Producer::close`] does the work.
 //! * Producers are always idempotent: retries neither repeat nor reorder records of a partition.
+//! * [`Producer::send_if`] appends only where the partition ends as expected, for event sourcing.
 //! * Everything that waits says under "Cancel safety" what dropping its future does.
 //! * Every queue is bounded, and every error answers [`Error::retriable`], [`Error::fatal`] and
 //!   [`Error::outcome`].
@@ -100,7 +101,7 @@ pub use alter::TopicChange;
 pub use client::{Client, ClientConfig, Pem, TlsConfig};
 pub use error::{Error, ErrorKind, Outcome};
 pub use partitioner::{murmur2, partition_for_key};
-pub use producer::{Delivery, FlushReport, Producer, ProducerConfig, TrySendError};
+pub use producer::{Appended, Delivery, FlushReport, Producer, ProducerConfig, TrySendError};
 pub use profile::{Profile, Profiles};
 pub use reader::{
     OutOfRange, Partitions, Reader, ReaderConfig, ReceivedHeader, ReceivedRecord, RecordBatch,

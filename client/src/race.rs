@@ -59,7 +59,8 @@ fn tells(kind: ErrorKind) -> u8 {
         | ErrorKind::RecordTooLarge
         | ErrorKind::BufferFull
         | ErrorKind::Closed
-        | ErrorKind::Malformed => 0,
+        | ErrorKind::Malformed
+        | ErrorKind::InvalidCall => 0,
     }
 }
 

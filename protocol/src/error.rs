@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::ids::Offset;
+
 macro_rules! error_codes {
     ($(
         $(#[doc = $doc:literal])*
@@ -178,6 +180,9 @@ error_codes! {
     /// The change contradicts what the cluster is like at the moment; nothing was changed.
     Conflict = 1065, fatal, "CONFLICT",
         "The detail says what stands in the way: wait until that is over, or end it, and ask again.";
+    /// The partition does not end where a conditional append expects it; nothing was written.
+    WrongEnd = 1070, fatal, "WRONG_EXPECTED_END",
+        "Read what lies between the end that was expected and the end in the error, decide anew, and expect that end.";
 }
 
 impl fmt::Display for ErrorCode {
@@ -194,12 +199,19 @@ pub struct WireError {
     pub code: ErrorCode,
     /// Names the thing, the reason and the way out.
     pub detail: String,
+    /// With `WrongEnd`, in the answer to a produce: where the partition ends.
+    pub end: Option<Offset>,
 }
 
 impl WireError {
     /// An error with its explanation.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> WireError {
-        WireError { code, detail: detail.into() }
+        WireError { code, detail: detail.into(), end: None }
+    }
+
+    /// The refusal of a conditional append, with the end that it was compared with.
+    pub fn wrong_end(end: Offset, detail: impl Into<String>) -> WireError {
+        WireError { code: ErrorCode::WrongEnd, detail: detail.into(), end: Some(end) }
     }
 }
 

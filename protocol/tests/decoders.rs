@@ -273,14 +273,18 @@ proptest! {
 
     #[test]
     fn produce_requests_come_back(
-        partition in partition(), acks in acks(), term: Option<u32>, timeout_ms: u32, batch in payload()
+        partition in partition(), acks in acks(), term: Option<u32>, timeout_ms: u32,
+        end in proptest::option::of(countable()), batch in payload()
     ) {
-        let leader_term = term.map(Term);
-        let request = ProduceRequest { partition, acks, leader_term, timeout_ms, batch: batch.clone() };
+        let (leader_term, expected_end) = (term.map(Term), end.map(Offset));
+        let batch_sent = batch.clone();
+        let request = ProduceRequest {
+            partition, acks, leader_term, timeout_ms, expected_end, batch: batch_sent
+        };
         let mut writer = Writer::new();
         request.encode_head(&mut writer);
         let bytes = whole([writer.finish(), batch]);
-        prop_assert_eq!(ProduceRequest::decode(bytes), Ok(request));
+        prop_assert_eq!(ProduceRequest::decode(request.version(), bytes), Ok(request));
     }
 
     #[test]
@@ -564,12 +568,18 @@ fn batches_and_entries_are_slices_of_the_frame_they_came_in() {
     let lies_within = |part: &Bytes, all: &Bytes| all.as_ptr_range().contains(&part.as_ptr());
     let (partition, acks) = (TopicPartition::CLUSTER, AckMode::Sync);
     let batch = Bytes::from(batch());
-    let request =
-        ProduceRequest { partition, acks, leader_term: None, timeout_ms: 5, batch: batch.clone() };
+    let request = ProduceRequest {
+        partition,
+        acks,
+        leader_term: None,
+        timeout_ms: 5,
+        expected_end: None,
+        batch: batch.clone(),
+    };
     let mut head = Writer::new();
     request.encode_head(&mut head);
     let body = whole([head.finish(), batch.clone()]);
-    let read = ProduceRequest::decode(body.clone()).expect("our own request");
+    let read = ProduceRequest::decode(0, body.clone()).expect("our own request");
     assert!(lies_within(&read.batch, &body));
 
     let (term, prev, commit) = (Term(1), Position::default(), LogIndex::ZERO);
@@ -592,11 +602,12 @@ fn batches_and_entries_are_slices_of_the_frame_they_came_in() {
 /// Gives any bytes to every decoder, as the property test below and the fuzzer do: none panics.
 pub fn decode_everything(bytes: Bytes) {
     let _ = PeerFrame::decode(bytes.clone());
-    let _ = ProduceRequest::decode(bytes.clone());
+    let _ = ProduceRequest::decode(0, bytes.clone());
+    let _ = ProduceRequest::decode(1, bytes.clone());
     let _ = FetchResponse::decode(bytes.clone());
     let _ = RequestHeader::take(&mut bytes.clone());
     let _ = AnswerHeader::take(&mut bytes.clone());
-    let _ = error_detail(&bytes);
+    let _ = error_of(ErrorCode::WrongEnd, &bytes);
     let _ = Receipt::decode(&mut Reader::new(&bytes));
     let _ = FetchRequest::decode(&mut Reader::new(&bytes));
     let _ = ListOffsetsRequest::decode(&mut Reader::new(&bytes));

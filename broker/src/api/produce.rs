@@ -39,7 +39,8 @@ impl Api {
     }
 
     fn queue(&self, request: ProduceRequest) -> Result<Queued, WireError> {
-        let ProduceRequest { partition, acks, leader_term, timeout_ms, batch } = request;
+        let ProduceRequest { partition, acks, leader_term, timeout_ms, expected_end, batch } =
+            request;
         let route = self.route(partition)?;
         if partition == TopicPartition::CLUSTER {
             let why = "the cluster's own log takes no records from clients";
@@ -64,7 +65,7 @@ impl Api {
         let shard = self.node.shards().of(partition);
         let wait = Duration::from_millis(u64::from(timeout_ms.min(TIMEOUT_MS_MAX)));
         let deadline = shard.clock().deadline(wait);
-        let reply = shard.produce(partition, batch, acks, leader_term, deadline)?;
+        let reply = shard.produce(partition, batch, acks, leader_term, deadline, expected_end)?;
         Ok(Queued { reply, route, records, bytes, _admitted })
     }
 

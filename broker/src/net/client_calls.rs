@@ -88,7 +88,7 @@ impl Calls {
         let correlation = header.correlation;
         let answering = header.api().and_then(|api| {
             self.count(api);
-            self.call(api, correlation, frame, begun).map_err(|error| {
+            self.call(api, header, frame, begun).map_err(|error| {
                 let detail = format!("the body of {api:?} cannot be read: {error}");
                 WireError::new(ErrorCode::InvalidRequest, detail)
             })
@@ -102,14 +102,14 @@ impl Calls {
     fn call(
         &self,
         api: ApiKey,
-        correlation: CorrelationId,
+        header: RequestHeader,
         body: Bytes,
         begun: Instant,
     ) -> Result<Answering, DecodeError> {
-        let read = &body;
+        let (read, correlation) = (&body, header.correlation);
         Ok(match api {
             ApiKey::Hello => self.hello(correlation, &whole(read, HelloRequest::decode)?),
-            ApiKey::Produce => self.produce(correlation, ProduceRequest::decode(body)?, begun),
+            ApiKey::Produce => self.produce(header, body, begun)?,
             ApiKey::Fetch => {
                 let (request, calls) = (whole(read, FetchRequest::decode)?, self.clone());
                 Box::pin(async move { fetched(correlation, calls.api.fetch(request).await) })
@@ -220,18 +220,19 @@ impl Calls {
 
     fn produce(
         &self,
-        correlation: CorrelationId,
-        request: ProduceRequest,
+        header: RequestHeader,
+        body: Bytes,
         begun: Instant,
-    ) -> Answering {
+    ) -> Result<Answering, DecodeError> {
+        let request = ProduceRequest::decode(header.version, body)?;
         let acks = request.acks;
         let receipt = self.api.produce(request);
         let calls = self.clone();
-        Box::pin(async move {
+        Ok(Box::pin(async move {
             let result = receipt.await;
             calls.histogram(acks).record(begun.elapsed());
-            calls.answer(correlation, result, |receipt, writer| receipt.encode(writer))
-        })
+            calls.answer(header.correlation, result, |receipt, writer| receipt.encode(writer))
+        }))
     }
 
     fn answer<T>(

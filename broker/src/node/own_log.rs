@@ -51,7 +51,7 @@ impl OwnLog {
         let shard = self.node.shards.of(self.partition);
         let deadline = shard.clock().deadline(COMMIT_MAX);
         let (batch, acks, term) = (batch(records), AckMode::SemiSync, Some(self.term));
-        let reply = shard.produce(self.partition, batch, acks, term, deadline);
+        let reply = shard.produce(self.partition, batch, acks, term, deadline, None);
         match reply.map_err(|full| AppendError::NotWritten(full.into()))?.await {
             Ok(Ok(receipt)) => Ok(receipt.base_offset),
             Ok(Err(error)) if was_not_written(error.code) => Err(AppendError::NotWritten(error)),

@@ -15,6 +15,7 @@ use super::event::RequestId;
 use crate::mutant::{self, Mutant};
 use crate::raft::{Millis, Raft};
 
+use super::condition::{Conflict, Conflicts};
 use super::output::Output;
 use super::producers::Placed;
 
@@ -49,6 +50,7 @@ pub(super) enum SyncReach {
 pub(super) struct Waiters {
     semi_sync: VecDeque<Waiter>,
     sync: VecDeque<Waiter>,
+    conflicts: Conflicts,
     /// No waiter's deadline is before this.
     earliest_deadline: Option<Millis>,
 }
@@ -56,7 +58,7 @@ pub(super) struct Waiters {
 impl Waiters {
     /// Whether no more produces may wait.
     pub(super) fn are_full(&self) -> bool {
-        self.semi_sync.len() + self.sync.len() >= WAITERS_MAX
+        self.semi_sync.len() + self.sync.len() + self.conflicts.len() >= WAITERS_MAX
     }
 
     /// Takes one in. Batches come in the order of the log, but for repeats of older ones.
@@ -70,9 +72,15 @@ impl Waiters {
         }
     }
 
+    /// Takes in an append that is not made, whose condition is not known for sure to be unmet.
+    pub(super) fn push_conflict(&mut self, conflict: Conflict) {
+        self.conflicts.push(conflict);
+    }
+
     /// Answers all whose promise holds now, and `sync` waiters whose promise cannot hold any more.
     pub(super) fn complete(&mut self, reached: Reached, raft: &Raft, out: &mut Output) {
         let Reached { mut commit, sync } = reached;
+        self.conflicts.complete(commit, out);
         if mutant::active(Mutant::AckAtAppend) {
             commit = LogIndex(u64::MAX);
         }
@@ -100,6 +108,7 @@ impl Waiters {
 
     /// The log was cut at `to`: what lay behind is not written.
     pub(super) fn truncated(&mut self, to: LogIndex, out: &mut Output) {
+        self.conflicts.truncated(to, out);
         self.fail_where(
             out,
             |waiter| waiter.placed.end > to,
@@ -117,6 +126,7 @@ impl Waiters {
 
     /// Answers those whose time is over.
     pub(super) fn expire(&mut self, now: Millis, out: &mut Output) {
+        self.conflicts.expire(now, out);
         if self.earliest_deadline.is_none_or(|earliest| now < earliest) {
             return;
         }
@@ -137,12 +147,13 @@ impl Waiters {
 
     /// Answers everyone with the same error.
     pub(super) fn fail_all(&mut self, error: &WireError, out: &mut Output) {
+        self.conflicts.fail_all(error, out);
         self.fail_where(out, |_| true, |_| error.clone());
     }
 
     /// When the first deadline may pass.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
-        self.earliest_deadline
+        self.earliest_deadline.into_iter().chain(self.conflicts.next_deadline()).min()
     }
 
     fn fail_where(

@@ -68,6 +68,8 @@ pub struct ProduceEvent {
     pub leader_term: Option<Term>,
     /// When the client stops waiting.
     pub deadline: Millis,
+    /// Append only if the log ends here, committed or not.
+    pub expected_end: Option<Offset>,
 }
 
 /// What can be asked of one replica.

@@ -12,6 +12,7 @@
 
 mod acks;
 mod commands;
+mod condition;
 mod describe;
 mod event;
 mod open;

@@ -7,7 +7,6 @@ use std::io;
 
 use highwater_protocol::batch::FrameHeader;
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::Term;
 use highwater_protocol::native::produce::AckMode;
 
 use super::event::ProduceEvent;
@@ -15,6 +14,7 @@ use crate::mutant::{self, Mutant};
 use crate::raft::Millis;
 
 use super::acks::{Waiter, receipt};
+use super::condition::Conflict;
 use super::output::Output;
 use super::producers::{Placed, Verdict};
 use super::{Failure, Replica};
@@ -23,16 +23,18 @@ use super::{Failure, Replica};
 enum Entered {
     Appended(Placed),
     Repeated(Placed),
+    /// Not appended: the log ends elsewhere than its producer expects.
+    WrongEnd(Conflict),
 }
 
 impl Replica {
     /// A client's batch.
     pub fn produce(&mut self, now: Millis, event: ProduceEvent, out: &mut Output) {
-        let ProduceEvent { id, partition: _, batch, acks, leader_term, deadline } = event;
+        let ProduceEvent { id, acks, deadline, .. } = event;
         self.settle(now, out);
-        let header = FrameHeader::parse(&batch).expect("the batch was parsed at the edge");
-        let entered = match self.may_produce(now, acks, leader_term) {
-            Ok(()) => self.enter(now, &header, &batch, out),
+        let header = FrameHeader::parse(&event.batch).expect("the batch was parsed at the edge");
+        let entered = match self.may_produce(now, &event) {
+            Ok(()) => self.enter(now, &header, &event, out),
             Err(refusal) => Err(refusal),
         };
         let placed = match entered {
@@ -48,6 +50,11 @@ impl Replica {
                 return;
             }
             Ok(Entered::Repeated(placed)) => placed,
+            Ok(Entered::WrongEnd(conflict)) if mutant::active(Mutant::ConflictBeforeCommitted) => {
+                out.produced.push((id, Err(conflict.refusal())));
+                return;
+            }
+            Ok(Entered::WrongEnd(conflict)) => return self.waiters.push_conflict(conflict),
             Err(refusal) => {
                 out.produced.push((id, Err(refusal)));
                 return;
@@ -61,12 +68,8 @@ impl Replica {
         }
     }
 
-    fn may_produce(
-        &self,
-        now: Millis,
-        acks: AckMode,
-        leader_term: Option<Term>,
-    ) -> Result<(), WireError> {
+    fn may_produce(&self, now: Millis, event: &ProduceEvent) -> Result<(), WireError> {
+        let ProduceEvent { acks, leader_term, expected_end, .. } = *event;
         if let Failure::Final(reason) = &self.failure {
             return Err(WireError::new(ErrorCode::StorageFailed, reason.clone()));
         }
@@ -100,7 +103,8 @@ impl Replica {
             let detail = format!("{in_sync} replicas of {partition} are in sync, {needed} needed");
             return Err(WireError::new(ErrorCode::NotEnoughReplicas, detail));
         }
-        if acks != AckMode::Async && self.waiters.are_full() {
+        let may_wait = acks != AckMode::Async || expected_end.is_some();
+        if may_wait && self.waiters.are_full() {
             let detail = format!("too many produces wait for the replicas of {partition}");
             return Err(WireError::new(ErrorCode::Overloaded, detail));
         }
@@ -111,10 +115,14 @@ impl Replica {
         &mut self,
         now: Millis,
         header: &FrameHeader,
-        batch: &bytes::Bytes,
+        event: &ProduceEvent,
         out: &mut Output,
     ) -> Result<Entered, WireError> {
-        let term = self.raft.term();
+        let (term, batch) = (self.raft.term(), &event.batch);
+        let conflict = self.conflict(event);
+        if let Some(conflict) = conflict.filter(|_| mutant::active(Mutant::ConditionBeforeRepeat)) {
+            return Ok(Entered::WrongEnd(conflict));
+        }
         if let Some(stamp) = header.producer() {
             match self.producers.check(stamp, header.records()) {
                 Verdict::Fresh => {}
@@ -123,6 +131,10 @@ impl Replica {
                     return Err(self.out_of_sequence(header));
                 }
             }
+        }
+        // Behind the look for repeats: one that was written moved the end itself.
+        if let Some(conflict) = conflict {
+            return Ok(Entered::WrongEnd(conflict));
         }
         let room = self.log.room_for(self.log.end(), batch.len() as u64, 1);
         match room.and_then(|()| self.log.append(term, batch)) {
@@ -143,6 +155,18 @@ impl Replica {
                 Err(refusal)
             }
         }
+    }
+
+    /// What a batch's condition comes to if the log does not end where it says.
+    fn conflict(&self, event: &ProduceEvent) -> Option<Conflict> {
+        let expected = event.expected_end.filter(|_| !mutant::active(Mutant::ConditionIgnored))?;
+        let (compared, end) = match mutant::active(Mutant::ConditionOnCommitted) {
+            true => self.log.boundary_until(self.raft.commit()).ok()?,
+            false => (self.log.end(), self.log.end_offset()),
+        };
+        let (id, partition, deadline) = (event.id, self.partition, event.deadline);
+        let conflict = Conflict { id, partition, expected, end, compared, deadline };
+        (end != expected).then_some(conflict)
     }
 
     fn out_of_sequence(&self, header: &FrameHeader) -> WireError {

@@ -1,5 +1,6 @@
 //! Replicas over real files, joined by hand: what a shard does, without the shard.
 
+mod conditions;
 mod disks;
 mod following;
 mod operations;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::sync::{Parker, Unparker};
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{Term, TopicPartition};
+use highwater_protocol::ids::{Offset, Term, TopicPartition};
 use highwater_protocol::native::produce::{AckMode, Receipt};
 use tokio::sync::oneshot;
 
@@ -140,6 +140,7 @@ impl ShardHandle {
         acks: AckMode,
         leader_term: Option<Term>,
         deadline: Millis,
+        expected_end: Option<Offset>,
     ) -> Result<ProduceReply, Overloaded> {
         let id = self.next_id();
         let bytes = batch.len();
@@ -148,7 +149,8 @@ impl ShardHandle {
             return Err(Overloaded);
         }
         let (reply, receiver) = oneshot::channel();
-        let event = ProduceEvent { id, partition, batch, acks, leader_term, deadline };
+        let event =
+            ProduceEvent { id, partition, batch, acks, leader_term, deadline, expected_end };
         let inbound = Inbound { event: Event::Produce(event), reply: Reply::Produced(id, reply) };
         if self.put(&self.clients, inbound).is_err() {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -208,6 +210,7 @@ impl ShardHandle {
         self.shared.clock
     }
 
+    #[expect(clippy::result_large_err, reason = "the queue gives back what it does not take")]
     fn put(&self, queue: &Sender<Inbound>, inbound: Inbound) -> Result<(), TrySendError<Inbound>> {
         queue.try_send(inbound)?;
         self.shared.wake.unpark();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_protocol::error::WireError;
-use highwater_protocol::ids::{NodeId, PartitionId, TopicId, TopicPartition};
+use highwater_protocol::ids::{NodeId, Offset, PartitionId, TopicId, TopicPartition};
 use highwater_protocol::native::produce::{AckMode, Receipt};
 use highwater_protocol::peer::{AppendRequest, GroupMessage, PeerBody, PeerFrame, RaftMessage};
 use uuid::Uuid;
@@ -133,6 +133,7 @@ pub(super) struct Asked {
     pub(super) partition: usize,
     pub(super) values: Vec<u64>,
     pub(super) acks: AckMode,
+    pub(super) expected_end: Option<Offset>,
 }
 
 impl Cluster {

@@ -9,6 +9,10 @@ pub struct Coverage {
     pub acked: Vec<u64>,
     /// Requests acknowledged, by mode: `async`, `semi-sync`, `sync`.
     pub acked_by_mode: [u64; 3],
+    /// Conditional requests acknowledged.
+    pub conditions_met: u64,
+    /// Conditional requests refused because the partition ended elsewhere.
+    pub conditions_unmet: u64,
     /// Values committed.
     pub committed: u64,
     /// Terms that had a leader.
@@ -112,6 +116,8 @@ impl AddAssign<&Coverage> for Coverage {
         for (sum, acked) in self.acked_by_mode.iter_mut().zip(&other.acked_by_mode) {
             *sum += acked;
         }
+        self.conditions_met += other.conditions_met;
+        self.conditions_unmet += other.conditions_unmet;
         self.committed += other.committed;
         self.elections += other.elections;
         self.truncations += other.truncations;

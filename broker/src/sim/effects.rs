@@ -227,8 +227,11 @@ impl Cluster {
                 detail: format!("request {} was answered again: {result:?}", id.0),
             });
         };
+        let partition = self.partitions[asked.partition];
+        if let Err(WireError { end: Some(end), .. }) = &result {
+            self.checker.ends_elsewhere(partition, self.nodes[node].id, *end)?;
+        }
         if let Ok(receipt) = &result {
-            let partition = self.partitions[asked.partition];
             let leader = self.nodes[node].id;
             let now = self.nodes[node].pass_at;
             let shard = self.nodes[node].shard.as_ref().expect("it just answered");
@@ -236,7 +239,8 @@ impl Cluster {
             let replica = shard.replica(partition);
             let in_sync: Vec<NodeId> =
                 replica.map_or(Vec::new(), |replica| replica.raft().in_sync(now).collect());
-            let promise = Promise { leader, acks: asked.acks, in_sync: &in_sync };
+            let (acks, expected_end) = (asked.acks, asked.expected_end);
+            let promise = Promise { leader, acks, in_sync: &in_sync, expected_end };
             self.checker.acked(partition, promise, receipt, &asked.values)?;
             match asked.acks {
                 AckMode::Async => {}

@@ -140,6 +140,8 @@ pub fn conclude(seed: u64, cluster: Cluster, verdict: Checked) -> Outcome {
     coverage.starts_anew = cluster.checker.starts_anew;
     coverage.acked_by_mode = cluster.workload.acked;
     coverage.retries = cluster.workload.retries;
+    coverage.conditions_met = cluster.workload.conditions_met;
+    coverage.conditions_unmet = cluster.workload.conditions_unmet;
     coverage.lost_or_repeated = cluster.network.lost + cluster.network.repeated;
     coverage.simulated_ms = cluster.now_ms();
     let refused = cluster.nodes.iter().map(|node| node.disk.injected().no_file_errors);

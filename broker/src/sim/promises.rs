@@ -18,6 +18,8 @@ pub struct Promise<'a> {
     pub acks: AckMode,
     /// The voters that the leader holds for in sync.
     pub in_sync: &'a [NodeId],
+    /// Where the partition was to end.
+    pub expected_end: Option<Offset>,
 }
 
 impl Checker {
@@ -29,7 +31,15 @@ impl Checker {
         receipt: &Receipt,
         values: &[u64],
     ) -> Checked {
-        let Promise { leader, acks, .. } = promise;
+        let Promise { leader, acks, expected_end, .. } = promise;
+        if expected_end.is_some_and(|expected| expected != receipt.base_offset) {
+            return broken(
+                "C1: a conditional append begins where the partition was to end",
+                format_args!(
+                    "{leader} appended to {partition} at {receipt:?}, for {expected_end:?}"
+                ),
+            );
+        }
         let end = receipt.base_offset.advance(values.len() as u64);
         // A broker that stood still may answer and delete the replica in one pass.
         let Some(shadow) = self.shadow(leader, partition) else { return Ok(()) };
@@ -72,6 +82,23 @@ impl Checker {
         }
     }
 
+    /// C2: a conditional append is about to be refused, since the partition ends at `end`.
+    pub fn ends_elsewhere(
+        &self,
+        partition: TopicPartition,
+        leader: NodeId,
+        end: Offset,
+    ) -> Checked {
+        let committed = self.committed(partition).end_offset();
+        if end > committed {
+            return broken(
+                "C2: the end that a conflict names is committed",
+                format_args!("{leader} says that {partition} ends at {end}, committed {committed}"),
+            );
+        }
+        Ok(())
+    }
+
     /// What `semi-sync` and `sync` promise.
     fn check_promise(
         &self,
@@ -79,7 +106,7 @@ impl Checker {
         promise: Promise<'_>,
         frame: &Frame,
     ) -> Checked {
-        let Promise { leader, acks, in_sync } = promise;
+        let Promise { leader, acks, in_sync, .. } = promise;
         let known = self.committed(partition).frame_ending_at(frame.end);
         if known.is_none_or(|known| known.hash != frame.hash) {
             return broken(

@@ -28,6 +28,7 @@ impl Cluster {
             acks: request.acks,
             leader_term,
             deadline,
+            expected_end: request.expected_end,
         };
         self.give(node, Event::Produce(event));
     }
@@ -49,8 +50,12 @@ impl Cluster {
             Some(_) | None => self.rng.below(self.nodes.len() as u64) as usize,
         };
         let sent = self.workload.sent(request.id).expect("it was just made");
-        let asked =
-            Asked { partition: request.partition, values: sent.values.clone(), acks: sent.acks };
+        let asked = Asked {
+            partition: request.partition,
+            values: sent.values.clone(),
+            acks: sent.acks,
+            expected_end: sent.expected_end,
+        };
         self.unanswered.insert(request.id, asked);
         let give_up_us = self.now_us + (self.swarm.clients.timeout_ms + 300) * 1_000;
         self.schedule(give_up_us, Happening::Timeout(request.id));

@@ -72,6 +72,8 @@ pub struct Clients {
     pub records_max: u64,
     /// How long the broker may take.
     pub timeout_ms: u64,
+    /// How many in a thousand batches are conditional.
+    pub conditional: u64,
 }
 
 /// Mean times between faults, in milliseconds; 0 for a fault that this seed does not know.
@@ -241,6 +243,7 @@ impl Clients {
             value_bytes_max: *rng.pick(&[16, 200, 2_000, 9_000]),
             records_max: *rng.pick(&[1, 3, 10]),
             timeout_ms: *rng.pick(&[500, 2_000, 5_000]),
+            conditional: 0,
         }
     }
 }
@@ -254,6 +257,9 @@ impl Swarm {
         }
         if seed % 7 == 1 || seed % 7 == 4 {
             swarm.moving(&mut Rng::new(seed, "moves"));
+        }
+        if seed % 8 == 7 {
+            swarm.clients.conditional = *Rng::new(seed, "condition").pick(&[200, 700]);
         }
         if seed % 7 == 2 {
             swarm.recovering(&mut Rng::new(seed, "recoveries"));
@@ -339,6 +345,8 @@ impl Swarm {
             0 => 0,
             _ => *rng.pick(&[1_500, 4_000]),
         };
+        // Where committed records are given up, an end that was told is none any more.
+        self.clients.conditional = 0;
     }
 
     /// Partitions have one replica, at first at least, whose frames may rot for good.
@@ -422,6 +430,7 @@ impl Swarm {
                 value_bytes_max: 100,
                 records_max: 3,
                 timeout_ms: 2_000,
+                conditional: 0,
             },
             faults: FaultRates::NONE,
             flush_changes: false,

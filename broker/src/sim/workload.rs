@@ -4,6 +4,9 @@
 //! Every value is unique. An idempotent producer keeps its batches of a partition in order and sends
 //! one again until it is acknowledged; only when the partition has forgotten the producer while a
 //! batch was in doubt does it give that batch up and begin a new epoch. A plain producer sends once.
+//!
+//! Some batches are conditional: they expect the end that whoever was last told of one knows, so that they
+//! race each other and all the rest.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,6 +32,8 @@ pub struct Request {
     pub batch: Bytes,
     /// The promise wanted.
     pub acks: AckMode,
+    /// Where the partition must end.
+    pub expected_end: Option<Offset>,
 }
 
 /// What became of a value.
@@ -47,6 +52,10 @@ pub enum Fate {
 pub struct Workload {
     params: Clients,
     rng: Rng,
+    /// A stream of its own, so that seeds without conditions stay what they were.
+    conditions: Rng,
+    /// Where each partition ended, as somebody was told last.
+    ends: Vec<Offset>,
     producers: Vec<Producer>,
     requests: BTreeMap<u64, Sent>,
     next_request: u64,
@@ -59,6 +68,10 @@ pub struct Workload {
     pub retries: u64,
     /// Requests refused.
     pub refused: u64,
+    /// Conditional requests answered with a receipt.
+    pub conditions_met: u64,
+    /// Conditional requests refused because the partition ended elsewhere.
+    pub conditions_unmet: u64,
 }
 
 #[derive(Debug)]
@@ -81,6 +94,7 @@ struct Waiting {
     values: Vec<u64>,
     batch: Bytes,
     acks: AckMode,
+    expected_end: Option<Offset>,
     request: Option<u64>,
     in_doubt: bool,
 }
@@ -96,6 +110,8 @@ pub struct Sent {
     pub values: Vec<u64>,
     /// The promise wanted.
     pub acks: AckMode,
+    /// Where the partition must end.
+    pub expected_end: Option<Offset>,
     idempotent: bool,
 }
 
@@ -110,6 +126,8 @@ impl Workload {
         Workload {
             params,
             rng: Rng::new(seed, "workload"),
+            conditions: Rng::new(seed, "conditions"),
+            ends: vec![Offset::ZERO; partitions],
             // The last one only tries, at the end, whether a partition takes a write.
             producers: (0..params.idempotent + params.plain + 1).map(producer).collect(),
             requests: BTreeMap::new(),
@@ -120,6 +138,8 @@ impl Workload {
             acked: [0; 3],
             retries: 0,
             refused: 0,
+            conditions_met: 0,
+            conditions_unmet: 0,
         }
     }
 
@@ -159,11 +179,29 @@ impl Workload {
     /// Sends one new batch to a partition, whatever is waiting.
     pub fn send_new(&mut self, producer: usize, partition: usize) -> Request {
         let acks = *self.rng.pick(self.acks);
-        self.send_with(producer, partition, acks)
+        let expected_end = self.condition(producer, partition);
+        self.send_if(producer, partition, acks, expected_end)
+    }
+
+    /// Mostly with nothing else under way, as a careful client sends them.
+    fn condition(&mut self, producer: usize, partition: usize) -> Option<Offset> {
+        let idle = self.producers[producer].lanes[partition].waiting.is_empty();
+        let share = if idle { self.params.conditional } else { self.params.conditional / 5 };
+        self.conditions.per_mille(share).then_some(self.ends[partition])
     }
 
     /// The same with a promise of the caller's choice.
     pub fn send_with(&mut self, producer: usize, partition: usize, acks: AckMode) -> Request {
+        self.send_if(producer, partition, acks, None)
+    }
+
+    fn send_if(
+        &mut self,
+        producer: usize,
+        partition: usize,
+        acks: AckMode,
+        expected_end: Option<Offset>,
+    ) -> Request {
         let count = self.rng.between(1..=self.params.records_max);
         let Producer { id, next_value, lanes } = &mut self.producers[producer];
         let lane = &mut lanes[partition];
@@ -180,6 +218,7 @@ impl Workload {
             values: values.clone(),
             batch,
             acks,
+            expected_end,
             request: None,
             in_doubt: false,
         });
@@ -204,9 +243,11 @@ impl Workload {
         let idempotent = self.producers[producer].id.is_some();
         let waiting = &mut self.producers[producer].lanes[partition].waiting[at];
         waiting.request = Some(id);
-        let (acks, values) = (waiting.acks, waiting.values.clone());
-        self.requests.insert(id, Sent { producer, partition, values, acks, idempotent });
-        Request { id, producer, partition, batch: waiting.batch.clone(), acks }
+        let (acks, expected_end) = (waiting.acks, waiting.expected_end);
+        let values = waiting.values.clone();
+        let sent = Sent { producer, partition, values, acks, expected_end, idempotent };
+        self.requests.insert(id, sent);
+        Request { id, producer, partition, batch: waiting.batch.clone(), acks, expected_end }
     }
 
     /// What a request was, for whoever checks its reply.
@@ -217,7 +258,7 @@ impl Workload {
     /// A reply has arrived. The producer is to be woken when this says so.
     pub fn replied(&mut self, request: u64, result: &Result<Receipt, WireError>) {
         let Some(sent) = self.requests.remove(&request) else { return };
-        let Sent { producer, partition, values, acks, idempotent } = sent;
+        let Sent { producer, partition, values, acks, expected_end, idempotent } = sent;
         let lane = &mut self.producers[producer].lanes[partition];
         let Some(at) = lane.waiting.iter().position(|waiting| waiting.request == Some(request))
         else {
@@ -227,6 +268,9 @@ impl Workload {
             Ok(receipt) => {
                 let in_doubt = lane.waiting.remove(at).is_some_and(|waiting| waiting.in_doubt);
                 self.acked[acks as usize] += 1;
+                self.conditions_met += u64::from(expected_end.is_some());
+                let end = receipt.base_offset.advance(values.len() as u64);
+                self.ends[partition] = self.ends[partition].max(end);
                 for (nth, value) in values.iter().enumerate() {
                     let offset = receipt.base_offset.advance(nth as u64);
                     // Where a deposed leader took it is nowhere, if another one has it as well.
@@ -237,6 +281,21 @@ impl Workload {
                         }
                     };
                     self.fates[partition].insert(*value, fate);
+                }
+            }
+            Err(error) if error.end.is_some() => {
+                let end = error.end.expect("looked just now");
+                let waiting = lane.waiting.remove(at).expect("found just now");
+                if lane.waiting.is_empty() && idempotent {
+                    // Its sequence is a hole.
+                    (lane.epoch, lane.next_sequence) = (lane.epoch + 1, 0);
+                }
+                self.conditions_unmet += 1;
+                self.ends[partition] = end;
+                // A repeat that is still under way meets the condition once the log has come so far.
+                if Some(end) > expected_end || !waiting.in_doubt {
+                    let fate = Fate::Refused(error.code);
+                    self.fates[partition].extend(values.into_iter().map(|value| (value, fate)));
                 }
             }
             Err(error) if idempotent => {

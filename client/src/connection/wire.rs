@@ -1,7 +1,6 @@
 //! Requests and answers as they lie on a stream: the length, the header, the body.
 
 use bytes::Bytes;
-use highwater_protocol::error::WireError;
 use highwater_protocol::native::admin::{
     CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest, DescribePartitionRequest,
     DescribePartitionResponse, TrimPartitionRequest, TrimPartitionResponse,
@@ -24,7 +23,7 @@ use highwater_protocol::native::fetch::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
 };
 use highwater_protocol::native::frame::{
-    AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_detail,
+    AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_of,
     spoken_versions,
 };
 use highwater_protocol::native::inspect::{InspectReplicaRequest, InspectReplicaResponse};
@@ -80,14 +79,15 @@ pub(crate) struct HandedOver;
 impl Request {
     /// A request that fits one piece.
     pub(super) fn of<C: Call>(call: &C) -> Request {
-        let mut head = begin(C::API, 64);
+        let mut head = begin(RequestHeader::new(C::API, CorrelationId(0)), 64);
         call.body(&mut head);
         Request { head, payload: None }
     }
 
     /// A batch, which is not copied.
     pub(crate) fn produce(request: &ProduceRequest) -> Request {
-        let mut head = begin(ApiKey::Produce, 64);
+        let header = RequestHeader::new(ApiKey::Produce, CorrelationId(0));
+        let mut head = begin(header.in_version(request.version()), 64);
         request.encode_head(&mut head);
         Request { head, payload: Some(request.batch.clone()) }
     }
@@ -114,7 +114,7 @@ pub(super) fn answer(mut frame: Bytes) -> Result<(u32, Answer), DecodeError> {
     let header = AnswerHeader::take(&mut frame)?;
     let answer = match header.error {
         None => Ok(frame),
-        Some(code) => Err(WireError::new(code, error_detail(&frame)?)),
+        Some(code) => Err(error_of(code, &frame)?),
     };
     Ok((header.correlation.0, answer))
 }
@@ -127,10 +127,10 @@ pub(crate) fn decode<R: Response>(body: Bytes, act: &str, broker: &str) -> Resul
     })
 }
 
-fn begin(api: ApiKey, bytes: usize) -> Writer {
+fn begin(header: RequestHeader, bytes: usize) -> Writer {
     let mut head = Writer::with_capacity(bytes);
     head.u32(0);
-    RequestHeader::new(api, CorrelationId(0)).encode(&mut head);
+    header.encode(&mut head);
     head
 }
 

@@ -15,7 +15,7 @@ use highwater_protocol::batch::{
     BatchBuilder, BatchView, BuilderOptions, Compression, HEADER_BYTES, Header, ProducerStamp,
     UNPACKED_BYTES_MAX, crc32c,
 };
-use highwater_protocol::ids::{Timestamp, TopicPartition};
+use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::native::produce::AckMode;
 use tokio::sync::Notify;
 
@@ -55,6 +55,8 @@ pub(crate) struct Batch {
     pub(crate) deadline: Instant,
     /// Bytes of the memory bound that come free when it is settled.
     pub(crate) charged: usize,
+    /// Written only if the partition ends here.
+    pub(crate) expected_end: Option<Offset>,
     haste: Haste,
 }
 
@@ -155,6 +157,36 @@ impl Queue {
             news = true;
         }
         let announce = news && !std::mem::replace(&mut state.announced, true);
+        drop(state);
+        if announce {
+            announcements.announce(self.index);
+        }
+        Ok(delivery)
+    }
+
+    /// Puts records into a batch of their own, which is written only if the partition ends at `end`.
+    pub(crate) fn append_if(
+        &self,
+        end: Offset,
+        records: &[(&Record, Append)],
+        announcements: &Announcements,
+    ) -> Result<Delivery, Error> {
+        let mut state = self.lock();
+        if let Some(refused) = &state.refused {
+            return Err(refused.clone());
+        }
+        state.close();
+        let completion = Completion::new(self.topic.clone(), self.partition.partition);
+        let delivery = completion.delivery(0);
+        let (_, how) = *records.first().expect("a batch has a record");
+        let bytes: usize = records.iter().map(|(_, how)| how.charged).sum();
+        let mut batch = Batch::new(completion, how, HEADER_BYTES + bytes);
+        batch.expected_end = Some(end);
+        for (record, how) in records {
+            batch.push(record, *how);
+        }
+        state.full.push_back(batch);
+        let announce = !std::mem::replace(&mut state.announced, true);
         drop(state);
         if announce {
             announcements.announce(self.index);
@@ -263,6 +295,7 @@ impl Batch {
             created: how.now,
             deadline: how.now + how.delivery_timeout,
             charged: 0,
+            expected_end: None,
             haste: Haste::Linger,
         }
     }

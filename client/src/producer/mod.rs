@@ -5,6 +5,7 @@
 //! `partition` decides what is sent again and in what order, and `delivery` tells the callers.
 
 mod accumulator;
+mod conditional;
 mod config;
 mod delivery;
 mod partition;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use highwater_protocol::ids::{PartitionId, Timestamp};
 use highwater_protocol::native::frame::FRAME_BYTES_MAX;
 use highwater_protocol::native::produce::Receipt;
-use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc, oneshot};
 
 use crate::client::Core;
 use crate::error::{Error, ErrorKind, Outcome};
@@ -27,6 +28,7 @@ use crate::partitioner::{Sticky, partition_for_key};
 use crate::record::{Record, RecordMetadata, TopicName};
 use crate::retry;
 use accumulator::{Announcements, Append, Batch, Haste, Queue, RECORD_BYTES_ABOUT, closed};
+pub use conditional::Appended;
 pub use config::ProducerConfig;
 use delivery::Completion;
 pub use delivery::Delivery;
@@ -185,25 +187,32 @@ impl Producer {
     }
 
     async fn send_with(&self, record: &Record, haste: Haste) -> Result<Delivery, Error> {
-        let topic = match self.handle.shared.topic(&record.topic) {
-            Some(topic) => topic,
-            None => self.resolve(&record.topic).await?,
-        };
+        let topic = self.topic(&record.topic).await?;
         let charged = self.charge(record)?;
+        let permit = self.room(charged).await?;
+        self.append(&topic, record, charged, haste).inspect(|_| permit.forget())
+    }
+
+    async fn topic(&self, name: &TopicName) -> Result<Arc<TopicQueues>, Error> {
+        match self.handle.shared.topic(name) {
+            Some(topic) => Ok(topic),
+            None => self.resolve(name).await,
+        }
+    }
+
+    /// Waits for so much of the memory bound.
+    async fn room(&self, charged: u32) -> Result<SemaphorePermit<'_>, Error> {
         let memory = &self.handle.shared.memory;
-        let permit = match memory.try_acquire_many(charged) {
-            Ok(permit) => permit,
+        match memory.try_acquire_many(charged) {
+            Ok(permit) => Ok(permit),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                 // What lies in open batches may be all that there is: don't let it linger.
                 self.handle.shared.hurry_all();
                 let patience = self.handle.config.delivery_timeout;
                 let acquired = tokio::time::timeout(patience, memory.acquire_many(charged)).await;
-                acquired
-                    .map_err(|_| self.buffer_full(ErrorKind::TimedOut))?
-                    .map_err(|_| closed())?
+                acquired.map_err(|_| self.buffer_full(ErrorKind::TimedOut))?.map_err(|_| closed())
             }
-        };
-        self.append(&topic, record, charged, haste).inspect(|_| permit.forget())
+        }
     }
 
     fn append_now(&self, record: &Record) -> Result<Delivery, Error> {
@@ -225,9 +234,14 @@ impl Producer {
         charged: u32,
         haste: Haste,
     ) -> Result<Delivery, Error> {
+        let queue = topic.queue(record, self.handle.config.batch_bytes_max)?;
+        let how = self.how(record, charged, haste);
+        queue.append(record, how, &self.handle.shared.announcements)
+    }
+
+    fn how(&self, record: &Record, charged: u32, haste: Haste) -> Append {
         let config = &self.handle.config;
-        let queue = topic.queue(record, config.batch_bytes_max)?;
-        let how = Append {
+        Append {
             acks: record.acks.unwrap_or(config.acks),
             charged: charged as usize,
             haste,
@@ -235,8 +249,7 @@ impl Producer {
             now: Instant::now(),
             batch_bytes_max: config.batch_bytes_max,
             delivery_timeout: config.delivery_timeout,
-        };
-        queue.append(record, how, &self.handle.shared.announcements)
+        }
     }
 
     /// What a record takes of the memory bound.

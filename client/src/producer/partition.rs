@@ -7,10 +7,14 @@
 //! * after a failure nothing is sent until nothing is under way; then everything unsettled goes
 //!   out again in order, with the same sequences, so that a broker that has a batch already answers
 //!   with the first receipt;
+//! * a conditional batch is under way alone: what it expects does not hang on others that may fail, and
+//!   none has to go out again when it is refused;
 //! * sequences start over, in a new epoch, only when no batch that may have been written would be
 //!   written again: batches in doubt then fail with outcome unknown.
 //!
 //! The driver calls `leader`, `expire`, `answered`, then sends what `next` gives out.
+
+mod slot;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,13 +23,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use highwater_protocol::batch::{Compression, ProducerStamp};
 use highwater_protocol::error::{ErrorCode, WireError};
-use highwater_protocol::ids::{NodeId, ProducerEpoch, ProducerId, Term};
+use highwater_protocol::ids::{NodeId, Offset, ProducerEpoch, ProducerId, Term};
 use highwater_protocol::native::produce::{AckMode, Receipt};
 
 use super::accumulator::Batch;
 use super::delivery::Completion;
 use crate::error::{Error, ErrorKind, Outcome, outcome_of};
 use crate::retry::Backoff;
+use slot::{Progress, Slot};
 
 /// Who leads a partition, as far as metadata knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +51,8 @@ pub(crate) struct Outgoing {
     pub(crate) acks: AckMode,
     /// How long the broker may take.
     pub(crate) patience: Duration,
+    /// Written only if the partition ends here.
+    pub(crate) expected_end: Option<Offset>,
 }
 
 /// What a leader, or the way to it, answered.
@@ -87,24 +94,6 @@ pub(crate) struct Options {
     pub(crate) in_flight_max: usize,
     /// After this long an attempt counts as lost, though its connection may live.
     pub(crate) attempt_max: Duration,
-}
-
-struct Slot {
-    sequence: u32,
-    progress: Progress,
-    /// Some attempt may have been written.
-    in_doubt: bool,
-    /// A batch before it in this epoch was surely not written, so neither was this one.
-    barred: bool,
-    last_error: Option<Error>,
-    /// `None` once settled; the slot stays while older ones are unsettled.
-    batch: Option<Batch>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Waiting,
-    InFlight { attempt: Attempt, sent: Instant, to: Leader },
 }
 
 /// What a refusal asks for.
@@ -212,7 +201,17 @@ impl Pipeline {
     /// Whether `next` would give out a batch.
     pub(crate) fn wants_to_send(&self, now: Instant) -> bool {
         let held = self.not_before.is_some_and(|time| now < time);
-        !self.draining && !held && self.window.iter().any(Slot::is_waiting)
+        let next = self.window.iter().find(|slot| slot.is_waiting());
+        !self.draining && !held && next.is_some_and(|next| self.may_join(next))
+    }
+
+    /// Whether a batch may go out beside those under way.
+    fn may_join(&self, next: &Slot) -> bool {
+        let mut under_way = self.window.iter().filter(|slot| slot.sent().is_some());
+        match next.expected_end() {
+            Some(_) => under_way.next().is_none(),
+            None => under_way.all(|slot| slot.expected_end().is_none()),
+        }
     }
 
     /// The next batch to send to `leader`, in order.
@@ -236,6 +235,7 @@ impl Pipeline {
             bytes: batch.stamped(stamp, self.codec),
             acks: batch.acks,
             patience,
+            expected_end: batch.expected_end,
         })
     }
 
@@ -338,7 +338,10 @@ impl Pipeline {
                 self.restart |= index == 0;
             }
             Verdict::Final => {
-                let outcome = match slot.in_doubt {
+                // Where the log goes on behind the end that was expected there is another batch for good,
+                // so no earlier attempt was written, nor will be one that is still on its way.
+                let taken = refusal.end.is_some() && refusal.end > slot.expected_end();
+                let outcome = match slot.in_doubt && !taken {
                     true => Outcome::Unknown,
                     false => outcome_of(refusal.code),
                 };
@@ -414,61 +417,6 @@ impl Pipeline {
         // Sequences wrap from 2^31 - 1 to 0, as in Kafka.
         self.next_sequence = sequence.wrapping_add(records) & SEQUENCE_MASK;
         sequence
-    }
-}
-
-impl Slot {
-    fn is_waiting(&self) -> bool {
-        self.batch.is_some() && self.progress == Progress::Waiting
-    }
-
-    fn is_attempt(&self, wanted: Attempt) -> bool {
-        matches!(self.progress, Progress::InFlight { attempt, .. } if attempt == wanted)
-    }
-
-    fn sent(&self) -> Option<Instant> {
-        match self.progress {
-            Progress::InFlight { sent, .. } => Some(sent),
-            Progress::Waiting => None,
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        let unsure = (self.in_doubt || self.sent().is_some()) && !self.barred;
-        if unsure { Outcome::Unknown } else { Outcome::NotWritten }
-    }
-
-    fn retry(&mut self, error: Error, outcome: Outcome) {
-        self.progress = Progress::Waiting;
-        self.in_doubt |= outcome != Outcome::NotWritten;
-        self.last_error = Some(error);
-    }
-
-    fn give_up(&mut self, error: Error) {
-        let outcome = error.outcome();
-        self.retry(error, outcome);
-    }
-
-    fn timed_out(&self, name: &str) -> Error {
-        let outcome = self.outcome();
-        let last = self
-            .last_error
-            .as_ref()
-            .map_or("no broker has answered".into(), |error| error.to_string());
-        Error::with_outcome(
-            ErrorKind::TimedOut,
-            outcome,
-            format!("cannot write to {name} within delivery_timeout; last: {last}"),
-        )
-    }
-
-    fn lost_track(&self, name: &str) -> Error {
-        let last = self.last_error.as_ref().map_or(String::new(), ToString::to_string);
-        let text = format!(
-            "cannot tell whether a batch was written to {name}: its answer was lost, and the \
-             leader no longer knows this producer's place ({last}); read back before sending again"
-        );
-        Error::with_outcome(ErrorKind::ConnectionLost, Outcome::Unknown, text)
     }
 }
 

@@ -299,6 +299,7 @@ impl Sender {
             acks: outgoing.acks,
             leader_term: Some(leader.term),
             timeout_ms: u32::try_from(outgoing.patience.as_millis()).unwrap_or(u32::MAX),
+            expected_end: outgoing.expected_end,
             batch: outgoing.bytes,
         };
         let (answers, attempt) = (self.answers.clone(), outgoing.attempt);

@@ -103,10 +103,11 @@ impl Session {
         let id = header.correlation;
         let mut reader = Reader::new(&frame);
         let answer = match header.api().expect("a known API") {
-            ApiKey::Produce => match self.produce(ProduceRequest::decode(frame).expect("valid")) {
-                Some(result) => answer(id, result, |receipt, writer| receipt.encode(writer)),
-                None => return,
-            },
+            ApiKey::Produce => {
+                let request = ProduceRequest::decode(header.version, frame).expect("valid");
+                let Some(result) = self.produce(request) else { return };
+                answer(id, result, |receipt, writer| receipt.encode(writer))
+            }
             ApiKey::Fetch => {
                 let request = FetchRequest::decode(&mut reader).expect("valid");
                 let (session, answers) = (self.clone(), answers.clone());

@@ -85,6 +85,30 @@ pub(crate) fn flag(reader: &mut Reader<'_>, what: &'static str) -> Result<bool, 
     }
 }
 
+/// The tagged fields of a body: one offset, or none.
+pub(crate) fn put_offset_tagged(writer: &mut Writer, tag: u64, offset: Option<Offset>) {
+    let Some(offset) = offset else { return writer.no_tagged_fields() };
+    let mut field = Writer::new();
+    field.u64(offset.0);
+    writer.uvarint(1);
+    writer.uvarint(tag);
+    writer.blob(&field.finish());
+}
+
+pub(crate) fn offset_tagged(
+    reader: &mut Reader<'_>,
+    wanted: u64,
+) -> Result<Option<Offset>, DecodeError> {
+    let mut found = None;
+    reader.tagged_fields_with(|tag, field| {
+        if tag == wanted {
+            found = Some(offset(&mut Reader::new(field))?);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// A result: 0 and the value, or the error's number and detail.
 pub(crate) fn put_result<T>(
     writer: &mut Writer,
@@ -111,7 +135,7 @@ pub(crate) fn result<'a, T>(
         0 => value(reader).map(Ok),
         number => {
             let code = ErrorCode::from_number(number).unwrap_or(ErrorCode::Internal);
-            Ok(Err(WireError { code, detail: reader.text("an error's detail")? }))
+            Ok(Err(WireError::new(code, reader.text("an error's detail")?)))
         }
     }
 }

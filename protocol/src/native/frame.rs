@@ -125,7 +125,9 @@ impl ApiKey {
 
     /// The oldest and the newest version that this build speaks.
     pub fn versions(self) -> VersionRange {
-        VersionRange { api: self.number(), oldest: 0, newest: 0 }
+        // Version 1 of Produce has a condition.
+        let newest = u16::from(self == ApiKey::Produce);
+        VersionRange { api: self.number(), oldest: 0, newest }
     }
 
     /// The newest version that both this build and the other side speak, given what the other side
@@ -164,6 +166,11 @@ impl RequestHeader {
     /// The header of a request in the newest version of its API.
     pub fn new(api: ApiKey, correlation: CorrelationId) -> RequestHeader {
         RequestHeader { api: api.number(), version: api.versions().newest, correlation }
+    }
+
+    /// The header of a request in an older version of its API.
+    pub fn in_version(self, version: u16) -> RequestHeader {
+        RequestHeader { version, ..self }
     }
 
     /// The API, if this build speaks this version of it; otherwise the error to answer with.
@@ -239,13 +246,26 @@ pub fn error_answer(correlation: CorrelationId, error: &WireError) -> Bytes {
     let mut writer = Writer::with_capacity(16 + error.detail.len());
     AnswerHeader { correlation, error: Some(error.code) }.encode(&mut writer);
     writer.text(&error.detail);
+    // Only who asked for a condition can be told of one, so only they need to know these bytes.
+    if error.end.is_some() {
+        coding::put_offset_tagged(&mut writer, TAG_END, error.end);
+    }
     writer.finish()
 }
 
-/// The detail of an error, from the body of its answer.
-pub fn error_detail(body: &[u8]) -> Result<String, DecodeError> {
-    Reader::new(body).text("an error's detail")
+/// The error that the body of an answer tells of.
+pub fn error_of(code: ErrorCode, body: &[u8]) -> Result<WireError, DecodeError> {
+    let mut reader = Reader::new(body);
+    let detail = reader.text("an error's detail")?;
+    let end = match reader.rest().is_empty() {
+        true => None,
+        false => coding::offset_tagged(&mut reader, TAG_END)?,
+    };
+    Ok(WireError { code, detail, end })
 }
+
+/// The tagged field of an error: where the partition ends.
+const TAG_END: u64 = 0;
 
 /// The first request on a connection: who speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -373,6 +393,19 @@ mod tests {
         let newer =
             RequestHeader { version: 7, ..RequestHeader::new(ApiKey::Fetch, CorrelationId(1)) };
         assert!(newer.api().is_err_and(|error| error.detail.contains("Fetch version 7")));
+    }
+
+    #[test]
+    fn an_error_names_the_end_where_it_has_one_and_is_as_it_always_was_where_not() {
+        let comes_back = |error: WireError| {
+            let mut frame = error_answer(CorrelationId(3), &error);
+            let header = AnswerHeader::take(&mut frame).expect("our own");
+            let code = header.error.expect("an error");
+            assert_eq!(error_of(code, &frame), Ok(error));
+            frame.len()
+        };
+        assert_eq!(comes_back(WireError::new(ErrorCode::NotLeader, "not here")), 9);
+        comes_back(WireError::wrong_end(Offset(7), "it ends at 7"));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct ProduceRequest {
     pub leader_term: Option<Term>,
     /// How long the broker may wait for replicas before it answers `RequestTimedOut`.
     pub timeout_ms: u32,
+    /// Append only if the partition ends exactly here; otherwise the answer is `WrongEnd`.
+    pub expected_end: Option<Offset>,
     /// Exactly one RecordBatch v2.
     pub batch: Bytes,
 }
@@ -73,20 +75,33 @@ impl ProduceRequest {
         writer.u8(self.acks.number());
         coding::put_term(writer, self.leader_term);
         writer.u32(self.timeout_ms);
+        if let Some(end) = self.expected_end {
+            writer.u64(end.0);
+        }
         writer.no_tagged_fields();
     }
 
+    /// The version of its body. A condition is no tagged field: a broker that does not know it must
+    /// refuse the request, and not append all the same.
+    pub fn version(&self) -> u16 {
+        u16::from(self.expected_end.is_some())
+    }
+
     /// Reads the body; the batch stays a slice of it.
-    pub fn decode(body: Bytes) -> Result<ProduceRequest, DecodeError> {
+    pub fn decode(version: u16, body: Bytes) -> Result<ProduceRequest, DecodeError> {
         let mut reader = Reader::new(&body);
         reader.within("a produce request");
         let partition = coding::partition(&mut reader)?;
         let acks = AckMode::from_number(reader.u8()?)?;
         let leader_term = coding::term(&mut reader)?;
         let timeout_ms = reader.u32()?;
+        let expected_end = match version {
+            0 => None,
+            _ => Some(coding::offset(&mut reader)?),
+        };
         reader.tagged_fields()?;
         let batch = body.slice_ref(reader.rest());
-        Ok(ProduceRequest { partition, acks, leader_term, timeout_ms, batch })
+        Ok(ProduceRequest { partition, acks, leader_term, timeout_ms, expected_end, batch })
     }
 }
 

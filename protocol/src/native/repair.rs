@@ -55,7 +55,11 @@ impl RepairReplicaRequest {
             writer.u64(range.start.0);
             writer.u64(range.end.0);
         });
-        put_offset(writer, TAG_START, Some(self.start).filter(|start| *start > Offset::ZERO));
+        coding::put_offset_tagged(
+            writer,
+            TAG_START,
+            Some(self.start).filter(|start| *start > Offset::ZERO),
+        );
     }
 
     /// Reads the body.
@@ -64,7 +68,7 @@ impl RepairReplicaRequest {
         let partition = coding::partition(reader)?;
         let give_up = reader
             .list("offsets", 16, |reader| Ok(coding::offset(reader)?..coding::offset(reader)?))?;
-        let start = offset_tagged(reader, TAG_START)?.unwrap_or_default();
+        let start = coding::offset_tagged(reader, TAG_START)?.unwrap_or_default();
         Ok(RepairReplicaRequest { partition, give_up, start })
     }
 }
@@ -81,7 +85,7 @@ impl RepairReplicaResponse {
         writer.optional(self.since_ms, Writer::u64);
         coding::put_nodes(writer, &self.others);
         writer.u64(self.given_up);
-        put_offset(writer, TAG_NEXT, self.next);
+        coding::put_offset_tagged(writer, TAG_NEXT, self.next);
     }
 
     /// Reads the body.
@@ -98,30 +102,9 @@ impl RepairReplicaResponse {
         let since_ms = reader.optional("a time", Reader::u64)?;
         let others = coding::nodes(reader)?;
         let given_up = reader.u64()?;
-        let next = offset_tagged(reader, TAG_NEXT)?;
+        let next = coding::offset_tagged(reader, TAG_NEXT)?;
         Ok(RepairReplicaResponse { unreadable, since_ms, others, given_up, next })
     }
-}
-
-/// The tagged fields of a body: one offset, or none.
-fn put_offset(writer: &mut Writer, tag: u64, offset: Option<Offset>) {
-    let Some(offset) = offset else { return writer.no_tagged_fields() };
-    let mut field = Writer::new();
-    field.u64(offset.0);
-    writer.uvarint(1);
-    writer.uvarint(tag);
-    writer.blob(&field.finish());
-}
-
-fn offset_tagged(reader: &mut Reader<'_>, wanted: u64) -> Result<Option<Offset>, DecodeError> {
-    let mut found = None;
-    reader.tagged_fields_with(|tag, field| {
-        if tag == wanted {
-            found = Some(coding::offset(&mut Reader::new(field))?);
-        }
-        Ok(())
-    })?;
-    Ok(found)
 }
 
 /// The tagged field of a request that does not ask from the begin.

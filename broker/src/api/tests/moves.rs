@@ -70,8 +70,14 @@ async fn produce_anywhere(
 ) -> Option<Receipt> {
     for api in faces.values() {
         let (acks, batch) = (AckMode::Sync, batch(&[value]));
-        let request =
-            ProduceRequest { partition, acks, leader_term: None, timeout_ms: 5_000, batch };
+        let request = ProduceRequest {
+            partition,
+            acks,
+            leader_term: None,
+            timeout_ms: 5_000,
+            expected_end: None,
+            batch,
+        };
         if let Ok(receipt) = api.produce(request).await {
             return Some(receipt);
         }

@@ -301,7 +301,14 @@ pub async fn produce(
     acks: AckMode,
     batch: Bytes,
 ) -> Result<Receipt, WireError> {
-    let request = ProduceRequest { partition, acks, leader_term: None, timeout_ms: 10_000, batch };
+    let request = ProduceRequest {
+        partition,
+        acks,
+        leader_term: None,
+        timeout_ms: 10_000,
+        expected_end: None,
+        batch,
+    };
     within(api.produce(request)).await
 }
 

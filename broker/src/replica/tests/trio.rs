@@ -200,11 +200,36 @@ impl Trio {
         batch: Bytes,
         leader_term: Option<Term>,
     ) -> RequestId {
+        self.produce_event(at, |event| ProduceEvent { acks, batch, leader_term, ..event })
+    }
+
+    pub(super) fn produce_if(
+        &mut self,
+        at: NodeId,
+        acks: AckMode,
+        batch: Bytes,
+        end: u64,
+    ) -> RequestId {
+        let expected_end = Some(Offset(end));
+        self.produce_event(at, |event| ProduceEvent { acks, batch, expected_end, ..event })
+    }
+
+    fn produce_event(
+        &mut self,
+        at: NodeId,
+        with: impl FnOnce(ProduceEvent) -> ProduceEvent,
+    ) -> RequestId {
         self.next_id += 1;
         let id = RequestId(self.next_id);
-        let deadline = Millis(self.now.0 + 2_000);
-        let partition = self.replicas[&at].partition();
-        let event = ProduceEvent { id, partition, batch, acks, leader_term, deadline };
+        let event = with(ProduceEvent {
+            id,
+            partition: self.replicas[&at].partition(),
+            batch: Bytes::new(),
+            acks: AckMode::SemiSync,
+            leader_term: None,
+            deadline: Millis(self.now.0 + 2_000),
+            expected_end: None,
+        });
         self.with(at, |replica, now, out| replica.produce(now, event, out));
         id
     }

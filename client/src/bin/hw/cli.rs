@@ -326,6 +326,7 @@ Examples:
   hw produce orders lines.txt -o jsonl > receipts.jsonl
   hw produce orders -H source=shop -H attempt=1 < lines.txt
   echo 'customer-7:' | hw produce customers --key-sep : --tombstone
+  END=$(echo paid | hw produce account -p 0 --expect-end \"$END\")   only if nobody else has written since
 
 Every line is one record, byte for byte, without its newline; empty lines are records, and so is
 a last line without a newline. With --key-sep, what stands before the first separator is the key;

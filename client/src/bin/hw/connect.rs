@@ -101,9 +101,10 @@ pub fn exit_for(kind: ErrorKind) -> Exit {
         ErrorKind::Identity => Exit::Unauthorised,
         ErrorKind::Refused(code) => match code {
             ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownBroker => Exit::NotFound,
-            ErrorCode::TopicExists | ErrorCode::TopicProtected | ErrorCode::Conflict => {
-                Exit::Conflict
-            }
+            ErrorCode::TopicExists
+            | ErrorCode::TopicProtected
+            | ErrorCode::Conflict
+            | ErrorCode::WrongEnd => Exit::Conflict,
             ErrorCode::Unauthorized => Exit::Unauthorised,
             ErrorCode::RequestTimedOut => Exit::TimedOut,
             // What scripts cannot act on differently has no number of its own.

@@ -36,6 +36,10 @@ fn refused(code: ErrorCode) -> Answered {
     Answered::Refused(WireError::new(code, "as the test wants"))
 }
 
+fn ends_at(end: u64) -> Answered {
+    Answered::Refused(WireError::wrong_end(Offset(end), "as the test wants"))
+}
+
 fn lost() -> Answered {
     Answered::Lost(Error::with_outcome(ErrorKind::ConnectionLost, Outcome::Unknown, "cut"))
 }
@@ -72,6 +76,15 @@ impl Bench {
             batch.push(&Record::to("t").value("b"), how);
             self.pipeline.push(batch);
         }
+    }
+
+    /// Pushes a batch of one record that expects the partition's end.
+    fn push_if(&mut self, end: u64) {
+        let how = self.how();
+        let mut batch = Batch::new(Completion::new("t".into(), PartitionId(0)), how, 100);
+        batch.expected_end = Some(Offset(end));
+        batch.push(&Record::to("t").value("c"), how);
+        self.pipeline.push(batch);
     }
 
     /// Sends what may be sent.
@@ -276,4 +289,48 @@ fn a_packed_batch_that_the_topic_does_not_take_goes_out_again_plain_with_its_seq
     assert_eq!(header.producer(), FrameHeader::parse(&first.bytes).expect("a batch").producer());
     bench.answer(again.attempt, refused(ErrorCode::UnsupportedCompression));
     assert!(bench.settled[0].1.is_err(), "a plain one that is refused is refused for good");
+}
+
+#[test]
+fn a_conditional_batch_is_under_way_alone() {
+    let mut bench = Bench::new();
+    bench.push(1);
+    bench.push_if(2);
+    bench.push(1);
+    let first = bench.send();
+    assert_eq!(sequences(&first), [(0, 0)], "it waits for what is under way");
+    bench.answer(first[0].0, receipt(0));
+    let second = bench.send();
+    assert_eq!(sequences(&second), [(0, 2)], "and what comes behind waits for it");
+    bench.answer(second[0].0, receipt(2));
+    assert_eq!(sequences(&bench.send()), [(0, 3)]);
+    assert_eq!(bench.settled(), [Ok(0), Ok(2)]);
+}
+
+#[test]
+fn a_conflict_settles_the_batch_and_what_comes_behind_goes_on_in_a_new_epoch() {
+    let mut bench = Bench::new();
+    bench.push_if(2);
+    bench.push(1);
+    let sent = bench.send();
+    bench.answer(sent[0].0, ends_at(7));
+    let (_, result) = bench.settled.pop().expect("it is settled");
+    let error = result.expect_err("it conflicts");
+    assert_eq!((error.actual_end(), error.outcome()), (Some(Offset(7)), Outcome::NotWritten));
+    assert_eq!(sequences(&bench.send()), [(1, 0)]);
+}
+
+#[test]
+fn a_conflict_after_a_lost_answer_tells_what_became_of_it_only_behind_the_expected_end() {
+    for (end, outcome) in [(7, Outcome::NotWritten), (1, Outcome::Unknown)] {
+        let mut bench = Bench::new();
+        bench.push_if(2);
+        let sent = bench.send();
+        bench.answer(sent[0].0, lost());
+        bench.pass(SECOND);
+        let again = bench.send();
+        assert_eq!(sequences(&again), [(0, 0)], "with its sequence: a repeat is recognised");
+        bench.answer(again[0].0, ends_at(end));
+        assert_eq!(bench.settled(), [Err(outcome)], "it ends at {end}");
+    }
 }

@@ -34,6 +34,10 @@ pub struct ProduceArgs {
     /// At most this many records a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
+    /// Write all lines as one batch, and only if the partition ends at N; otherwise nothing is written and the
+    /// exit code is 4. Where it ends then is printed in both cases
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "receipts"])]
+    pub expect_end: Option<u64>,
     /// Pack batches so, where it makes them smaller; a topic's `compression.type` has the last word
     /// [default: the profile's, else lz4]
     #[arg(long, value_name = "CODEC")]

@@ -8,6 +8,7 @@
 
 pub mod args;
 pub mod consume;
+pub mod expect;
 pub mod format;
 pub mod lines;
 pub mod position;

@@ -19,6 +19,7 @@ use highwater_client::{Client, Outcome, Producer, ProducerConfig, Record, TopicN
 use tokio::sync::mpsc;
 
 use super::args::{Codec, ProduceArgs};
+use super::expect;
 use super::lines::{Chunk, Lines, split_key};
 use super::progress::Progress;
 use super::receipts::{self, FailedLine, Sent, Tally};
@@ -28,6 +29,9 @@ use crate::human;
 
 /// Writes all lines and reports.
 pub async fn run(args: ProduceArgs, settings: &Settings) -> Result<Exit, Failure> {
+    if let Some(end) = args.expect_end {
+        return expect::run(&args, end, settings).await;
+    }
     let input = Input::open(args.file.as_deref())?;
     let client = settings.connect().await?;
     // Without this a mistyped name shows only after the first line was typed.
@@ -99,12 +103,41 @@ enum Stop {
     Interrupted,
 }
 
-/// Hands lines to the producer.
-struct Feed {
-    producer: Producer,
+/// Makes records of lines.
+pub(super) struct Maker {
     template: Record,
     separator: Option<Vec<u8>>,
     empty_is_null: bool,
+}
+
+impl Maker {
+    pub(super) fn new(args: &ProduceArgs) -> Maker {
+        let mut template = Record::to(TopicName::from(args.topic.as_str()));
+        if let Some(partition) = args.partition {
+            template = template.partition(partition);
+        }
+        let headers = args.headers.iter().map(|it| (it.name.clone(), it.value.clone()));
+        template.headers.extend(headers);
+        let separator = args.key_sep.as_ref().map(|separator| separator.0.clone());
+        Maker { template, separator, empty_is_null: args.tombstone }
+    }
+
+    pub(super) fn record(&self, line: &Bytes) -> Record {
+        let (key, value) = match &self.separator {
+            Some(separator) => split_key(line, separator),
+            None => (None, line.clone()),
+        };
+        let mut record = self.template.clone();
+        let value = Some(value).filter(|value| !(self.empty_is_null && value.is_empty()));
+        (record.key, record.value) = (key, value);
+        record
+    }
+}
+
+/// Hands lines to the producer.
+struct Feed {
+    producer: Producer,
+    maker: Maker,
     pace: Option<Pace>,
     settler: mpsc::Sender<Vec<Sent>>,
     pending: Vec<Sent>,
@@ -120,17 +153,9 @@ impl Feed {
         progress: Progress,
         failed: Arc<AtomicBool>,
     ) -> Feed {
-        let mut template = Record::to(TopicName::from(args.topic.as_str()));
-        if let Some(partition) = args.partition {
-            template = template.partition(partition);
-        }
-        let headers = args.headers.iter().map(|it| (it.name.clone(), it.value.clone()));
-        template.headers.extend(headers);
         Feed {
             producer,
-            template,
-            separator: args.key_sep.as_ref().map(|separator| separator.0.clone()),
-            empty_is_null: args.tombstone,
+            maker: Maker::new(args),
             pace: args.rate.map(Pace::new),
             settler,
             pending: Vec::with_capacity(HAND_OVER_RECORDS),
@@ -166,14 +191,7 @@ impl Feed {
             self.hand_over().await;
             tokio::time::sleep(pause).await;
         }
-        let (key, value) = match &self.separator {
-            Some(separator) => split_key(bytes, separator),
-            None => (None, bytes.clone()),
-        };
-        let mut record = self.template.clone();
-        let value = Some(value).filter(|value| !(self.empty_is_null && value.is_empty()));
-        (record.key, record.value) = (key, value);
-        let sent = self.producer.send(record).await;
+        let sent = self.producer.send(self.maker.record(bytes)).await;
         let delivery = sent.map_err(|error| FailedLine { line, error })?;
         self.progress.sent(bytes.len() + 1);
         self.pending.push(Sent { line, bytes: bytes.len(), delivery });
@@ -216,14 +234,14 @@ impl Pace {
     }
 }
 
-struct Input {
-    source: Box<dyn Read + Send>,
+pub(super) struct Input {
+    pub(super) source: Box<dyn Read + Send>,
     bytes: Option<u64>,
     is_terminal: bool,
 }
 
 impl Input {
-    fn open(path: Option<&Path>) -> Result<Input, Failure> {
+    pub(super) fn open(path: Option<&Path>) -> Result<Input, Failure> {
         let Some(path) = path.filter(|path| path.as_os_str() != "-") else {
             let is_terminal = io::stdin().is_terminal();
             return Ok(Input { source: Box::new(io::stdin()), bytes: None, is_terminal });
