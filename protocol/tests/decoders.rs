@@ -296,6 +296,13 @@ proptest! {
     }
 
     #[test]
+    fn answers_to_produces_come_back_with_the_pause_they_ask_for(base in countable(), throttle_ms: u32) {
+        let (base_offset, term, log_append_time) = (Offset(base), Term(3), None);
+        let receipt = Receipt { base_offset, term, replicas: 3, flushed: 2, log_append_time };
+        comes_back!(ProduceResponse { receipt, throttle_ms }, ProduceResponse);
+    }
+
+    #[test]
     fn fetch_requests_come_back(
         wait_max_ms: u32, bytes_min: u32, bytes_max: u32,
         parts in vec((partition(), countable(), any::<u32>(), any::<Option<u32>>()), 0..4)

@@ -2,7 +2,7 @@
 //!
 //! Every door (the native protocol, later Kafka's) decodes its requests into these calls. Requests
 //! are checked here once, and errors name the thing, the reason and the way out. Nothing here knows
-//! connections or principals; nothing here decides what a shard or the controller decides.
+//! connections, and `quota` alone principals; nothing here decides what a shard or the controller decides.
 //!
 //! Read `produce` and `fetch` for the hot roads, `admission` for what is refused under load, then
 //! `metadata`, `partitions`, `inspect`, `digest`, `admin`, `settings`, `moves`, `events`, `brokers`, `balance`;
@@ -23,6 +23,7 @@ mod moves;
 mod partitions;
 mod policy;
 mod produce;
+pub mod quota;
 mod recover;
 mod settings;
 
@@ -37,6 +38,7 @@ use crate::log::LogReader;
 use crate::node::{LeaderView, Node, Route};
 
 use admission::Admission;
+use quota::Purses;
 
 /// How much of this broker clients may use.
 #[derive(Debug, Clone)]
@@ -55,6 +57,7 @@ pub struct Api {
     node: Node,
     admission: Arc<Admission>,
     file: Arc<BTreeMap<String, String>>,
+    purses: Arc<Purses>,
     /// One replica is hashed at a time.
     digests: Arc<Semaphore>,
 }
@@ -66,7 +69,8 @@ impl Api {
         let admission = Arc::new(Admission::new(&options));
         tokio::spawn(admission::watch_disk(node.clone(), admission.clone()));
         let digests = Arc::new(Semaphore::new(1));
-        Api { node, admission, file: Arc::new(options.file), digests }
+        let (file, purses) = (Arc::new(options.file), Arc::default());
+        Api { node, admission, file, purses, digests }
     }
 
     /// The node behind it.

@@ -82,6 +82,11 @@ impl Settings {
         given.and_then(|rate| rate.parse().ok()).unwrap_or(OWN_MOVES_BYTES_PER_S)
     }
 
+    /// A quota in bytes a second; `None` where there is none.
+    pub fn quota(&self, name: &str) -> Option<u64> {
+        self.get(SettingScope::Cluster, name)?.parse().ok()
+    }
+
     /// How long a broker is away before its replicas are placed elsewhere; `None` for ever.
     pub fn replaces_after_ms(&self) -> Option<u64> {
         match self.get(SettingScope::Cluster, "balance.replace.after.ms") {

@@ -3,7 +3,8 @@
 //! Each stream has one task that reads, calls and writes. Produces are handed to `api` in the order
 //! in which they were read, which is what keeps a partition's batches in order; answers may overtake
 //! each other. When too many requests wait, on the stream or on the whole connection, nothing more is
-//! read until some are answered: the far side feels it as back-pressure. A frame that cannot be
+//! read until some are answered: the far side feels it as back-pressure. Nor is a stream read on that has
+//! just written, while its principal is beyond its quota. A frame that cannot be
 //! understood but has a correlation id is answered with an error; a stream of garbage closes the
 //! connection with a reason.
 
@@ -16,10 +17,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use highwater_protocol::native::frame::FRAME_BYTES_MAX;
+use highwater_protocol::native::frame::{ApiKey, FRAME_BYTES_MAX};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::sleep_until;
 use tracing::{debug, warn};
 
 use super::CloseCode;
@@ -62,10 +64,11 @@ enum StreamFailed {
 }
 
 impl Session {
-    pub(super) fn new(api: Api, metrics: Arc<Metrics>, limits: Limits) -> Session {
+    pub(super) fn new(api: Api, metrics: Arc<Metrics>, limits: Limits, principal: &str) -> Session {
         let set = api.limit_set("limits.requests_in_flight");
         let seats = Arc::new(Semaphore::new(set.unwrap_or(limits.requests_in_flight_max)));
-        Session { calls: Calls::new(api, Arc::clone(&metrics)), metrics, seats }
+        let calls = Calls::new(api, Arc::clone(&metrics), principal);
+        Session { calls, metrics, seats }
     }
 
     /// Serves the connection until it is closed.
@@ -97,15 +100,24 @@ impl Session {
         let mut gather = Gather::default();
         let mut held = None;
         let mut more = true;
+        let mut muted = Instant::now();
         while more || !pending.is_empty() {
             tokio::select! {
                 biased;
                 Some(answer) = pending.next() => {
                     self.write(answer, &mut pending, &mut gather, &mut send).await?;
                 }
-                next = self.next_request(&mut frames, &mut held), if more && pending.len() < STREAM_IN_FLIGHT_MAX => {
+                // Whoever does not pause by itself is not read from until it has paid.
+                () = sleep_until(muted.into()), if more && muted > Instant::now() => {}
+                next = self.next_request(&mut frames, &mut held), if more && muted <= Instant::now() && pending.len() < STREAM_IN_FLIGHT_MAX => {
                     match next? {
-                        Some((frame, seat)) => pending.push(self.call(frame, seat)?),
+                        Some((frame, seat)) => {
+                            let produces = is_produce(&frame);
+                            pending.push(self.call(frame, seat)?);
+                            if produces {
+                                muted = Instant::now() + self.calls.owes();
+                            }
+                        }
                         None => more = false,
                     }
                 }
@@ -161,6 +173,10 @@ impl Session {
         self.metrics.bytes_out.add(bytes as u64);
         Ok(())
     }
+}
+
+fn is_produce(frame: &Bytes) -> bool {
+    frame.first_chunk() == Some(&ApiKey::Produce.number().to_be_bytes())
 }
 
 /// Closes a connection over what went wrong on one of its streams, unless it is gone anyway.

@@ -7,7 +7,7 @@
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use highwater_protocol::error::{ErrorCode, WireError};
@@ -36,7 +36,7 @@ use highwater_protocol::native::metadata::MetadataRequest;
 use highwater_protocol::native::moves::{
     CancelMovesRequest, ListMovesRequest, ListMovesResponse, ReassignRequest,
 };
-use highwater_protocol::native::produce::{AckMode, ProduceRequest};
+use highwater_protocol::native::produce::{AckMode, ProduceRequest, ProduceResponse};
 use highwater_protocol::native::recover::RecoverPartitionRequest;
 use highwater_protocol::native::repair::RepairReplicaRequest;
 use highwater_protocol::native::settings::{
@@ -44,9 +44,11 @@ use highwater_protocol::native::settings::{
 };
 use highwater_protocol::native::throttle::ThrottleMovesRequest;
 use highwater_protocol::wire::{DecodeError, Reader, Writer};
+use tokio::time::sleep;
 use tracing::debug;
 
 use crate::api::Api;
+use crate::api::quota::{Purse, Way};
 use crate::metrics::{Histogram, Metrics};
 
 /// The chunks of an answer frame, length included.
@@ -60,6 +62,7 @@ pub(super) type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 pub(super) struct Calls {
     api: Api,
     metrics: Arc<Metrics>,
+    purse: Arc<Purse>,
 }
 
 /// Reads a whole request and has the api asked for it by the future that answers.
@@ -77,8 +80,14 @@ macro_rules! ask {
 }
 
 impl Calls {
-    pub(super) fn new(api: Api, metrics: Arc<Metrics>) -> Calls {
-        Calls { api, metrics }
+    pub(super) fn new(api: Api, metrics: Arc<Metrics>, principal: &str) -> Calls {
+        let purse = api.purse(principal);
+        Calls { api, metrics, purse }
+    }
+
+    /// For how long no more produces are to be read.
+    pub(super) fn owes(&self) -> Duration {
+        self.purse.owes(Way::Produce)
     }
 
     /// Begins a request; `None` where the frame is too short to be one. What must happen in the
@@ -112,7 +121,7 @@ impl Calls {
             ApiKey::Produce => self.produce(header, body, begun)?,
             ApiKey::Fetch => {
                 let (request, calls) = (whole(read, FetchRequest::decode)?, self.clone());
-                Box::pin(async move { fetched(correlation, calls.api.fetch(request).await) })
+                Box::pin(async move { fetched(correlation, calls.fetch(request).await) })
             }
             ApiKey::Metadata => ask!(self, correlation, read, MetadataRequest, metadata),
             ApiKey::ListOffsets => ask!(self, correlation, read, ListOffsetsRequest, list_offsets),
@@ -224,15 +233,34 @@ impl Calls {
         body: Bytes,
         begun: Instant,
     ) -> Result<Answering, DecodeError> {
+        let bytes = body.len() as u64;
         let request = ProduceRequest::decode(header.version, body)?;
+        let throttle = self.purse.take(Way::Produce, bytes, self.api.quota(Way::Produce));
+        let throttle_ms = u32::try_from(throttle.as_millis()).unwrap_or(u32::MAX);
         let acks = request.acks;
         let receipt = self.api.produce(request);
         let calls = self.clone();
         Ok(Box::pin(async move {
             let result = receipt.await;
             calls.histogram(acks).record(begun.elapsed());
-            calls.answer(header.correlation, result, |receipt, writer| receipt.encode(writer))
+            let result = result.map(|receipt| ProduceResponse { receipt, throttle_ms });
+            calls.answer(header.correlation, result, |answer, writer| answer.encode(writer))
         }))
+    }
+
+    /// Reads when what was read before is paid for, and then no more than a second's worth.
+    async fn fetch(&self, mut request: FetchRequest) -> FetchResponse {
+        let quota = self.api.quota(Way::Fetch);
+        if let Some(bytes_per_s) = quota {
+            sleep(self.purse.owes(Way::Fetch)).await;
+            let second = u32::try_from(bytes_per_s).unwrap_or(u32::MAX);
+            request.bytes_max = request.bytes_max.min(second);
+        }
+        let response = self.api.fetch(request).await;
+        let read = response.partitions.iter().filter_map(|found| found.result.as_ref().ok());
+        let bytes: usize = read.flat_map(|found| &found.records).map(Bytes::len).sum();
+        self.purse.take(Way::Fetch, bytes as u64, quota);
+        response
     }
 
     fn answer<T>(

@@ -235,8 +235,8 @@ impl Doors {
             info!(%remote, principal = %identity, "client connected");
             self.metrics.client_connections_total.bump();
             self.metrics.client_connections.up();
-            let session =
-                client::Session::new(self.api.clone(), Arc::clone(&self.metrics), self.limits);
+            let (api, metrics) = (self.api.clone(), Arc::clone(&self.metrics));
+            let session = client::Session::new(api, metrics, self.limits, &identity.to_string());
             session.run(connection).await;
             self.metrics.client_connections.down();
             debug!(%remote, principal = %identity, "client disconnected");

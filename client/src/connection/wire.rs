@@ -32,7 +32,7 @@ use highwater_protocol::native::moves::{
     CancelMovesRequest, CancelMovesResponse, ListMovesRequest, ListMovesResponse, ReassignRequest,
     ReassignResponse,
 };
-use highwater_protocol::native::produce::{ProduceRequest, Receipt};
+use highwater_protocol::native::produce::{ProduceRequest, ProduceResponse};
 use highwater_protocol::native::recover::{RecoverPartitionRequest, RecoverPartitionResponse};
 use highwater_protocol::native::repair::{RepairReplicaRequest, RepairReplicaResponse};
 use highwater_protocol::native::settings::{
@@ -219,7 +219,7 @@ macro_rules! responses {
 }
 
 responses! {
-    HelloResponse Receipt MetadataResponse ListOffsetsResponse CreateTopicResponse
+    HelloResponse ProduceResponse MetadataResponse ListOffsetsResponse CreateTopicResponse
     DescribePartitionResponse TrimPartitionResponse ReassignResponse CancelMovesResponse
     ListMovesResponse AlterTopicResponse CreatePartitionsResponse ListBrokersResponse
     SetDutyResponse RemoveBrokerResponse ChangeControllerResponse ListReplicasResponse

@@ -10,6 +10,7 @@ mod config;
 mod delivery;
 mod partition;
 mod sender;
+mod throttle;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};

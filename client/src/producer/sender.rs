@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{NodeId, ProducerId};
-use highwater_protocol::native::produce::ProduceRequest;
+use highwater_protocol::native::produce::{ProduceRequest, ProduceResponse};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accumulator::{Queue, Taken, closed};
 use super::delivery::Completion;
 use super::partition::{Answered, Attempt, Leader, Options, Outgoing, Pipeline, Settled};
+use super::throttle::Throttles;
 use super::{ProducerConfig, Shared};
 use crate::client::Core;
 use crate::connection::{Connection, Request, decode};
@@ -51,6 +52,7 @@ pub(super) struct Sender {
     partitions: Vec<Partition>,
     timers: BTreeSet<(Instant, usize)>,
     dialling: HashSet<NodeId>,
+    throttles: Arc<Throttles>,
     /// Partitions that better metadata might help.
     troubled: BTreeSet<usize>,
     refresh: Refresh,
@@ -110,6 +112,7 @@ impl Sender {
             partitions: Vec::new(),
             timers: BTreeSet::new(),
             dialling: HashSet::new(),
+            throttles: Arc::default(),
             troubled: BTreeSet::new(),
             refresh,
             settled: Vec::new(),
@@ -257,10 +260,11 @@ impl Sender {
         let lingers_until = self.fill(index, now);
         self.settle_all();
         let leaderless = leader.is_none();
-        if let Some((leader, address)) = leader {
+        let paused = leader.as_ref().and_then(|(leader, _)| self.throttles.until(leader.node, now));
+        if let (Some((leader, address)), None) = (leader, paused) {
             self.send(index, now, leader, &address);
         }
-        self.set_timer(index, now, lingers_until);
+        self.set_timer(index, now, lingers_until.into_iter().chain(paused).min());
         self.note_trouble(index, now, leaderless);
     }
 
@@ -303,11 +307,12 @@ impl Sender {
             batch: outgoing.bytes,
         };
         let (answers, attempt) = (self.answers.clone(), outgoing.attempt);
+        let throttles = Arc::clone(&self.throttles);
         let broker = connection.broker().to_owned();
         let reply = Box::new(move |answer: Result<crate::connection::Answer, Error>| {
             let answer = match answer {
-                Ok(Ok(body)) => match decode(body, "read a receipt", &broker) {
-                    Ok(receipt) => Answered::Written(receipt),
+                Ok(Ok(body)) => match decode::<ProduceResponse>(body, "read a receipt", &broker) {
+                    Ok(answer) => Answered::Written(throttles.heed(leader.node, &answer)),
                     Err(malformed) => Answered::Lost(malformed),
                 },
                 Ok(Err(refusal)) => Answered::Refused(refusal),

@@ -49,6 +49,15 @@ pub struct Receipt {
     pub log_append_time: Option<Timestamp>,
 }
 
+/// The answer to a produce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProduceResponse {
+    /// What the broker can vouch for.
+    pub receipt: Receipt,
+    /// For how long the client should send nothing more to this broker, for its quota is used up.
+    pub throttle_ms: u32,
+}
+
 impl AckMode {
     fn number(self) -> u8 {
         match self {
@@ -106,18 +115,36 @@ impl ProduceRequest {
 }
 
 impl Receipt {
+    /// Writes the body of an answer that asks for no pause.
+    pub fn encode(&self, writer: &mut Writer) {
+        ProduceResponse { receipt: *self, throttle_ms: 0 }.encode(writer);
+    }
+
+    /// Reads the body, whatever pause it asks for.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Receipt, DecodeError> {
+        ProduceResponse::decode(reader).map(|response| response.receipt)
+    }
+}
+
+impl ProduceResponse {
     /// Writes the body.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.u64(self.base_offset.0);
-        writer.u32(self.term.0);
-        writer.u8(self.replicas);
-        writer.u8(self.flushed);
-        writer.optional(self.log_append_time, |writer, time| writer.i64(time.0));
-        writer.no_tagged_fields();
+        let ProduceResponse { receipt, throttle_ms } = self;
+        writer.u64(receipt.base_offset.0);
+        writer.u32(receipt.term.0);
+        writer.u8(receipt.replicas);
+        writer.u8(receipt.flushed);
+        writer.optional(receipt.log_append_time, |writer, time| writer.i64(time.0));
+        if *throttle_ms == 0 {
+            return writer.no_tagged_fields();
+        }
+        writer.uvarint(1);
+        writer.uvarint(TAG_THROTTLE);
+        writer.blob(&throttle_ms.to_be_bytes());
     }
 
     /// Reads the body.
-    pub fn decode(reader: &mut Reader<'_>) -> Result<Receipt, DecodeError> {
+    pub fn decode(reader: &mut Reader<'_>) -> Result<ProduceResponse, DecodeError> {
         reader.within("a receipt");
         let receipt = Receipt {
             base_offset: coding::offset(reader)?,
@@ -127,7 +154,16 @@ impl Receipt {
             log_append_time: reader
                 .optional("a timestamp", |reader| reader.i64().map(Timestamp))?,
         };
-        reader.tagged_fields()?;
-        Ok(receipt)
+        let mut throttle_ms = 0;
+        reader.tagged_fields_with(|tag, field| {
+            if tag == TAG_THROTTLE {
+                throttle_ms = Reader::new(field).u32()?;
+            }
+            Ok(())
+        })?;
+        Ok(ProduceResponse { receipt, throttle_ms })
     }
 }
+
+/// The tagged field of an answer that asks for a pause.
+const TAG_THROTTLE: u64 = 0;

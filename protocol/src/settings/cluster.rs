@@ -67,6 +67,30 @@ pub const KEYS: &[ConfigKey] = &[
                  again after that: a broker that was restarted leads nothing until then.",
         example: "hw cluster config set leader.balance=off",
     },
+    ConfigKey {
+        name: "quota.fetch.rate",
+        default: "-1",
+        takes: Takes::Limit { min: 1024 },
+        unit: Some("bytes a second"),
+        effect: Effect::AtOnce,
+        description: "How fast each principal may read from each broker. What is beyond waits, and is not \
+                      refused.",
+        advice: "Set it where one reader could take what others need. It counts for every owner of a \
+                 certificate by itself, over all its connections.",
+        example: "hw cluster config set quota.fetch.rate=52428800",
+    },
+    ConfigKey {
+        name: "quota.produce.rate",
+        default: "-1",
+        takes: Takes::Limit { min: 1024 },
+        unit: Some("bytes a second"),
+        effect: Effect::AtOnce,
+        description: "How fast each principal may write to each broker, as bytes come, packed or not. What is \
+                      beyond waits, and is not refused.",
+        advice: "Set it where one producer could take what others need. It counts for every owner of a \
+                 certificate by itself, over all its connections; answers tell clients how long to wait.",
+        example: "hw cluster config set quota.produce.rate=10485760",
+    },
 ];
 
 /// Whose values a value of the cluster is for.
