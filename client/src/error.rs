@@ -221,7 +221,16 @@ pub(crate) fn outcome_of(code: ErrorCode) -> Outcome {
         | ErrorCode::BrokerRemoved
         | ErrorCode::MajorityAlive
         | ErrorCode::TopicProtected
-        | ErrorCode::WrongEnd => Outcome::NotWritten,
+        | ErrorCode::WrongEnd
+        | ErrorCode::OffsetMetadataTooLarge
+        | ErrorCode::InvalidGroup
+        | ErrorCode::UnknownMember
+        | ErrorCode::GroupNotEmpty
+        | ErrorCode::GroupNotFound
+        | ErrorCode::GroupFull
+        | ErrorCode::FencedMemberEpoch
+        | ErrorCode::UnreleasedInstance
+        | ErrorCode::StaleMemberEpoch => Outcome::NotWritten,
     }
 }
 

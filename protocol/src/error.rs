@@ -93,6 +93,9 @@ error_codes! {
     /// The batch is larger than the topic's `max.message.bytes`.
     BatchTooLarge = 10, fatal, "MESSAGE_TOO_LARGE",
         "Send smaller batches, or raise `max.message.bytes` of the topic with `hw topic alter`.";
+    /// The note beside a committed offset is too long.
+    OffsetMetadataTooLarge = 12, fatal, "OFFSET_METADATA_TOO_LARGE",
+        "Keep notes beside offsets within 4096 bytes; larger things belong into a topic.";
     /// The topic's name breaks the rules for names.
     InvalidTopic = 17, fatal, "INVALID_TOPIC_EXCEPTION",
         "Take 1 to 249 letters, digits, dots, underscores and hyphens; names that begin with `__` are the cluster's own.";
@@ -102,6 +105,12 @@ error_codes! {
     /// Written, but fewer in-sync replicas than `min.insync.replicas` have it.
     NotEnoughReplicasAfterAppend = 20, retriable, "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
         "The record is written and stays; whether that is enough is for the program to say. Bring replicas back as for NOT_ENOUGH_REPLICAS.";
+    /// The group's name breaks the rules for names.
+    InvalidGroup = 24, fatal, "INVALID_GROUP_ID",
+        "Take 1 to 249 bytes without control characters.";
+    /// The group has no such member: it left, or was not heard for its session's time.
+    UnknownMember = 25, fatal, "UNKNOWN_MEMBER_ID",
+        "Join anew; consumers do so by themselves. If it happens again and again, records take longer than `session_timeout` or `rebalance_timeout` allow.";
     /// The principal may not do this.
     Unauthorized = 29, fatal, "TOPIC_AUTHORIZATION_FAILED",
         "Use a certificate whose owner may do this.";
@@ -141,6 +150,12 @@ error_codes! {
     /// The partition does not remember this producer: start a new epoch at sequence 0.
     UnknownProducer = 59, fatal, "UNKNOWN_PRODUCER_ID",
         "Open a new producer; its earlier batches are in the log or were given up by retention.";
+    /// The group has members, and this is only possible without.
+    GroupNotEmpty = 68, fatal, "NON_EMPTY_GROUP",
+        "Stop the group's members first: `hw group describe NAME` shows them.";
+    /// No group of that name has members or committed offsets.
+    GroupNotFound = 69, fatal, "GROUP_ID_NOT_FOUND",
+        "Compare the name with `hw group list`; groups without members are forgotten after seven days.";
     /// The client's leader epoch is older than the partition's.
     FencedLeaderEpoch = 74, retriable, "FENCED_LEADER_EPOCH",
         "Fetch metadata again and repeat; clients do so by themselves.";
@@ -153,12 +168,24 @@ error_codes! {
     /// The new leader does not know its high watermark yet.
     OffsetNotAvailable = 78, retriable, "OFFSET_NOT_AVAILABLE",
         "Wait: the new leader commits a mark of its own term first, which takes milliseconds.";
+    /// The group has as many members as a group may have.
+    GroupFull = 81, fatal, "GROUP_MAX_SIZE_REACHED",
+        "Run fewer members: more than there are partitions have nothing to read.";
     /// The batch or one of its records breaks the format.
     InvalidRecord = 87, fatal, "INVALID_RECORD",
         "The program builds batches wrongly; the detail says where.";
     /// No broker of that id is part of the cluster.
     UnknownBroker = 102, fatal, "BROKER_ID_NOT_REGISTERED",
         "Compare the id with `hw cluster brokers`, which shows those that are part of it.";
+    /// The member's epoch is not the group's: others own its partitions now.
+    FencedMemberEpoch = 110, fatal, "FENCED_MEMBER_EPOCH",
+        "Give everything up and join anew; consumers do so by themselves.";
+    /// Another member has that instance's name and has not left.
+    UnreleasedInstance = 111, retriable, "UNRELEASED_INSTANCE_ID",
+        "Stop the other program of that name, or wait until its session ends; every running program needs an instance's name of its own.";
+    /// The member has been told of a newer epoch meanwhile, or does not own the partition.
+    StaleMemberEpoch = 113, fatal, "STALE_MEMBER_EPOCH",
+        "Commit only what the member owns, with the epoch of its last heartbeat; consumers do so by themselves.";
     /// The broker's queue for this partition is full; nothing was written.
     Overloaded = 1001, retriable, "OVERLOADED",
         "Slow down or spread the load over more partitions; clients wait and send again by themselves.";

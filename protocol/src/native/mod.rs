@@ -13,6 +13,7 @@ pub mod digest;
 pub mod events;
 pub mod fetch;
 pub mod frame;
+pub mod groups;
 pub mod inspect;
 pub mod metadata;
 pub mod moves;
