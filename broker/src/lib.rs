@@ -10,6 +10,7 @@ pub mod log;
 pub mod raft;
 pub mod replica;
 pub mod controller;
+pub mod groups;
 pub mod shard;
 pub mod node;
 pub mod api;

@@ -274,6 +274,54 @@ mutants! {
     BurstsCount,
     /// A partition that was moved for its load is moved again as soon as that changes.
     LoadMovesUnrested,
+    /// A coordinator takes a request of a member that was held up for its newest.
+    OldBeatCounts,
+    /// A coordinator believes what a member owns although it has not heard of this term.
+    OwnedBelievedUnheard,
+    /// A partition counts as given up as soon as its owner was told to.
+    RevokedAtOnce,
+    /// A member gets new partitions before it has given up what it must.
+    GivenBeforeTaken,
+    /// A partition is given to whom the target says although another member owns it.
+    TargetGivenAtOnce,
+    /// A commit of a member that was held up counts.
+    OldCommitCounts,
+    /// A member commits for partitions that it does not own.
+    AnyoneCommits,
+    /// A coordinator answers members that have heard a newer one.
+    OldCoordinatorAnswers,
+    /// A new coordinator goes on as if it had heard every member just before.
+    SessionsEndEarly,
+    /// A member that joins once more by a request that was held up owns nothing from then on.
+    JoinedTwice,
+    /// A coordinator takes a commit of a member that has not heard of this term.
+    OldTermCommits,
+    /// A member that is silent stays one.
+    SilentStay,
+    /// A member that keeps what it must give up stays one.
+    KeepersStay,
+    /// The time to give something up counts from when the coordinator said so, not from when the member is known to know.
+    ToldCountsAsKnown,
+    /// A new coordinator does not add the time in which a former one may have answered.
+    TakeoverUncounted,
+    /// A member gets the place of another one of its name that has not left.
+    PlaceTaken,
+    /// The place of a member that comes back under its name is not kept.
+    PlaceNotKept,
+    /// What a group has committed goes with its last member.
+    OffsetsGoWithMembers,
+    /// Offsets are set from outside while there are members.
+    OutsiderCommits,
+    /// What a member had that is gone is not given out among those who stay.
+    LeaverNotMissed,
+    /// Partitions that a topic gets later are not given out.
+    GrowthUnseen,
+    /// Members that come later get nothing.
+    NotEvened,
+    /// A target is made as if nobody had anything.
+    NotSticky,
+    /// A log begun anew forgets what members must give up and have not.
+    AnewForgetsRevoking,
 }
 
 #[cfg(feature = "mutants")]

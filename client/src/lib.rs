@@ -48,6 +48,7 @@ mod brokers;
 mod balance;
 mod client;
 mod connection;
+mod consumer;
 mod digest;
 mod error;
 mod events;
@@ -99,6 +100,7 @@ pub use highwater_protocol::settings::{ConfigKey, topic::KEYS as TOPIC_SETTINGS}
 pub use admin::{Admin, ClusterInfo, NewTopic};
 pub use alter::TopicChange;
 pub use client::{Client, ClientConfig, Pem, TlsConfig};
+pub use consumer::membership;
 pub use error::{Error, ErrorKind, Outcome};
 pub use partitioner::{murmur2, partition_for_key};
 pub use producer::{Appended, Delivery, FlushReport, Producer, ProducerConfig, TrySendError};

@@ -9,6 +9,8 @@
 //! The controller has a simulation of its own, at scale: `fleet`; its moves are driven here as well, in `moves`,
 //! and partitions that are begun anew, in `recovery`.
 //!
+//! Consumer groups have one, too: `groups`.
+//!
 //! Not simulated: threads, QUIC. Read `cluster` first.
 
 mod accepted;
@@ -22,6 +24,7 @@ mod endings;
 pub mod faults;
 pub mod fleet;
 mod finale;
+pub mod groups;
 mod lifecycle;
 pub mod model;
 mod moves;

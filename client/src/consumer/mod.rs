@@ -1,0 +1,3 @@
+//! Consumer groups, the members' side: `membership` has the rules, pure.
+
+pub mod membership;
