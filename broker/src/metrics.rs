@@ -68,6 +68,8 @@ metrics! {
     /// Requests by API.
     requests_list_offsets: Counter = "highwater_requests_total", "api=\"list_offsets\"";
     /// Requests by API.
+    requests_groups: Counter = "highwater_requests_total", "api=\"groups\"";
+    /// Requests by API.
     requests_admin: Counter = "highwater_requests_total", "api=\"admin\"";
     /// Requests that were answered with an error.
     request_errors: Counter = "highwater_request_errors_total", "";

@@ -4,6 +4,8 @@ use highwater_protocol::batch::BatchError;
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{NodeId, Offset, Term, TopicPartition};
 
+use highwater_protocol::native::groups::GroupId;
+
 use crate::log::ReadError;
 use crate::node::{LeaderView, Route};
 
@@ -19,6 +21,18 @@ pub(super) fn unknown_partition(partition: TopicPartition) -> WireError {
 pub(super) fn unknown_topic(name: &str) -> WireError {
     let why = format!("topic {name} does not exist; `hw topic list` shows those that do");
     WireError::new(ErrorCode::UnknownTopicOrPartition, why)
+}
+
+pub(super) fn bad_group(why: String) -> WireError {
+    WireError::new(ErrorCode::InvalidGroup, why)
+}
+
+pub(super) fn no_groups(group: &GroupId) -> WireError {
+    let why = format!(
+        "group {group} is not known to this broker: the cluster has no groups yet, or the broker has not heard of them; \
+         ask who its coordinator is first"
+    );
+    WireError::new(ErrorCode::LeaderNotAvailable, why)
 }
 
 pub(super) fn starting(me: NodeId) -> WireError {

@@ -5,7 +5,7 @@
 //! connections, and `quota` alone principals; nothing here decides what a shard or the controller decides.
 //!
 //! Read `produce` and `fetch` for the hot roads, `admission` for what is refused under load, then
-//! `metadata`, `partitions`, `inspect`, `digest`, `admin`, `settings`, `moves`, `events`, `brokers`, `balance`;
+//! `metadata`, `partitions`, `inspect`, `digest`, `admin`, `settings`, `moves`, `events`, `brokers`, `balance`, `groups`;
 //! `errors` has the words.
 
 mod admin;
@@ -17,6 +17,7 @@ mod digest;
 mod errors;
 mod events;
 mod fetch;
+mod groups;
 mod inspect;
 mod metadata;
 mod moves;

@@ -58,8 +58,10 @@ impl Api {
         &self,
         request: TrimPartitionRequest,
     ) -> Result<TrimPartitionResponse, WireError> {
-        if request.partition == TopicPartition::CLUSTER {
-            let why = "the controller's log is the cluster's own and is not trimmed by request";
+        let route = self.route(request.partition)?;
+        if route.is_internal() {
+            let why =
+                format!("{} is the cluster's own and is not trimmed by request", route.title());
             return Err(WireError::new(ErrorCode::InvalidRequest, why));
         }
         self.led_here(request.partition, None)?;

@@ -42,8 +42,9 @@ impl Api {
         let ProduceRequest { partition, acks, leader_term, timeout_ms, expected_end, batch } =
             request;
         let route = self.route(partition)?;
-        if partition == TopicPartition::CLUSTER {
-            let why = "the cluster's own log takes no records from clients";
+        if route.is_internal() {
+            let why =
+                format!("{} is the cluster's own and takes no records from clients", route.title());
             return Err(WireError::new(ErrorCode::Unauthorized, why));
         }
         if let Some(reason) = route.failed() {

@@ -33,6 +33,11 @@ pub enum Command {
         /// What is wanted.
         request: CreateTopicRequest,
     },
+    /// Make the topic that keeps the consumer groups, unless it is there.
+    CreateGroupsTopic {
+        /// The id, if there is none yet.
+        id: TopicId,
+    },
     /// Delete a topic by name.
     DeleteTopic {
         /// Its name.
@@ -105,6 +110,10 @@ impl Command {
                 out.u128(id.0.as_u128());
                 put_create_topic(request, &mut out);
             }
+            Command::CreateGroupsTopic { id } => {
+                put_head(CREATE_GROUPS_TOPIC, &mut out);
+                out.u128(id.0.as_u128());
+            }
             Command::DeleteTopic { name, id } => {
                 put_head(DELETE_TOPIC, &mut out);
                 out.text(name);
@@ -150,6 +159,9 @@ impl Command {
                     id: TopicId(Uuid::from_u128(input.u128()?)),
                     request: get_create_topic(input)?,
                 },
+                CREATE_GROUPS_TOPIC => {
+                    Command::CreateGroupsTopic { id: TopicId(Uuid::from_u128(input.u128()?)) }
+                }
                 DELETE_TOPIC => {
                     Command::DeleteTopic { name: input.text("a topic's name")?, id: get_id(input)? }
                 }
@@ -321,6 +333,7 @@ const ALTER_TOPIC: u16 = 20;
 const CREATE_PARTITIONS: u16 = 21;
 const ALTER_SETTINGS: u16 = 35;
 const LOADS: u16 = 36;
+const CREATE_GROUPS_TOPIC: u16 = 37;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 //! answer and no second set of records.
 
 mod alter;
+mod own;
 mod settings;
 
 use highwater_protocol::error::{ErrorCode, WireError};
@@ -55,6 +56,7 @@ impl Controller {
         match command {
             Command::Register(registration) => self.register(image, registration, now),
             Command::CreateTopic { id, request } => create_topic(image, id, &request),
+            Command::CreateGroupsTopic { id } => own::create_groups_topic(image, id),
             Command::DeleteTopic { name, id } => delete_topic(image, &name, id),
             Command::AlterTopic { id, request } => alter::settings(image, id, &request),
             Command::CreatePartitions { id, request } => alter::partitions(image, id, &request),
@@ -166,6 +168,16 @@ fn create_topic(
             format!("topic {name} exists already, with {} partitions", topic.partitions.len());
         return Err(WireError::new(ErrorCode::TopicExists, why));
     }
+    place_topic(image, id, request)
+}
+
+/// A topic of a name that is free and may be given.
+fn place_topic(
+    image: &ClusterImage,
+    id: TopicId,
+    request: &CreateTopicRequest,
+) -> Result<Decision, WireError> {
+    let name = &request.name;
     check_partitions(image, request)?;
     let candidates = placement::candidates(image);
     let replication = check_replication(image, request, candidates.len())?;
@@ -292,11 +304,13 @@ fn delete_topic(
 }
 
 /// The topic of this name, unless it is another than the one that was meant.
+/// A topic that people may change.
 fn existing<'a>(
     image: &'a ClusterImage,
     name: &str,
     id: Option<TopicId>,
 ) -> Result<&'a Topic, WireError> {
+    own::refuse(name)?;
     let topic = image.topic_named(name).filter(|topic| id.is_none_or(|id| topic.id == id));
     topic.map(|topic| &**topic).ok_or_else(|| {
         let why = format!("topic {name} does not exist; `hw topic list` shows those that do");

@@ -19,6 +19,7 @@ pub mod record;
 mod sessions;
 mod target;
 
+pub(crate) use coordinator::{BATCH_BYTES, BATCH_RECORDS};
 pub use coordinator::{Coordinator, GroupAnswer, GroupRequest, Moment};
 pub use image::Groups;
 

@@ -31,6 +31,10 @@ use highwater_protocol::native::frame::{
     AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_answer,
     spoken_versions,
 };
+use highwater_protocol::native::groups::{
+    CommitOffsetsRequest, DeleteGroupRequest, DeleteOffsetsRequest, DescribeGroupRequest,
+    FetchOffsetsRequest, FindCoordinatorRequest, GroupHeartbeatRequest, ListGroupsRequest,
+};
 use highwater_protocol::native::inspect::InspectReplicaRequest;
 use highwater_protocol::native::metadata::MetadataRequest;
 use highwater_protocol::native::moves::{
@@ -144,25 +148,25 @@ impl Calls {
             }
             ApiKey::Reassign => ask!(self, correlation, read, ReassignRequest, reassign),
             ApiKey::CancelMoves => ask!(self, correlation, read, CancelMovesRequest, cancel_moves),
-            ApiKey::ThrottleMoves => {
-                ask!(self, correlation, read, ThrottleMovesRequest, throttle_moves)
-            }
-            ApiKey::SetDuty => ask!(self, correlation, read, SetDutyRequest, set_duty),
-            ApiKey::RemoveBroker => {
-                ask!(self, correlation, read, RemoveBrokerRequest, remove_broker)
-            }
-            ApiKey::ChangeController => {
-                ask!(self, correlation, read, ChangeControllerRequest, change_controller)
-            }
+            ApiKey::ThrottleMoves
+            | ApiKey::SetDuty
+            | ApiKey::RemoveBroker
+            | ApiKey::ChangeController
+            | ApiKey::AlterSettings => self.cluster(api, correlation, read)?,
             ApiKey::PlanBalance => ask!(self, correlation, read, PlanBalanceRequest, plan_balance),
             ApiKey::RecoverPartition
             | ApiKey::InspectReplica
             | ApiKey::DigestReplica
             | ApiKey::RepairReplica => self.one_replica(api, correlation, read)?,
             ApiKey::ListEvents => ask!(self, correlation, read, ListEventsRequest, list_events),
-            ApiKey::AlterSettings => {
-                ask!(self, correlation, read, AlterSettingsRequest, alter_settings)
-            }
+            ApiKey::FindCoordinator
+            | ApiKey::GroupHeartbeat
+            | ApiKey::CommitOffsets
+            | ApiKey::FetchOffsets
+            | ApiKey::DeleteOffsets
+            | ApiKey::ListGroups
+            | ApiKey::DescribeGroup
+            | ApiKey::DeleteGroup => self.groups(api, correlation, read)?,
             ApiKey::ListMoves | ApiKey::ListBrokers => self.look(api, correlation, read)?,
             ApiKey::ListReplicas | ApiKey::DescribeSettings => self.look(api, correlation, read)?,
         })
@@ -171,6 +175,28 @@ impl Calls {
     fn hello(&self, correlation: CorrelationId, hello: &HelloRequest) -> Answering {
         debug!(client = hello.client, "hello");
         self.at_once(correlation, Ok(our_hello()), HelloResponse::encode)
+    }
+
+    /// What changes how the cluster runs.
+    fn cluster(
+        &self,
+        api: ApiKey,
+        correlation: CorrelationId,
+        read: &Bytes,
+    ) -> Result<Answering, DecodeError> {
+        if api == ApiKey::ThrottleMoves {
+            return Ok(ask!(self, correlation, read, ThrottleMovesRequest, throttle_moves));
+        }
+        if api == ApiKey::SetDuty {
+            return Ok(ask!(self, correlation, read, SetDutyRequest, set_duty));
+        }
+        if api == ApiKey::RemoveBroker {
+            return Ok(ask!(self, correlation, read, RemoveBrokerRequest, remove_broker));
+        }
+        if api == ApiKey::ChangeController {
+            return Ok(ask!(self, correlation, read, ChangeControllerRequest, change_controller));
+        }
+        Ok(ask!(self, correlation, read, AlterSettingsRequest, alter_settings))
     }
 
     /// What concerns one replica of a partition.
@@ -190,6 +216,38 @@ impl Calls {
             return Ok(ask!(self, correlation, read, RepairReplicaRequest, repair_replica));
         }
         Ok(ask!(self, correlation, read, RecoverPartitionRequest, recover_partition))
+    }
+
+    /// What concerns a consumer group.
+    fn groups(
+        &self,
+        api: ApiKey,
+        correlation: CorrelationId,
+        read: &Bytes,
+    ) -> Result<Answering, DecodeError> {
+        Ok(match api {
+            ApiKey::GroupHeartbeat => {
+                ask!(self, correlation, read, GroupHeartbeatRequest, group_heartbeat)
+            }
+            ApiKey::CommitOffsets => {
+                ask!(self, correlation, read, CommitOffsetsRequest, commit_offsets)
+            }
+            ApiKey::FetchOffsets => {
+                ask!(self, correlation, read, FetchOffsetsRequest, fetch_offsets)
+            }
+            ApiKey::DeleteOffsets => {
+                ask!(self, correlation, read, DeleteOffsetsRequest, delete_offsets)
+            }
+            ApiKey::ListGroups => ask!(self, correlation, read, ListGroupsRequest, list_groups),
+            ApiKey::DescribeGroup => {
+                ask!(self, correlation, read, DescribeGroupRequest, describe_group)
+            }
+            ApiKey::DeleteGroup => ask!(self, correlation, read, DeleteGroupRequest, delete_group),
+            ApiKey::FindCoordinator => {
+                ask!(self, correlation, read, FindCoordinatorRequest, find_coordinator)
+            }
+            other => unreachable!("{other:?} concerns no group"),
+        })
     }
 
     /// What this broker knows by itself.
@@ -320,7 +378,15 @@ impl Calls {
             | ApiKey::ChangeController
             | ApiKey::ListReplicas
             | ApiKey::PlanBalance
+            | ApiKey::ListGroups
+            | ApiKey::DescribeGroup
+            | ApiKey::DeleteGroup
+            | ApiKey::DeleteOffsets
             | ApiKey::ThrottleMoves => &self.metrics.requests_admin,
+            ApiKey::FindCoordinator
+            | ApiKey::GroupHeartbeat
+            | ApiKey::CommitOffsets
+            | ApiKey::FetchOffsets => &self.metrics.requests_groups,
         };
         counter.bump();
     }

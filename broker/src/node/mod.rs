@@ -7,12 +7,13 @@
 //!
 //! Read in this order: `routes` (what is known of each partition), `reconcile` (what an image means
 //! for us), `follow` (from the log to the image), `ask` (how commands reach the controller),
-//! `controller_task` (deciding), then `moves`, `register`, `refill`, `give_up`, `leaders`, `loads`, `balance`, `retention`,
+//! `controller_task` (deciding), `coordinators` (consumer groups), then `moves`, `register`, `refill`, `give_up`, `leaders`, `loads`, `balance`, `retention`,
 //! `snapshot`, `strays`.
 
 mod ask;
 mod balance;
 mod controller_task;
+mod coordinators;
 mod follow;
 mod give_up;
 mod leaders;
@@ -36,6 +37,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use highwater_protocol::error::WireError;
 use highwater_protocol::ids::{DirectoryId, Incarnation, NodeId, Offset, TopicPartition};
+use highwater_protocol::native::groups::GroupId;
 use highwater_protocol::peer::LeaderNews;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -44,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use crate::controller::record::BrokerRegistration;
 use crate::controller::{ClusterImage, Command, CommandReply};
 use crate::disk::Disk;
+use crate::groups::{GroupAnswer, GroupRequest};
 use crate::log;
 use crate::metrics::Metrics;
 use crate::replica::{FlushPolicy, ReplicaOptions, Retention};
@@ -51,6 +54,7 @@ use crate::shard::event::{Event, Identity, OpenReplica};
 use crate::shard::handle::{PeerOutbox, Shards};
 
 use ask::Line;
+use coordinators::Coordinators;
 use follow::Follower;
 
 pub use routes::{LeaderView, Route, Routes};
@@ -139,6 +143,7 @@ struct Inner {
     /// Up to where the controller's log is in `image`.
     applied: watch::Sender<Offset>,
     state: watch::Sender<NodeState>,
+    coordinators: Coordinators,
     stop: CancellationToken,
 }
 
@@ -165,6 +170,7 @@ impl Node {
             image: ArcSwap::default(),
             applied: watch::Sender::new(applied),
             state: watch::Sender::new(NodeState::Starting),
+            coordinators: Coordinators::default(),
             stop: CancellationToken::new(),
         });
         let (line, asked) = Line::new(inner.clone());
@@ -184,6 +190,7 @@ impl Node {
         inner.spawn(&mut tasks, "registers this broker", register);
         let refill = refill::run(inner.clone(), line.clone());
         inner.spawn(&mut tasks, "tells of replicas that are whole again", refill);
+        inner.spawn(&mut tasks, "keeps coordinators", coordinators::run(inner.clone()));
         inner.spawn(&mut tasks, "looks for what need not be kept", retention::run(inner.clone()));
         inner.spawn(&mut tasks, "tells who leads", leaders::run(inner.clone()));
         inner.spawn(&mut tasks, "gives leadership back", balance::run(inner.clone()));
@@ -227,6 +234,20 @@ impl Node {
         timeout: Duration,
     ) -> Result<CommandReply, WireError> {
         self.line.command(command, timeout).await
+    }
+
+    /// The partition whose leader keeps a group, once there is the topic.
+    pub fn coordinator_of(&self, group: &GroupId) -> Option<TopicPartition> {
+        coordinators::partition_of(&self.inner.image.load(), group)
+    }
+
+    /// Has the coordinator of a partition of `__groups` answer, if it is here.
+    pub async fn ask_coordinator(
+        &self,
+        partition: TopicPartition,
+        request: GroupRequest,
+    ) -> Result<GroupAnswer, WireError> {
+        self.inner.coordinators.ask(partition, request).await
     }
 
     /// Every partition that this broker knows of.

@@ -34,6 +34,11 @@ impl OwnLog {
         OwnLog { node, partition, term }
     }
 
+    /// Which partition.
+    pub fn partition(&self) -> TopicPartition {
+        self.partition
+    }
+
     /// Whether this broker still leads the partition in that term, as far as it knows.
     pub fn is_led(&self) -> bool {
         led_in(&self.node, self.partition) == Some(self.term)

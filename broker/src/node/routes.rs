@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use highwater_protocol::ids::{NodeId, Term, TopicPartition};
 use highwater_protocol::peer::LeaderNews;
+use highwater_protocol::topic_name::INTERNAL_PREFIX;
 use tokio::sync::Notify;
 
 use crate::log::LogReader;
@@ -263,6 +264,11 @@ impl Route {
     /// The partition as people write it: topic name and number.
     pub fn title(&self) -> String {
         format!("{}-{}", self.name, self.partition.partition)
+    }
+
+    /// Whether it is the cluster's own: no client writes to it.
+    pub fn is_internal(&self) -> bool {
+        self.name.starts_with(INTERNAL_PREFIX)
     }
 
     /// The local log, where a replica is hosted and open.

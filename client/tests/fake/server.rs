@@ -110,12 +110,7 @@ impl Session {
             }
             ApiKey::Fetch => {
                 let request = FetchRequest::decode(&mut reader).expect("valid");
-                let (session, answers) = (self.clone(), answers.clone());
-                tokio::spawn(async move {
-                    let response = session.fetch(&request).await;
-                    let _ = answers.send(fetch_answer(id, response));
-                });
-                return;
+                return self.fetch_beside(id, request, answers.clone());
             }
             ApiKey::Metadata => {
                 let request = MetadataRequest::decode(&mut reader).expect("valid");
@@ -150,11 +145,31 @@ impl Session {
             | ApiKey::SetDuty
             | ApiKey::RemoveBroker
             | ApiKey::ChangeController
-            | ApiKey::ThrottleMoves => {
-                error_answer(id, &WireError::new(ErrorCode::InvalidRequest, "not in the fake"))
-            }
+            | ApiKey::ThrottleMoves
+            | ApiKey::FindCoordinator
+            | ApiKey::GroupHeartbeat
+            | ApiKey::CommitOffsets
+            | ApiKey::FetchOffsets
+            | ApiKey::DeleteOffsets
+            | ApiKey::ListGroups
+            | ApiKey::DescribeGroup
+            | ApiKey::DeleteGroup => unfaked(id),
         };
         let _ = answers.send(answer);
+    }
+
+    /// A fetch may wait; what comes behind it does not.
+    fn fetch_beside(
+        &self,
+        id: CorrelationId,
+        request: FetchRequest,
+        answers: mpsc::UnboundedSender<Bytes>,
+    ) {
+        let session = self.clone();
+        tokio::spawn(async move {
+            let response = session.fetch(&request).await;
+            let _ = answers.send(fetch_answer(id, response));
+        });
     }
 
     /// `None` where no answer is sent.
@@ -287,6 +302,10 @@ fn answer<T>(
             writer.finish()
         }
     }
+}
+
+fn unfaked(id: CorrelationId) -> Bytes {
+    error_answer(id, &WireError::new(ErrorCode::InvalidRequest, "not in the fake"))
 }
 
 fn fetch_answer(correlation: CorrelationId, response: FetchResponse) -> Bytes {

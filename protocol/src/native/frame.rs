@@ -77,6 +77,22 @@ pub enum ApiKey {
     DigestReplica = 51,
     /// What one replica cannot read, and giving it up.
     RepairReplica = 52,
+    /// Which broker keeps a consumer group.
+    FindCoordinator = 60,
+    /// Join a consumer group, stay in it, or leave it.
+    GroupHeartbeat = 61,
+    /// Note how far a group has come.
+    CommitOffsets = 62,
+    /// How far a group has come.
+    FetchOffsets = 63,
+    /// Forget how far a group has come in some partitions.
+    DeleteOffsets = 64,
+    /// Which groups one broker keeps.
+    ListGroups = 65,
+    /// How a group is.
+    DescribeGroup = 66,
+    /// Delete a group without members.
+    DeleteGroup = 67,
 }
 
 impl ApiKey {
@@ -111,6 +127,14 @@ impl ApiKey {
         ApiKey::RecoverPartition,
         ApiKey::DigestReplica,
         ApiKey::RepairReplica,
+        ApiKey::FindCoordinator,
+        ApiKey::GroupHeartbeat,
+        ApiKey::CommitOffsets,
+        ApiKey::FetchOffsets,
+        ApiKey::DeleteOffsets,
+        ApiKey::ListGroups,
+        ApiKey::DescribeGroup,
+        ApiKey::DeleteGroup,
     ];
 
     /// The number on the wire.

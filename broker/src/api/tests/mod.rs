@@ -104,7 +104,7 @@ async fn bad_produces_are_refused_with_the_reason_and_nothing_is_written() {
         (orders, large, ErrorCode::BatchTooLarge, "`max.message.bytes` is 2000"),
         (orders, bytes::Bytes::new(), ErrorCode::InvalidRecord, "orders-0"),
         (partition(id, 1), batch(&["a"]), ErrorCode::UnknownTopicOrPartition, "partition 1"),
-        (TopicPartition::CLUSTER, batch(&["a"]), ErrorCode::Unauthorized, "own log"),
+        (TopicPartition::CLUSTER, batch(&["a"]), ErrorCode::Unauthorized, "cluster's own"),
     ];
     for (partition, batch, code, words) in cases {
         let error = produce(api, partition, AckMode::Async, batch).await.expect_err("refused");

@@ -127,6 +127,7 @@ fn goes_by_voters(command: &Command) -> bool {
         Command::Brokers(BrokerCommand::Refilled { .. })
         | Command::Register(_)
         | Command::CreateTopic { .. }
+        | Command::CreateGroupsTopic { .. }
         | Command::DeleteTopic { .. }
         | Command::AlterTopic { .. }
         | Command::CreatePartitions { .. }
