@@ -92,6 +92,20 @@ impl Admin {
         Admin { core }
     }
 
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Has one broker answer.
+    pub(crate) async fn on<C: Call>(
+        &self,
+        node: NodeId,
+        request: &C,
+    ) -> Result<C::Response, Error> {
+        let connection = self.core.connection(node).await?;
+        connection.call(request, self.core.config.request_timeout).await
+    }
+
     /// Creates a topic, or only checks that it could be created.
     ///
     /// # Errors

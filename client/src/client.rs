@@ -11,6 +11,7 @@ use highwater_protocol::native::metadata::{MetadataRequest, MetadataResponse};
 
 use crate::admin::Admin;
 use crate::connection::{Call, Connection, Identity, Pool};
+use crate::consumer::{Consumer, ConsumerConfig};
 use crate::error::{Error, ErrorKind};
 use crate::metadata::{Metadata, Snapshot, TopicShape};
 use crate::producer::{Producer, ProducerConfig};
@@ -149,6 +150,18 @@ impl Client {
         Reader::open(self.core.clone(), config).await
     }
 
+    /// A member of a consumer group, which begins to take part at once.
+    ///
+    /// # Errors
+    /// `Config` for a group without a name or a consumer without topics; `Unreachable` or `TimedOut` where no broker
+    /// knew in time who keeps the group.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
+        Consumer::open(self.core.clone(), config).await
+    }
+
     /// Topics, partitions and brokers.
     pub fn admin(&self) -> Admin {
         Admin::new(self.core.clone())
@@ -171,6 +184,20 @@ impl Client {
 }
 
 impl Core {
+    /// One that reaches nobody.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Arc<Core> {
+        let tls = TlsConfig {
+            ca: Pem::Text(Vec::new()),
+            cert: Pem::Text(Vec::new()),
+            key: Pem::Text(Vec::new()),
+        };
+        let config = ClientConfig::new(["127.0.0.1:1"], tls);
+        let pool = Pool::new(Identity::for_tests(), "test".into(), config.connect_timeout);
+        let pool = pool.expect("a socket can be had");
+        Arc::new(Core { config, pool, metadata: Metadata::new() })
+    }
+
     /// A connection to `node`, whose address metadata must know.
     pub(crate) async fn connection(&self, node: NodeId) -> Result<Arc<Connection>, Error> {
         let Some(address) = self.metadata.now().address(node) else {

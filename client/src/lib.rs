@@ -38,7 +38,7 @@
 //!   [`Error::outcome`].
 //!
 //! Inside, read in this order: `error` and `record` (the words), `connection` (one QUIC connection
-//! per broker), `metadata` (who leads what), `producer`, `reader`, `admin`.
+//! per broker), `metadata` (who leads what), `producer`, `reader`, `consumer`, `admin`.
 
 #![deny(missing_docs)]
 
@@ -52,6 +52,7 @@ mod consumer;
 mod digest;
 mod error;
 mod events;
+mod groups;
 mod inspect;
 mod metadata;
 mod moves;
@@ -88,6 +89,10 @@ pub use highwater_protocol::native::digest::{
 };
 pub use highwater_protocol::native::events::ClusterEvent;
 pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};
+pub use highwater_protocol::native::groups::{
+    Assignor, CommittedOffset, GroupDescription, GroupListing, GroupState, MemberDescription,
+    OffsetToCommit,
+};
 pub use highwater_protocol::native::inspect::{HeldBatch, InspectReplicaResponse, ReplicaIndexes};
 pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicDetail, TopicInfo};
 pub use highwater_protocol::native::moves::{MoveInfo, MoveStage, MoveWish, PlannedMove};
@@ -100,7 +105,9 @@ pub use highwater_protocol::settings::{ConfigKey, topic::KEYS as TOPIC_SETTINGS}
 pub use admin::{Admin, ClusterInfo, NewTopic};
 pub use alter::TopicChange;
 pub use client::{Client, ClientConfig, Pem, TlsConfig};
-pub use consumer::membership;
+pub use consumer::{
+    Commit, Consumer, ConsumerConfig, Event, OwnedPartition, Revocation, membership,
+};
 pub use error::{Error, ErrorKind, Outcome};
 pub use partitioner::{murmur2, partition_for_key};
 pub use producer::{Appended, Delivery, FlushReport, Producer, ProducerConfig, TrySendError};

@@ -236,6 +236,22 @@ fn transport() -> quinn::TransportConfig {
 }
 
 #[cfg(test)]
+impl Identity {
+    /// One that nobody knows.
+    pub(crate) fn for_tests() -> Identity {
+        let key = rcgen::KeyPair::generate().expect("a key can be made");
+        let uri = "highwater://c1/client/test".try_into().expect("it is ASCII");
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names.push(rcgen::SanType::URI(uri));
+        let cert = params.self_signed(&key).expect("it is sound").pem();
+        let text = |pem: String| Pem::Text(pem.into_bytes());
+        let config =
+            TlsConfig { ca: text(cert.clone()), cert: text(cert), key: text(key.serialize_pem()) };
+        Identity::read(&config).expect("it was just made")
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

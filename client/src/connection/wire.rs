@@ -26,6 +26,12 @@ use highwater_protocol::native::frame::{
     AnswerHeader, ApiKey, CorrelationId, HelloRequest, HelloResponse, RequestHeader, error_of,
     spoken_versions,
 };
+use highwater_protocol::native::groups::{
+    CommitOffsetsRequest, CommitOffsetsResponse, DeleteGroupRequest, DeleteGroupResponse,
+    DeleteOffsetsRequest, DeleteOffsetsResponse, DescribeGroupRequest, FetchOffsetsRequest,
+    FetchOffsetsResponse, FindCoordinatorRequest, FindCoordinatorResponse, GroupDescription,
+    GroupHeartbeatRequest, GroupHeartbeatResponse, ListGroupsRequest, ListGroupsResponse,
+};
 use highwater_protocol::native::inspect::{InspectReplicaRequest, InspectReplicaResponse};
 use highwater_protocol::native::metadata::{MetadataRequest, MetadataResponse};
 use highwater_protocol::native::moves::{
@@ -201,6 +207,21 @@ calls! {
         |request| format!("repair a replica of partition {}", request.partition.partition);
     DigestReplicaRequest, DigestReplica, DigestReplicaResponse,
         |request| format!("hash a replica of partition {}", request.partition.partition);
+    FindCoordinatorRequest, FindCoordinator, FindCoordinatorResponse,
+        |request| format!("find the coordinator of group {}", request.group);
+    GroupHeartbeatRequest, GroupHeartbeat, GroupHeartbeatResponse,
+        |request| format!("be a member of group {}", request.group);
+    CommitOffsetsRequest, CommitOffsets, CommitOffsetsResponse,
+        |request| format!("commit offsets of group {}", request.group);
+    FetchOffsetsRequest, FetchOffsets, FetchOffsetsResponse,
+        |request| format!("ask for the offsets of group {}", request.group);
+    DeleteOffsetsRequest, DeleteOffsets, DeleteOffsetsResponse,
+        |request| format!("delete offsets of group {}", request.group);
+    ListGroupsRequest, ListGroups, ListGroupsResponse, |_| "list groups".into();
+    DescribeGroupRequest, DescribeGroup, GroupDescription,
+        |request| format!("describe group {}", request.group);
+    DeleteGroupRequest, DeleteGroup, DeleteGroupResponse,
+        |request| format!("delete group {}", request.group);
     InspectReplicaRequest, InspectReplica, InspectReplicaResponse,
         |request| format!("inspect a replica of partition {}", request.partition.partition);
 }
@@ -225,7 +246,9 @@ responses! {
     SetDutyResponse RemoveBrokerResponse ChangeControllerResponse ListReplicasResponse
     PlanBalanceResponse ThrottleMovesResponse InspectReplicaResponse DigestReplicaResponse
     DescribeSettingsResponse AlterSettingsResponse ListEventsResponse RecoverPartitionResponse
-    RepairReplicaResponse
+    RepairReplicaResponse FindCoordinatorResponse GroupHeartbeatResponse CommitOffsetsResponse
+    FetchOffsetsResponse DeleteOffsetsResponse ListGroupsResponse GroupDescription
+    DeleteGroupResponse
 }
 
 impl Response for FetchResponse {

@@ -12,6 +12,7 @@ pub use highwater_protocol::batch::{Header as ReceivedHeader, Record as Received
 use highwater_protocol::ids::{Offset, PartitionId};
 
 use crate::error::{Error, ErrorKind};
+use crate::reader::position::Stint;
 use crate::record::TopicName;
 
 /// Consecutive records of one partition, at least one. It begins behind the batch before it, unless records
@@ -30,6 +31,8 @@ pub struct RecordBatch {
     batches: Vec<Bytes>,
     from: Offset,
     to: Offset,
+    /// For which assignment of its partition it was fetched, where that matters.
+    stint: Stint,
 }
 
 /// The bounds of what is wanted of a fetch.
@@ -65,7 +68,7 @@ impl RecordBatch {
             let text = format!("what was fetched of {topic}/{partition} is damaged: {what}");
             Error::new(ErrorKind::Malformed, text)
         };
-        let mut batches = Vec::new();
+        let (mut batches, stint) = (Vec::new(), Stint::default());
         let (mut from, mut next, mut taken) = (wanted.from, wanted.from, 0);
         'fetched: for chunk in fetched {
             for frame in frames(chunk) {
@@ -111,8 +114,18 @@ impl RecordBatch {
             }
         }
         let (topic, to) = (topic.clone(), wanted.until.map_or(next, |until| until.min(next)));
-        let batch = RecordBatch { topic, partition, high_watermark, batches, from, to };
+        let batch = RecordBatch { topic, partition, high_watermark, batches, from, to, stint };
         Ok(Checked { batch: (from < to).then_some(batch), next: to.max(from) })
+    }
+
+    /// The same, fetched for an assignment of its partition.
+    pub(crate) fn of_stint(self, stint: Stint) -> RecordBatch {
+        RecordBatch { stint, ..self }
+    }
+
+    /// For which assignment it was fetched.
+    pub(crate) fn stint(&self) -> Stint {
+        self.stint
     }
 
     /// The records in order.
@@ -151,7 +164,7 @@ impl RecordBatch {
     }
 
     /// Bytes that are kept of it.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.batches.iter().map(Bytes::len).sum()
     }
 }

@@ -6,19 +6,19 @@ use tokio::sync::Notify;
 
 /// Bytes that a reader may hold.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     bytes_max: usize,
     held: AtomicUsize,
     freed: Notify,
 }
 
 impl Budget {
-    pub(super) fn new(bytes_max: usize) -> Budget {
+    pub(crate) fn new(bytes_max: usize) -> Budget {
         Budget { bytes_max, held: AtomicUsize::new(0), freed: Notify::new() }
     }
 
     /// The reader has taken this many bytes.
-    pub(super) fn release(&self, bytes: usize) {
+    pub(crate) fn release(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::AcqRel);
         self.freed.notify_one();
     }

@@ -22,22 +22,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::batch::{Checked, RecordBatch, Wanted};
 use super::budget::Budget;
+use super::position::{Assignment, Position, State, Stint};
 use super::{OutOfRange, Partitions, ReaderConfig};
 use crate::client::{Core, again};
 use crate::error::Error;
 use crate::metadata::{Place, Snapshot};
-use crate::retry::{self, Backoff};
-
-/// A partition to read, and from where to where.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Assignment {
-    pub(super) partition: TopicPartition,
-    pub(super) start: Offset,
-    pub(super) end: Option<Offset>,
-}
 
 /// The fetcher's own state.
-pub(super) struct Fetcher {
+pub(crate) struct Fetcher {
     core: Arc<Core>,
     config: ReaderConfig,
     metadata: watch::Receiver<Arc<Snapshot>>,
@@ -50,33 +42,27 @@ pub(super) struct Fetcher {
     budget: Arc<Budget>,
     /// By how much the last batches grew when they were unpacked.
     growth: usize,
-    output: mpsc::UnboundedSender<Result<RecordBatch, Error>>,
+    /// Where partitions come and go at somebody's word.
+    steer: Option<mpsc::UnboundedReceiver<Steer>>,
+    output: mpsc::UnboundedSender<Fetched>,
 }
 
-struct Position {
-    partition: TopicPartition,
-    next: Offset,
-    end: Option<Offset>,
-    state: State,
-    /// The last fetch that asked for it, and the last that brought records of it.
-    asked: u64,
-    served: u64,
-    backoff: Backoff,
-    unknown_since: Option<Instant>,
+/// What a partition brought.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) partition: TopicPartition,
+    pub(crate) stint: Stint,
+    /// Records, or why reading this partition has ended.
+    pub(crate) result: Result<RecordBatch, Error>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Idle,
-    Fetching {
-        id: u64,
-        node: NodeId,
-    },
-    /// After a failure, until then.
-    Paused(Instant),
-    /// Its position was out of range and a new one is being found.
-    Placing,
-    Ended,
+/// A word to a fetcher that runs.
+#[derive(Debug)]
+pub(crate) enum Steer {
+    /// Read this, from the start that it names, whatever was before.
+    Read(Assignment),
+    /// Read this no more.
+    Stop(TopicPartition),
 }
 
 struct Fetch {
@@ -88,17 +74,17 @@ struct Fetch {
 /// What has come to an end.
 enum Done {
     Fetched { node: NodeId, id: u64, result: Result<FetchResponse, Error> },
-    Placed { index: usize, result: Result<Offset, Error> },
+    Placed { index: usize, stint: Stint, result: Result<Offset, Error> },
     Refreshed,
 }
 
 impl Fetcher {
-    pub(super) fn new(
+    pub(crate) fn new(
         core: Arc<Core>,
         config: ReaderConfig,
         assignments: Vec<Assignment>,
         budget: Arc<Budget>,
-        output: mpsc::UnboundedSender<Result<RecordBatch, Error>>,
+        output: mpsc::UnboundedSender<Fetched>,
     ) -> Fetcher {
         let positions = assignments.into_iter().map(Position::new).collect();
         Fetcher {
@@ -112,13 +98,21 @@ impl Fetcher {
             refreshing: false,
             budget,
             growth: 1,
+            steer: None,
             output,
         }
     }
 
+    /// The same, but partitions come and go as somebody says, and it runs on without any.
+    pub(crate) fn steered(mut self, steer: mpsc::UnboundedReceiver<Steer>) -> Fetcher {
+        self.steer = Some(steer);
+        self
+    }
+
     /// Runs until every partition has ended or the reader is dropped.
-    pub(super) async fn run(mut self) {
-        while self.positions.iter().any(|position| position.state != State::Ended) {
+    pub(crate) async fn run(mut self) {
+        let goes_on = |position: &Position| position.state != State::Ended;
+        while self.steer.is_some() || self.positions.iter().any(goes_on) {
             let now = Instant::now();
             self.wake_paused(now);
             self.start_fetches(now);
@@ -133,8 +127,24 @@ impl Fetcher {
                     self.follow_partitions();
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
+                steer = next_word(&mut self.steer) => self.follow(steer),
                 () = self.output.closed() => return,
             }
+        }
+    }
+
+    fn follow(&mut self, word: Steer) {
+        let partition = match &word {
+            Steer::Read(assignment) => assignment.partition,
+            Steer::Stop(partition) => *partition,
+        };
+        let known = self.positions.iter_mut().find(|position| position.partition == partition);
+        match (word, known) {
+            // In place, so that what is under way for others finds them where they were.
+            (Steer::Read(assignment), Some(known)) => *known = Position::new(assignment),
+            (Steer::Read(assignment), None) => self.positions.push(Position::new(assignment)),
+            (Steer::Stop(_), Some(known)) => known.state = State::Ended,
+            (Steer::Stop(_), None) => {}
         }
     }
 
@@ -214,7 +224,7 @@ impl Fetcher {
     fn done(&mut self, done: Done) {
         match done {
             Done::Refreshed => self.refreshing = false,
-            Done::Placed { index, result } => self.placed(index, result),
+            Done::Placed { index, stint, result } => self.placed(index, stint, result),
             Done::Fetched { node, id, result } => {
                 self.fetches.remove(&node);
                 match result {
@@ -268,8 +278,7 @@ impl Fetcher {
                 let came: usize = records.records.iter().map(Bytes::len).sum();
                 self.growth = (batch.bytes() / came.max(1)).max(1);
                 self.budget.hold(batch.bytes());
-                // An error means that the reader was dropped; the loop sees that too.
-                let _ = self.output.send(Ok(batch));
+                self.hand_out(index, Ok(batch));
             }
             // Nothing came, nothing that could be unpacked now, or only what was given up: again when there is room.
             Ok(Checked { next, .. })
@@ -311,15 +320,20 @@ impl Fetcher {
             OutOfRange::End => OffsetAt::End,
         };
         self.positions[index].state = State::Placing;
-        let (core, partition) = (self.core.clone(), self.positions[index].partition);
+        let Position { partition, stint, .. } = self.positions[index];
+        let core = self.core.clone();
         self.under_way.push(Box::pin(async move {
             let request = ListOffsetsRequest { partition, at };
             let result = core.on_leader(partition, &request).await.map(|found| found.offset);
-            Done::Placed { index, result }
+            Done::Placed { index, stint, result }
         }));
     }
 
-    fn placed(&mut self, index: usize, result: Result<Offset, Error>) {
+    fn placed(&mut self, index: usize, stint: Stint, result: Result<Offset, Error>) {
+        let position = &self.positions[index];
+        if position.stint != stint || position.state != State::Placing {
+            return;
+        }
         match result {
             Ok(offset) => self.positions[index].succeed(offset),
             Err(error) if again(&error) => self.positions[index].pause(),
@@ -345,7 +359,13 @@ impl Fetcher {
 
     fn end_with(&mut self, index: usize, error: Error) {
         self.positions[index].state = State::Ended;
-        let _ = self.output.send(Err(error));
+        self.hand_out(index, Err(error));
+    }
+
+    fn hand_out(&self, index: usize, result: Result<RecordBatch, Error>) {
+        let Position { partition, stint, .. } = self.positions[index];
+        // An error means that the reader was dropped; the loop sees that too.
+        let _ = self.output.send(Fetched { partition, stint, result });
     }
 
     /// Partitions whose leader has moved don't wait for the old one's answer.
@@ -377,7 +397,8 @@ impl Fetcher {
         for number in self.positions.len() as u32..shape.partitions {
             let partition = shape.partition(PartitionId(number));
             let start = Offset(0);
-            self.positions.push(Position::new(Assignment { partition, start, end: None }));
+            let assignment = Assignment { partition, start, end: None, stint: Stint::default() };
+            self.positions.push(Position::new(assignment));
         }
     }
 
@@ -429,38 +450,15 @@ impl Fetcher {
     }
 }
 
-impl Position {
-    fn new(assignment: Assignment) -> Position {
-        let Assignment { partition, start, end } = assignment;
-        let mut position = Position {
-            partition,
-            next: start,
-            end,
-            state: State::Idle,
-            asked: 0,
-            served: 0,
-            backoff: Backoff::new(retry::seed()),
-            unknown_since: None,
-        };
-        position.succeed(start);
-        position
+/// The next word to a fetcher that is steered; whoever steers it may let go of it.
+async fn next_word(steer: &mut Option<mpsc::UnboundedReceiver<Steer>>) -> Steer {
+    if let Some(words) = steer {
+        if let Some(word) = words.recv().await {
+            return word;
+        }
+        *steer = None;
     }
-
-    fn succeed(&mut self, next: Offset) {
-        self.next = next;
-        self.backoff.reset();
-        self.unknown_since = None;
-        let ended = self.end.is_some_and(|end| end <= next);
-        self.state = if ended { State::Ended } else { State::Idle };
-    }
-
-    fn waits_for(&self, fetch: u64) -> bool {
-        matches!(self.state, State::Fetching { id, .. } if id == fetch)
-    }
-
-    fn pause(&mut self) {
-        self.state = State::Paused(Instant::now() + self.backoff.pause());
-    }
+    std::future::pending().await
 }
 
 /// How much longer than its `wait_max` a fetch may take before others are asked who leads.

@@ -7,6 +7,7 @@
 mod batch;
 mod budget;
 mod fetcher;
+mod position;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,8 +23,9 @@ use crate::client::Core;
 use crate::error::Error;
 use crate::record::TopicName;
 pub use batch::{ReceivedHeader, ReceivedRecord, RecordBatch, RecordIter};
-use budget::Budget;
-use fetcher::{Assignment, Fetcher};
+pub(crate) use budget::Budget;
+pub(crate) use fetcher::{Fetched, Fetcher, Steer};
+pub(crate) use position::{Assignment, Stint};
 
 /// What to read, from where, and how far ahead.
 #[derive(Debug, Clone)]
@@ -124,7 +126,7 @@ impl ReaderConfig {
 /// Reads partitions; fetches ahead in the background until dropped, which does not block.
 #[derive(Debug)]
 pub struct Reader {
-    batches: mpsc::UnboundedReceiver<Result<RecordBatch, Error>>,
+    batches: mpsc::UnboundedReceiver<Fetched>,
     budget: Arc<Budget>,
     positions: BTreeMap<PartitionId, Offset>,
 }
@@ -167,7 +169,7 @@ impl Reader {
     /// Nothing is lost if the future is dropped.
     pub async fn next_batch(&mut self) -> Result<Option<RecordBatch>, Error> {
         let Some(next) = self.batches.recv().await else { return Ok(None) };
-        let batch = next?;
+        let batch = next.result?;
         self.budget.release(batch.bytes());
         self.positions.insert(batch.partition, batch.next_offset());
         Ok(Some(batch))
@@ -206,7 +208,7 @@ async fn place(
         true => Some(find(OffsetAt::End).await?),
         false => None,
     };
-    Ok(Assignment { partition, start, end })
+    Ok(Assignment { partition, start, end, stint: Stint::default() })
 }
 
 const PLACING_AT_ONCE: usize = 64;

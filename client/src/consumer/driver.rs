@@ -1,0 +1,456 @@
+//! The task behind a consumer: it keeps the membership alive, commits what it is given, and finds out where
+//! assigned partitions begin. It runs while the program works on its records.
+//!
+//! One request to the coordinator is under way at a time, so that they come in the order of their numbers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::native::groups::{
+    Beat, CommitOffsetsRequest, CommitOffsetsResponse, GroupHeartbeatRequest,
+    GroupHeartbeatResponse, OffsetToCommit, Returns,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::ConsumerConfig;
+use super::coordinator::Coordinator;
+use super::membership::{Membership, Ms, News, Refusal};
+use super::place::{self, Placed};
+use super::polling::WAITING;
+use crate::client::Core;
+use crate::connection::Call;
+use crate::error::{Error, ErrorKind};
+
+/// What a consumer tells its driver.
+pub(super) enum Word {
+    /// These were given up.
+    GaveUp(Vec<TopicPartition>),
+    /// Commit this, and say what became of it.
+    Commit(Vec<OffsetToCommit>, oneshot::Sender<Result<(), Error>>),
+    /// The program is back after it was taken for stuck.
+    Polled,
+    /// Leave the group, and say when that is done.
+    Close(oneshot::Sender<()>),
+}
+
+/// What a driver tells its consumer.
+pub(super) enum Tidings {
+    /// These are its own, to be read from there.
+    Assigned(Vec<Placed>),
+    /// These are to be given up.
+    Revoked(Vec<TopicPartition>),
+    /// These were given up, or lost.
+    Gone(Vec<TopicPartition>, Why),
+    /// It cannot be a member any more.
+    Failed(Error),
+}
+
+/// Why partitions are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It said so itself.
+    GivenUp,
+    /// Somebody else may own them.
+    Lost,
+}
+
+/// The driver's own state.
+pub(super) struct Driver {
+    core: Arc<Core>,
+    config: Arc<ConsumerConfig>,
+    coordinator: Coordinator,
+    membership: Membership,
+    begun: Instant,
+    words: mpsc::UnboundedReceiver<Word>,
+    tidings: mpsc::UnboundedSender<Tidings>,
+    /// When the program was last here, in milliseconds since `begun`; `WAITING` while it is.
+    polled: Arc<AtomicU64>,
+    stuck: bool,
+    commits: VecDeque<Committing>,
+    under_way: Option<BoxFuture<'static, Done>>,
+    placing: FuturesUnordered<BoxFuture<'static, Found>>,
+    /// Which assignment of a partition is the newest.
+    assigned: BTreeMap<TopicPartition, u64>,
+    assignments: u64,
+    leaving: Option<oneshot::Sender<()>>,
+}
+
+struct Committing {
+    offsets: Vec<OffsetToCommit>,
+    reply: oneshot::Sender<Result<(), Error>>,
+    begun: Instant,
+}
+
+/// Where the partitions of an assignment begin, and which assignment that was.
+type Found = (u64, Result<Vec<Placed>, Error>);
+
+enum Done {
+    Beat(Beat, Result<GroupHeartbeatResponse, Error>),
+    Commit(Committing, Result<CommitOffsetsResponse, Error>),
+    Left,
+}
+
+impl Driver {
+    pub fn new(
+        core: Arc<Core>,
+        config: Arc<ConsumerConfig>,
+        coordinator: Coordinator,
+        membership: Membership,
+        ways: (mpsc::UnboundedReceiver<Word>, mpsc::UnboundedSender<Tidings>),
+        polled: (Arc<AtomicU64>, Instant),
+    ) -> Driver {
+        let (words, tidings) = ways;
+        let (polled, begun) = polled;
+        Driver {
+            core,
+            config,
+            coordinator,
+            membership,
+            begun,
+            words,
+            tidings,
+            polled,
+            stuck: false,
+            commits: VecDeque::new(),
+            under_way: None,
+            placing: FuturesUnordered::new(),
+            assigned: BTreeMap::new(),
+            assignments: 0,
+            leaving: None,
+        }
+    }
+
+    /// Runs until the consumer has left the group, is dropped, or can be a member no more.
+    pub async fn run(mut self) {
+        loop {
+            let now = self.now();
+            if let Some(news) = self.membership.look(now) {
+                self.tell([news]);
+            }
+            self.look_after(now);
+            self.ask(now);
+            let wake = self.begun + Duration::from_millis(self.wakes_at(now));
+            tokio::select! {
+                done = under_way(&mut self.under_way) => {
+                    self.under_way = None;
+                    if !self.done(done) {
+                        return;
+                    }
+                }
+                Some((number, placed)) = self.placing.next() => self.placed(number, placed),
+                word = self.words.recv() => match word {
+                    Some(word) => self.take(word),
+                    // Dropped without a close: the others need not wait for the session's end.
+                    None => return self.say_goodbye().await,
+                },
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+    }
+
+    fn now(&self) -> Ms {
+        Ms::try_from(self.begun.elapsed().as_millis()).expect("no clock runs so long")
+    }
+
+    fn wakes_at(&self, now: Ms) -> Ms {
+        let polled = self.polled.load(Ordering::Relaxed);
+        if self.stuck {
+            // Whatever ends that is a word.
+            return now + IDLE_MS;
+        }
+        let stuck = if polled == WAITING { Ms::MAX } else { polled + self.patience() };
+        self.membership.wakes_at().min(stuck).clamp(now + 1, now + IDLE_MS)
+    }
+
+    fn patience(&self) -> Ms {
+        Ms::try_from(self.config.rebalance_timeout.as_millis()).unwrap_or(Ms::MAX / 2)
+    }
+
+    /// A program that has not asked for records for long has no use for its partitions.
+    fn look_after(&mut self, now: Ms) {
+        let polled = self.polled.load(Ordering::Relaxed);
+        if self.stuck || polled == WAITING || now < polled.saturating_add(self.patience()) {
+            return;
+        }
+        tracing::warn!(
+            group = self.config.group,
+            for_ms = now - polled,
+            "the program has not asked for records for longer than its rebalance timeout; it leaves the group until it does"
+        );
+        self.stuck = true;
+        let news = self.membership.lose(now);
+        self.tell(news);
+        self.under_way = Some(self.goodbye(now));
+    }
+
+    /// Sends what is due: commits first, because a heartbeat may give up what they are about.
+    fn ask(&mut self, now: Ms) {
+        if self.under_way.is_some() {
+            return;
+        }
+        while let Some(committing) = self.commits.pop_front() {
+            match self.membership.committer() {
+                Some(by) => {
+                    let group = self.config.group_id();
+                    let offsets = committing.offsets.clone();
+                    let request = CommitOffsetsRequest { group, by, offsets };
+                    let coordinator = self.coordinator.clone();
+                    self.under_way = Some(Box::pin(async move {
+                        let result = coordinator.ask(&request).await;
+                        Done::Commit(committing, result)
+                    }));
+                    return;
+                }
+                None => {
+                    let text = format!(
+                        "cannot commit offsets of group {}: this consumer is no member of it at the moment",
+                        self.config.group
+                    );
+                    // Whoever asked may have gone on.
+                    let error = Error::new(ErrorKind::Refused(ErrorCode::UnknownMember), text);
+                    let _ = committing.reply.send(Err(error));
+                }
+            }
+        }
+        if self.leaving.is_some() {
+            self.under_way = Some(self.goodbye(now));
+        } else if !self.stuck {
+            self.beat(now);
+        }
+    }
+
+    fn goodbye(&mut self, now: Ms) -> BoxFuture<'static, Done> {
+        let request = self.membership.leave(self.returns(), now);
+        let coordinator = self.coordinator.clone();
+        Box::pin(async move {
+            leave(&coordinator, &request).await;
+            Done::Left
+        })
+    }
+
+    /// One that has a name keeps its place for a session.
+    fn returns(&self) -> Returns {
+        if self.config.instance.is_some() { Returns::Soon } else { Returns::No }
+    }
+
+    async fn say_goodbye(mut self) {
+        let now = self.now();
+        let request = self.membership.leave(self.returns(), now);
+        leave(&self.coordinator, &request).await;
+    }
+
+    /// Takes in what has come of a request; says whether there is anything left to do.
+    fn done(&mut self, done: Done) -> bool {
+        let now = self.now();
+        match done {
+            Done::Beat(beat, Ok(answer)) => {
+                let news = self.membership.answered(beat, &answer, now);
+                self.tell(news);
+            }
+            Done::Beat(beat, Err(error)) => return self.refused(beat, error, now),
+            Done::Commit(committing, result) => self.committed(committing, result, now),
+            Done::Left => {
+                if let Some(reply) = self.leaving.take() {
+                    // Whoever closed it may not have waited.
+                    let _ = reply.send(());
+                    return false;
+                }
+                self.membership.hurry(now);
+            }
+        }
+        true
+    }
+
+    fn refused(&mut self, beat: Beat, error: Error, now: Ms) -> bool {
+        let Some(code) = error.code() else {
+            self.membership.failed(beat, now);
+            return !error.fatal() || self.fail(error);
+        };
+        match self.membership.refused(beat, code, now) {
+            Refusal::GoesOn(news) => self.tell(news),
+            Refusal::Final => return self.fail(error),
+        }
+        true
+    }
+
+    fn fail(&mut self, error: Error) -> bool {
+        let lost = self.membership.lose(self.now());
+        self.tell(lost);
+        // The consumer may be dropped already.
+        let _ = self.tidings.send(Tidings::Failed(error));
+        false
+    }
+
+    fn committed(
+        &mut self,
+        committing: Committing,
+        result: Result<CommitOffsetsResponse, Error>,
+        now: Ms,
+    ) {
+        let result = match result {
+            Ok(answer) => match answer.results.into_iter().find_map(Result::err) {
+                None => Ok(()),
+                Some(why) => {
+                    let act = format!("commit offsets of group {}", self.config.group);
+                    Err(Error::refused(&act, &why))
+                }
+            },
+            // Another coordinator leads, which this member has not heard yet: after the next heartbeat it has.
+            Err(error)
+                if error.code() == Some(ErrorCode::StaleMemberEpoch)
+                    && committing.begun.elapsed() < self.core.config.request_timeout =>
+            {
+                self.membership.hurry(now);
+                self.beat(now);
+                self.commits.push_front(committing);
+                return;
+            }
+            Err(error) => Err(error),
+        };
+        // Whoever asked may have gone on.
+        let _ = committing.reply.send(result);
+    }
+
+    fn beat(&mut self, now: Ms) {
+        if let Some(request) = self.membership.request(now) {
+            let coordinator = self.coordinator.clone();
+            self.under_way = Some(Box::pin(async move {
+                let beat = request.beat;
+                Done::Beat(beat, coordinator.ask(&request).await)
+            }));
+        }
+    }
+
+    fn take(&mut self, word: Word) {
+        let now = self.now();
+        match word {
+            Word::GaveUp(partitions) => {
+                // A late word of what was lost meanwhile says nothing of what came to be its own again.
+                let gone = self.membership.gave_up(&partitions, now);
+                let _ = self.tidings.send(Tidings::Gone(gone, Why::GivenUp));
+            }
+            Word::Commit(offsets, reply) => {
+                self.commits.push_back(Committing { offsets, reply, begun: Instant::now() });
+            }
+            Word::Polled => self.stuck = false,
+            Word::Close(reply) => self.leaving = Some(reply),
+        }
+    }
+
+    fn tell(&mut self, news: impl IntoIterator<Item = News>) {
+        for news in news {
+            let tidings = match news {
+                News::Assigned(partitions) => {
+                    self.place(partitions);
+                    continue;
+                }
+                News::Revoked(partitions) => Tidings::Revoked(self.forget(partitions)),
+                News::Lost(partitions) => Tidings::Gone(self.forget(partitions), Why::Lost),
+            };
+            // The consumer may be dropped already; the next word says so.
+            let _ = self.tidings.send(tidings);
+        }
+    }
+
+    /// Of what was being placed, none is told any more.
+    fn forget(&mut self, partitions: Vec<TopicPartition>) -> Vec<TopicPartition> {
+        for partition in &partitions {
+            self.assigned.remove(partition);
+        }
+        partitions
+    }
+
+    fn place(&mut self, partitions: Vec<TopicPartition>) {
+        self.assignments += 1;
+        let number = self.assignments;
+        self.assigned.extend(partitions.iter().map(|partition| (*partition, number)));
+        let (core, config) = (self.core.clone(), self.config.clone());
+        let (coordinator, heard) = (self.coordinator.clone(), self.membership.heard());
+        self.placing.push(Box::pin(async move {
+            (number, place::place(&core, &config, &coordinator, partitions, heard).await)
+        }));
+    }
+
+    fn placed(&mut self, number: u64, placed: Result<Vec<Placed>, Error>) {
+        let tidings = match placed {
+            Ok(mut placed) => {
+                placed.retain(|it| self.assigned.get(&it.partition) == Some(&number));
+                Tidings::Assigned(placed)
+            }
+            Err(error) => Tidings::Failed(error),
+        };
+        let _ = self.tidings.send(tidings);
+    }
+}
+
+/// Says that a member is none any more; if nobody hears it, its session ends by itself.
+async fn leave(coordinator: &Coordinator, request: &GroupHeartbeatRequest) {
+    match tokio::time::timeout(GOODBYE_MAX, coordinator.ask(request)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "cannot {}: it leaves", request.act()),
+        Err(_) => tracing::debug!("no coordinator heard that a member leaves"),
+    }
+}
+
+async fn under_way(under_way: &mut Option<BoxFuture<'static, Done>>) -> Done {
+    match under_way {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+const IDLE_MS: Ms = 1_000;
+const GOODBYE_MAX: Duration = Duration::from_secs(5);
+
+/// The record that comes next in a partition, to be committed.
+pub(super) fn to_commit(partition: TopicPartition, offset: Offset) -> OffsetToCommit {
+    OffsetToCommit { partition, offset, term: None, note: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::ids::{PartitionId, TopicId};
+    use highwater_protocol::native::groups::MemberId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_was_taken_for_stuck_is_answered_and_may_leave_but_does_not_join() {
+        let (core, partition) =
+            (Core::for_tests(), TopicPartition::new(TopicId(Uuid::nil()), PartitionId(0)));
+        let config = Arc::new(ConsumerConfig::new("g", ["orders"]));
+        let coordinator = Coordinator::at(core.clone(), partition);
+        let member = MemberId(Uuid::from_u128(1));
+        let membership = Membership::new(config.group_id(), member, config.profile("c"), 0);
+        let (_words, heard) = mpsc::unbounded_channel();
+        let (told, _tidings) = mpsc::unbounded_channel();
+        let polled = (Arc::new(AtomicU64::new(0)), Instant::now());
+        let mut driver = Driver::new(core, config, coordinator, membership, (heard, told), polled);
+        driver.stuck = true;
+        driver.ask(0);
+        assert!(driver.under_way.is_none(), "it does not join");
+
+        let mut replies = Vec::new();
+        for _ in 0..2 {
+            let (reply, result) = oneshot::channel();
+            driver.take(Word::Commit(vec![to_commit(partition, Offset(1))], reply));
+            replies.push(result);
+        }
+        driver.ask(0);
+        for mut reply in replies {
+            let refused = reply.try_recv().expect("it is answered").expect_err("no member");
+            assert_eq!(refused.code(), Some(ErrorCode::UnknownMember));
+        }
+        driver.take(Word::Close(oneshot::channel().0));
+        driver.ask(0);
+        assert!(driver.under_way.is_some(), "it leaves");
+    }
+}
