@@ -81,6 +81,9 @@ pub enum Noun {
     /// Look at partitions: leaders, replicas, offsets
     #[command(subcommand)]
     Partition(PartitionVerb),
+    /// Look at consumer groups: members, lag, where they go on
+    #[command(subcommand)]
+    Group(crate::group::GroupVerb),
     /// Look at the cluster, and have brokers come and go
     #[command(subcommand)]
     Cluster(ClusterVerb),

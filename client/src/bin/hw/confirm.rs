@@ -34,6 +34,17 @@ pub fn terminal(way_out: &str) -> Result<(), Failure> {
     }
 }
 
+/// Refuses where nobody could answer; `what` asks, and `way_out` says how to do without.
+pub fn terminal_for(what: &str, way_out: &str) -> Result<(), Failure> {
+    match io::stdin().is_terminal() {
+        true => Ok(()),
+        false => {
+            let what = format!("{what}, but there is no terminal");
+            Err(Failure::usage(what).way_out(way_out))
+        }
+    }
+}
+
 /// Wants a name typed in after a warning; otherwise `undone` says what did not happen.
 pub async fn typed(name: &str, warning: &str, undone: &str) -> Result<(), Failure> {
     eprintln!("{warning} It cannot be undone.");

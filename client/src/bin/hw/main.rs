@@ -21,6 +21,7 @@ mod events;
 mod exit;
 mod explain;
 mod follow;
+mod group;
 mod human;
 mod moving;
 #[cfg(test)]
@@ -84,6 +85,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Noun::Man { dir } => completions::man(dir.as_deref()),
         Noun::Topic(verb) => online(until_ctrl_c(topic::run(verb, &settings))),
         Noun::Partition(verb) => online(until_ctrl_c(partition::run(verb, &settings))),
+        Noun::Group(verb) => online(until_ctrl_c(group::run(verb, &settings))),
         Noun::Cluster(verb) => online(until_ctrl_c(cluster::run(verb, &settings))),
         // These two finish tidily on Ctrl-C, so they listen for it themselves.
         Noun::Produce(args) => online(record::produce::run(args, &settings)),

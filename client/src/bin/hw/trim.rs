@@ -184,7 +184,7 @@ async fn plan(admin: &Admin, args: &TrimArgs) -> Result<Vec<Cut>, Failure> {
     Ok(cuts)
 }
 
-fn parse_position(text: &str) -> Result<Position, String> {
+pub fn parse_position(text: &str) -> Result<Position, String> {
     Position::parse(text, jiff::Timestamp::now())
 }
 

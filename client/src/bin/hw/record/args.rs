@@ -57,8 +57,13 @@ pub struct ConsumeArgs {
     /// Where to start, and after a colon where to stop; see below. With --until-end, the start
     #[arg(long, short = 'O', value_name = "FROM[:UNTIL]", default_value = "end")]
     #[arg(default_value_if("until_end", "true", "start"))]
+    #[arg(default_value_if("group", clap::builder::ArgPredicate::IsPresent, "start"))]
     #[arg(allow_hyphen_values = true)]
     pub from: Range,
+    /// Read as a member of this consumer group: partitions are shared with its other members, and it
+    /// goes on where it was; --from says where to start in partitions that are new to it
+    #[arg(long, short = 'g', value_name = "GROUP", conflicts_with_all = ["until_end", "partition"])]
+    pub group: Option<String>,
     /// Stop after this many records
     #[arg(long, short = 'n', value_name = "N")]
     pub number: Option<u64>,

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::pin::pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anstream::eprintln;
 use futures_util::{FutureExt, StreamExt, stream};
 use highwater_client::{
-    Admin, Client, Error, Offset, OffsetAt, PartitionId, Partitions, ReaderConfig, RecordBatch,
-    StartAt, Timestamp,
+    Admin, Client, ConsumerConfig, Error, Offset, OffsetAt, PartitionId, Partitions, ReaderConfig,
+    RecordBatch, StartAt, Timestamp,
 };
 
 use super::args::ConsumeArgs;
@@ -27,21 +27,27 @@ use crate::output::{Reader, quiet_if_closed};
 /// Reads and prints until the end that was asked for, Ctrl-C, or a closed pipe.
 pub async fn run(args: ConsumeArgs, settings: &Settings) -> Result<Exit, Failure> {
     let client = settings.connect().await?;
-    let (batches, stops) = open(&client, &args).await?;
     let out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
     let mut copy = Copy {
         printer: Printer::new(&args),
         out,
         left: args.number.unwrap_or(u64::MAX),
-        stops,
+        stops: None,
         records: 0,
         bytes: 0,
         errors: Vec::new(),
     };
     let started = Instant::now();
-    let ended = tokio::select! {
-        ended = copy.run(batches) => ended?,
-        Ok(()) = tokio::signal::ctrl_c() => Ended::Interrupted,
+    let ended = match &args.group {
+        Some(group) => in_group(&client, &args, group, &mut copy).await?,
+        None => {
+            let (batches, stops) = open(&client, &args).await?;
+            copy.stops = stops;
+            tokio::select! {
+                ended = copy.run(batches) => ended?,
+                Ok(()) = tokio::signal::ctrl_c() => Ended::Interrupted,
+            }
+        }
     };
     copy.end(ended)?;
     if args.stats {
@@ -61,6 +67,49 @@ pub async fn run(args: ConsumeArgs, settings: &Settings) -> Result<Exit, Failure
         (Ended::Done, Some(_)) if copy.records > 0 => Exit::Partial,
         (Ended::Done, Some(error)) => exit_for(error.kind()),
     })
+}
+
+/// Reads as a member of a group, which has come as far as was printed.
+async fn in_group(
+    client: &Client,
+    args: &ConsumeArgs,
+    group: &str,
+    copy: &mut Copy,
+) -> Result<Ended, Failure> {
+    let start = match (args.from.from, args.from.until) {
+        (Position::Start, None) => StartAt::Start,
+        (Position::End, None) => StartAt::End,
+        (Position::Offset(offset), None) => StartAt::Offset(Offset(offset)),
+        (Position::Time(ms), None) => StartAt::Time(Timestamp(ms)),
+        (Position::AfterStart(_) | Position::BeforeEnd(_), _) | (_, Some(_)) => {
+            return Err(Failure::usage(
+                "a group begins in new partitions at a place and has no end",
+            )
+            .way_out("start, end, an offset or @TIME; `hw group seek` takes the others"));
+        }
+    };
+    let config = ConsumerConfig::new(group, [args.topic.as_str()]).when_no_offset(start);
+    let mut consumer = client.consumer(config).await?;
+    let ended = loop {
+        if copy.left == 0 {
+            break Ended::Done;
+        }
+        let batch = tokio::select! {
+            batch = consumer.next_batch() => batch?,
+            Ok(()) = tokio::signal::ctrl_c() => break Ended::Interrupted,
+        };
+        let before = copy.records;
+        let printed = copy.copy(&batch).and_then(|()| copy.out.flush());
+        if quiet_if_closed(printed)? == Reader::Gone {
+            break Ended::Gone;
+        }
+        let count = usize::try_from(copy.records - before).expect("a batch fits into memory");
+        if let Some(last) = batch.iter().take(count).last() {
+            consumer.mark_before(&batch, last.offset.advance(1));
+        }
+    };
+    consumer.close(CLOSE_MAX).await?;
+    Ok(ended)
 }
 
 type Batches = stream::BoxStream<'static, Result<RecordBatch, Error>>;
@@ -271,3 +320,5 @@ impl Copy {
 /// With a reader per partition a stop may lie in a partition that failed; so failures count too.
 const ERRORS_MAX: usize = 1_000;
 const OUT_BYTES: usize = 256 << 10;
+/// How long the last commit may take.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
