@@ -26,6 +26,8 @@ async fn a_replica_whose_files_fail_is_made_anew_while_its_broker_runs() {
     let client = cluster.client().await;
     let id = create(&client).await;
     fill(&client, 4).await;
+    // A majority is enough for a record: the third may not even have its directory yet.
+    eventually_alike(&cluster, &client, id).await;
     let victim = leader_of(&cluster, &client, TOPIC).await % 3 + 1;
     // Somebody has taken the names of the segments to come, which no disk can make then.
     let newest = segments(&dir_of(&cluster, victim)).pop().expect("there are records");
@@ -57,6 +59,7 @@ async fn a_segment_in_use_that_somebody_cuts_short_costs_no_broker_and_no_record
     let id = create(&client).await;
     let load = Load::start(&client, TOPIC, AckMode::Sync);
     load.wait_for(500).await;
+    eventually_in_sync(&cluster, &client).await;
     let leader = leader_of(&cluster, &client, TOPIC).await;
     for victim in [leader % 3 + 1, leader] {
         let dir = dir_of(&cluster, victim);
@@ -129,6 +132,15 @@ async fn eventually_said(cluster: &Cluster, node: usize, what: &str) {
     cluster
         .eventually(what, async || {
             fs::read_to_string(cluster.log(node)).ok()?.contains(what).then_some(())
+        })
+        .await;
+}
+
+async fn eventually_in_sync(cluster: &Cluster, client: &Client) {
+    cluster
+        .eventually("all replicas are in sync", async || {
+            let detail = client.admin().describe_topic(TOPIC).await.ok()?;
+            (detail.partitions[0].in_sync.len() == 3).then_some(())
         })
         .await;
 }
