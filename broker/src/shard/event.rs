@@ -94,7 +94,7 @@ pub enum Effect {
     /// A replica is open: readers may use it.
     Opened(TopicPartition, LogReader),
     /// A replica is closed: readers must let go.
-    Closed(TopicPartition),
+    Closed(TopicPartition, AfterClose),
     /// The high watermark of a replica rose: waiting fetches may have something to read.
     Committed(TopicPartition),
     /// What this broker knows of a partition's leadership changed.

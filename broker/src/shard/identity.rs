@@ -62,7 +62,7 @@ impl Shard {
     ) {
         self.giving_up.push((id, partition, dir.clone()));
         if mutant::active(Mutant::GivesUpTooEarly) {
-            out.push(Effect::Closed(partition));
+            out.push(Effect::Closed(partition, AfterClose::Delete));
             return;
         }
         if self.replicas.contains_key(&partition) {
@@ -73,7 +73,7 @@ impl Shard {
         if self.is_there(&dir) {
             self.doom(partition, dir);
         }
-        out.push(Effect::Closed(partition));
+        out.push(Effect::Closed(partition, AfterClose::Delete));
     }
 
     /// The files of a replica that is not open are deleted with this pass, once the journal says that they are nobody's copy.

@@ -277,7 +277,7 @@ impl Shard {
         let mut output = Output::default();
         let closed = hosted.replica.close(&mut output);
         self.fold(partition, output, out);
-        out.push(Effect::Closed(partition));
+        out.push(Effect::Closed(partition, after));
         drop(hosted.replica);
         let ended = match after {
             AfterClose::Keep => closed,

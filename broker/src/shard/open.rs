@@ -66,7 +66,7 @@ impl Shard {
             AfterClose::Delete => {
                 self.to_set_aside.remove(&open.partition);
                 self.doom(open.partition, open.dir);
-                out.push(Effect::Closed(open.partition));
+                out.push(Effect::Closed(open.partition, after));
             }
         }
     }

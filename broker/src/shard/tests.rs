@@ -325,7 +325,7 @@ fn what_is_left_of_the_old_group_is_discarded_before_the_new_one_is_opened() {
     pass(&mut shard, vec![Event::Tick]);
     assert!(raft(&shard).is_leader() && raft(&shard).last().index > LogIndex(0));
     let effects = pass(&mut shard, vec![recovered(1, 2, Identity::Same)]);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Closed(_))));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Closed(_, AfterClose::Delete))));
     assert_eq!(raft(&shard).last().index, LogIndex(0));
     assert_eq!(suspicion(&shard), Suspicion::LostIdentity);
     assert_eq!(raft(&shard).voter_set().voters, [NodeId(2)]);

@@ -297,7 +297,7 @@ impl Driver {
                 }
                 (self.around.notices)(Notice::Opened(partition, reader));
             }
-            Effect::Closed(partition) => {
+            Effect::Closed(partition, _) => {
                 debug!(%partition, "replica closed");
                 if self.open.remove(&partition) {
                     self.around.metrics.replicas.down();

@@ -10,7 +10,7 @@ use highwater_protocol::native::produce::{AckMode, Receipt};
 use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame, RaftMessage};
 
 use crate::disk::File;
-use crate::shard::event::{Effect, FlushTicket, RequestId};
+use crate::shard::event::{AfterClose, Effect, FlushTicket, RequestId};
 use crate::sim::checker::{Broken, Checked};
 use crate::sim::cluster::{Cluster, Early, Happening, dir_of, flush_each};
 use crate::sim::node::node_number;
@@ -21,7 +21,7 @@ impl Cluster {
         let survives = self.nodes[node].dies_after_effects.take();
         let carried_out = survives.unwrap_or(usize::MAX);
         let closed = |effect: &Effect| {
-            if let Effect::Closed(partition) = effect { Some(*partition) } else { None }
+            if let Effect::Closed(partition, _) = effect { Some(*partition) } else { None }
         };
         let mut closes: Vec<TopicPartition> = effects.iter().filter_map(closed).collect();
         closes.reverse();
@@ -50,14 +50,16 @@ impl Cluster {
         let broker = &mut self.nodes[node];
         broker.closed.clear();
         for effect in effects {
-            if let Effect::Closed(partition) = effect {
+            if let Effect::Closed(partition, _) = effect {
                 broker.closed.insert(*partition);
             }
             match effect {
-                Effect::Closed(partition) if broker.dropping.contains_key(partition) => {
+                Effect::Closed(partition, AfterClose::Delete) => {
                     self.checker.deleted(broker.id, *partition);
                 }
-                Effect::Closed(partition) => self.checker.closed(broker.id, *partition),
+                Effect::Closed(partition, AfterClose::Keep) => {
+                    self.checker.closed(broker.id, *partition);
+                }
                 Effect::Opened(partition, _) => {
                     broker.failed.remove(partition);
                 }
@@ -114,9 +116,9 @@ impl Cluster {
             Effect::Rebuilding(partition) => {
                 self.trace.note(self.now_us, format_args!("broker {node} makes {partition} anew"));
             }
-            Effect::Closed(partition) => {
+            Effect::Closed(partition, after) => {
                 self.nodes[node].readers.remove(&partition);
-                return self.replica_closed(node, partition);
+                return self.replica_closed(node, partition, after);
             }
             Effect::Committed(_) => {}
             Effect::Leadership(news) => {

@@ -428,34 +428,6 @@ impl Cluster {
         }
     }
 
-    /// A replica is closed: if it was to be deleted, nothing is left of it.
-    pub(super) fn replica_closed(&mut self, node: usize, partition: TopicPartition) -> Checked {
-        if self.mover.is_none() {
-            return Ok(());
-        }
-        let broker = &mut self.nodes[node];
-        broker.leaderships.remove(&partition);
-        match broker.dropping.get_mut(&partition) {
-            None => return Ok(()),
-            Some(1) => drop(broker.dropping.remove(&partition)),
-            // A broker that stood still may have missed a whole move, and be told of two deletions.
-            Some(more) => *more -= 1,
-        }
-        self.coverage.replicas_dropped += 1;
-        let dir = dir_of(partition.partition.0 as usize);
-        let kept = broker.shard.as_ref().is_some_and(|shard| shard.keeps(partition));
-        if kept || broker.disk.is_dead() || broker.disk.has_failed() {
-            return Ok(());
-        }
-        match broker.disk.list(&dir) {
-            Ok(names) if !names.is_empty() => Err(Broken {
-                invariant: "M2: nothing is left of what a move took away",
-                detail: format!("broker {node} keeps {names:?} of {partition}"),
-            }),
-            Ok(_) | Err(_) => Ok(()),
-        }
-    }
-
     /// Why a partition's moves are not over, or what they left behind.
     pub(super) fn why_still_moving(
         &self,

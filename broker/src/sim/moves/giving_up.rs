@@ -9,7 +9,7 @@ use crate::controller::moves::{MoveCommand, MoveRecord, nodes};
 use crate::controller::recover::RecoverRecord;
 use crate::disk::Disk;
 use crate::node::reconcile::{self, Owed};
-use crate::shard::event::{Event, RequestId};
+use crate::shard::event::{AfterClose, Event, RequestId};
 use crate::sim::checker::{Broken, Checked};
 use crate::sim::cluster::{Cluster, Happening, dir_of};
 use crate::sim::node::{node_id, node_number};
@@ -80,6 +80,43 @@ impl Cluster {
             other => unreachable!("nothing else is decided here: {other:?}"),
         }
         Ok(())
+    }
+
+    /// A replica is closed: if it was to be deleted, nothing is left of it.
+    pub(in crate::sim) fn replica_closed(
+        &mut self,
+        node: usize,
+        partition: TopicPartition,
+        after: AfterClose,
+    ) -> Checked {
+        if self.mover.is_none() {
+            return Ok(());
+        }
+        let broker = &mut self.nodes[node];
+        broker.leaderships.remove(&partition);
+        match after {
+            AfterClose::Keep => return Ok(()),
+            AfterClose::Delete => {}
+        }
+        match broker.dropping.get_mut(&partition) {
+            None => {}
+            Some(1) => drop(broker.dropping.remove(&partition)),
+            // A broker that stood still may have missed a whole move, and be told of two deletions.
+            Some(more) => *more -= 1,
+        }
+        self.coverage.replicas_dropped += 1;
+        let dir = dir_of(partition.partition.0 as usize);
+        let kept = broker.shard.as_ref().is_some_and(|shard| shard.keeps(partition));
+        if kept || broker.disk.is_dead() || broker.disk.has_failed() {
+            return Ok(());
+        }
+        match broker.disk.list(&dir) {
+            Ok(names) if !names.is_empty() => Err(Broken {
+                invariant: "M2: nothing is left of what a move took away",
+                detail: format!("broker {node} keeps {names:?} of {partition}"),
+            }),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn check_nothing_is_left(&self, partition: TopicPartition, node: NodeId) -> Checked {

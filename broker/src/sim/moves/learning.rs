@@ -57,9 +57,6 @@ impl Cluster {
         view.image = image;
         for (partition, after) in changes.close {
             if after == AfterClose::Delete {
-                // A closing that waits in the inbox would pass for this one.
-                let waits = |event: &Event| matches!(event, Event::Close(of, AfterClose::Keep) if *of == partition);
-                self.nodes[node].inbox.retain(|event| !waits(event));
                 *self.nodes[node].dropping.entry(partition).or_default() += 1;
             }
             self.give(node, Event::Close(partition, after));
