@@ -44,6 +44,8 @@ pub(super) struct Operator {
     losses: BTreeMap<usize, Pending>,
     /// Requests under way.
     asked: BTreeMap<RequestId, Asked>,
+    /// The voters that were asked for last.
+    pub(super) voters_asked: BTreeMap<TopicPartition, Vec<NodeId>>,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -330,6 +330,10 @@ impl Cluster {
             }
             FaultKind::Voters => {
                 let voters = self.draw_voters();
+                if !self.would_stand(&voters, partition) {
+                    return;
+                }
+                self.operator.voters_asked.insert(partition, voters.clone());
                 ReplicaCommand::ChangeVoters { voters, learners: Vec::new() }
             }
             FaultKind::Trim => {

@@ -233,6 +233,7 @@ impl Cluster {
     pub(super) fn may_fall_short(&self, node: usize, partition: TopicPartition) -> bool {
         let mut sets = self.checker.voters_to_come(partition);
         sets.push(self.checker.voters(partition).to_vec());
+        sets.extend(self.aims(partition));
         sets.iter().all(|voters| {
             let short = |voter: &&NodeId| {
                 let member = node_number(**voter);

@@ -14,6 +14,7 @@
 //! Not simulated: threads, QUIC. Read `cluster` first.
 
 mod accepted;
+mod aims;
 pub mod checker;
 pub mod cluster;
 pub mod coverage;

@@ -131,6 +131,11 @@ impl Mover {
         changes.open.into_iter().find(|open| open.partition == partition)
     }
 
+    /// What was decided.
+    pub(super) fn image(&self) -> &ClusterImage {
+        &self.image
+    }
+
     /// How many records there are.
     pub(super) fn records(&self) -> usize {
         self.records.len()
@@ -290,9 +295,13 @@ impl Cluster {
     pub(super) fn decide(&mut self, command: MoveCommand, asker: Option<Asker>) -> Checked {
         let mover = self.mover.as_mut().expect("asked for where replicas move");
         let now = crate::raft::Millis(self.now_us / 1_000);
+        let wish = matches!(command, MoveCommand::Reassign(..) | MoveCommand::Cancel(..));
         let decided = mover.controller.decide(&mover.image, Command::Moves(command), now);
         let wanted = decided.is_ok();
         let records = decided.map_or(Vec::new(), |(records, _)| records);
+        if wish && !self.may_aim(&records) {
+            return Ok(());
+        }
         for record in records {
             self.trace.note(self.now_us, format_args!("decided: {record:?}"));
             self.check_end(&record)?;

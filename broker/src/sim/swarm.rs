@@ -185,14 +185,9 @@ impl FaultRates {
     }
 
     /// Where entries count before they are flushed, a fuse lit while one of three may lose its pages must
-    /// not burn down when that one is the only voter left. And a replica whose log rotted never votes
-    /// until a leader has led it: a leader that does not know that yet must not leave it alone with one that
-    /// cannot win without it.
+    /// not burn down when that one is the only voter left.
     fn without_traps(mut self, partitions: &[FlushPolicy]) -> FaultRates {
         let voters_change = self.voters > 0 || self.moves > 0;
-        if voters_change {
-            self.rot = 0;
-        }
         if partitions.iter().any(|policy| *policy != FlushPolicy::Ack) && voters_change {
             self.fuse = 0;
         }

@@ -1,0 +1,53 @@
+//! Which voters the operator and the controller aim at, though no log names them yet.
+//!
+//! A leader makes a group smaller if a majority of those that stay was heard of within the election time-out. One of them may
+//! have lost its files since then: if the leader ends before the others have the change, that group waits for an operator,
+//! rightly. So nobody aims at voters of whom a majority lacks what it counted, and no majority of those aimed at comes to.
+
+use highwater_protocol::ids::{NodeId, TopicPartition};
+use highwater_protocol::native::moves::MoveStage;
+
+use super::cluster::Cluster;
+use super::node::node_number;
+use crate::controller::ClusterImage;
+use crate::controller::record::MetadataRecord;
+
+impl Cluster {
+    /// The voters that may be those of a partition before long.
+    pub(super) fn aims(&self, partition: TopicPartition) -> Vec<Vec<NodeId>> {
+        let asked = self.operator.voters_asked.get(&partition).cloned();
+        let moving = self.mover.as_ref().and_then(|mover| aim(mover.image(), partition));
+        asked.into_iter().chain(moving).collect()
+    }
+
+    /// Whether a majority of these has all that it counted.
+    pub(super) fn would_stand(&self, voters: &[NodeId], partition: TopicPartition) -> bool {
+        let short = |node: &&NodeId| self.is_short(&self.nodes[node_number(**node)], partition);
+        voters.iter().filter(short).count() * 2 < voters.len()
+    }
+
+    /// Whether all voters that these records aim at would stand.
+    pub(super) fn may_aim(&self, records: &[MetadataRecord]) -> bool {
+        let mover = self.mover.as_ref().expect("who asks has one");
+        let mut image = mover.image().clone();
+        for record in records {
+            image.apply(record).expect("a decision fits the image that it was made on");
+        }
+        self.partitions.iter().all(|partition| {
+            let aim = aim(&image, *partition);
+            aim == self::aim(mover.image(), *partition)
+                || aim.is_none_or(|voters| self.would_stand(&voters, *partition))
+        })
+    }
+}
+
+/// Where the move of a partition leads, also one that waits still.
+fn aim(image: &ClusterImage, partition: TopicPartition) -> Option<Vec<NodeId>> {
+    let topic = image.topic(partition.topic)?;
+    let change = topic.move_of(partition.partition)?;
+    let placed = match change.stage {
+        MoveStage::Waiting | MoveStage::Running => change.target.as_slice(),
+        MoveStage::GoingBack => topic.partitions.get(partition.partition.0 as usize)?,
+    };
+    Some(placed.iter().map(|replica| replica.node).collect())
+}
