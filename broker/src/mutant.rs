@@ -108,6 +108,8 @@ mutants! {
     MoveOverAtAppend,
     /// A leader says that the voters are the ones aimed at without making sure that it leads still.
     MoveOverUnproven,
+    /// Who is the only replica by the image takes itself for the only voter amid a move.
+    AloneAmidMove,
     /// The end of another move of the partition ends this one.
     AnyMoveEnds,
     /// A move that is cancelled keeps its id: late word of the old aim ends it.

@@ -19,7 +19,7 @@ use highwater_broker::raft::{
     Arrival, FrameSpan, HardState, Millis, Options, Raft, Start, Suspicion, TermStart, TermStarts,
 };
 use highwater_broker::replica::{FlushPolicy, LastLife, ReplicaOptions, Retention};
-use highwater_broker::shard::event::{Event, Identity, OpenReplica, ReplicaCommand};
+use highwater_broker::shard::event::{Event, Identity, Moving, OpenReplica, ReplicaCommand};
 use highwater_broker::shard::{Directory, Shard, ShardOptions};
 use highwater_broker::sim::checker::Death;
 use highwater_broker::sim::cluster::Cluster;
@@ -79,6 +79,8 @@ const SCRIPTED: &[Mutant] = &[
     Mutant::RebuiltForgetsItsWord,
     // Of a leader that was passed by, in `replica::tests::operations`.
     Mutant::MoveOverUnproven,
+    // Of who is alone, in `shard::tests`.
+    Mutant::AloneAmidMove,
     // Of the clock of retention, in `shard::retention`.
     Mutant::TenthEachLook,
     // Of the controller, in `controller_mutants`.
@@ -569,6 +571,7 @@ fn open_lazy() -> Event {
         voters: nodes(&[1, 2, 3]),
         learners: Vec::new(),
         identity: Identity::Same,
+        moving: Moving::No,
         recovery: None,
         options,
     }))

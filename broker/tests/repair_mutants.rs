@@ -16,7 +16,7 @@ use highwater_broker::raft::{
     TermStart, TermStarts,
 };
 use highwater_broker::replica::{
-    Boot, FlushPolicy, Identity, LastLife, OpenReplica, Output, Replica, ReplicaCommand,
+    Boot, FlushPolicy, Identity, LastLife, Moving, OpenReplica, Output, Replica, ReplicaCommand,
     ReplicaOptions, RequestId, Retention,
 };
 use highwater_broker::shard::event::{Effect, Event};
@@ -275,6 +275,7 @@ impl Failed {
             dir: PathBuf::from(DIR),
             voters: vec![NodeId(1), NodeId(2), NodeId(3)],
             learners: Vec::new(),
+            moving: Moving::No,
             identity: Identity::Same,
             recovery: None,
             options,
@@ -382,6 +383,7 @@ fn a_replica_that_gives_up_what_another_one_may_have_is_found_by_a_script() {
             dir: PathBuf::from(DIR),
             voters: vec![NodeId(1), NodeId(2), NodeId(3)],
             learners: Vec::new(),
+            moving: Moving::No,
             identity: Identity::Same,
             recovery: None,
             options: ReplicaOptions {

@@ -50,7 +50,7 @@ use crate::groups::{GroupAnswer, GroupRequest};
 use crate::log;
 use crate::metrics::Metrics;
 use crate::replica::{FlushPolicy, ReplicaOptions, Retention};
-use crate::shard::event::{Event, Identity, OpenReplica};
+use crate::shard::event::{Event, Identity, Moving, OpenReplica};
 use crate::shard::handle::{PeerOutbox, Shards};
 
 use ask::Line;
@@ -320,6 +320,7 @@ impl Inner {
             dir: cluster_dir(data_dir),
             voters: controllers.clone(),
             learners: learner.into_iter().collect(),
+            moving: Moving::No,
             identity: match made {
                 Made::New => Identity::Same,
                 Made::Anew => Identity::Joins,

@@ -21,7 +21,7 @@ use crate::controller::throttle;
 use crate::log;
 use crate::mutant::{self, Mutant};
 use crate::replica::{FlushPolicy, Recovery, ReplicaOptions, Retention};
-use crate::shard::event::{AfterClose, Identity, OpenReplica};
+use crate::shard::event::{AfterClose, Identity, Moving, OpenReplica};
 
 pub use sight::{Sight, Standing};
 
@@ -249,13 +249,15 @@ fn open(topic: &Topic, partition: TopicPartition, mine: PlacedReplica, me: Me<'_
         (true, false) => Identity::Same,
     };
     // While the number of replicas changes, the smaller one must do for `sync`.
-    let aimed = topic.move_of(number).map_or(replicas.len(), |found| found.target.len());
+    let change = topic.move_of(number);
+    let aimed = change.map_or(replicas.len(), |found| found.target.len());
     OpenReplica {
         partition,
         dir: dir_of(topic, partition, me),
         options: options(topic, replicas.len().min(aimed)),
         voters: replicas,
         learners: comes.then_some(me.node).into_iter().collect(),
+        moving: change.map_or(Moving::No, |_| Moving::UnderWay),
         identity,
         recovery: recovered.map(|recovered| Recovery {
             epoch: recovered.epoch,

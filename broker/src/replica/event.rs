@@ -30,6 +30,8 @@ pub struct OpenReplica {
     pub voters: Vec<NodeId>,
     /// The learners it was made with; marks in the log overrule them.
     pub learners: Vec<NodeId>,
+    /// Whether others may vote by now whom neither names.
+    pub moving: Moving,
     /// Set when the controller knows this replica under another data directory: ours was wiped,
     /// so an empty log proves nothing and the replica starts Suspect.
     pub identity: Identity,
@@ -37,6 +39,15 @@ pub struct OpenReplica {
     pub recovery: Option<Recovery>,
     /// How to keep the log and when an entry counts.
     pub options: ReplicaOptions,
+}
+
+/// Whether a move may have changed the voters since the record that names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moving {
+    /// None was ever begun, or its end is in that record.
+    No,
+    /// One is under way, to other replicas or back from them.
+    UnderWay,
 }
 
 /// Whether a replica's files can be believed when they say "I never had anything".

@@ -51,7 +51,8 @@ use producers::{Placed, Producers};
 use shortage::is_shortage;
 
 pub use event::{
-    AdminReply, Identity, Lane, Leadership, OpenReplica, ProduceEvent, ReplicaCommand, RequestId,
+    AdminReply, Identity, Lane, Leadership, Moving, OpenReplica, ProduceEvent, ReplicaCommand,
+    RequestId,
 };
 pub use open::{Logged, Remembered};
 pub use options::{FlushPolicy, ReplicaOptions, Retention};

@@ -5,9 +5,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use highwater_protocol::ids::{NodeId, Position, Term, TopicPartition};
+use highwater_protocol::ids::{Position, Term, TopicPartition};
 
-use super::event::{Identity, OpenReplica};
+use super::event::{Identity, Moving, OpenReplica};
 use crate::disk::Disk;
 use crate::log::{self, FaultyRange, Log, Recovered};
 use crate::mutant::{self, Mutant};
@@ -63,7 +63,8 @@ impl Replica {
         boot: Boot,
         now: Millis,
     ) -> io::Result<Replica> {
-        let OpenReplica { partition, dir, voters, learners, identity, recovery, options } = open;
+        let OpenReplica { partition, dir, voters, learners, moving, identity, recovery, options } =
+            open;
         let forgotten = is_forgotten(identity, known);
         let (mut log, recovered) = open_log(disk, &dir, partition, (options.log, forgotten))?;
         let suspicion = suspicion(known, identity, &recovered);
@@ -73,9 +74,13 @@ impl Replica {
         let since = since(recovery);
         let placed = recovered.marks.iter().cloned();
         let changes: Vec<_> = placed.filter_map(|mark| voter_set(since, mark)).collect();
-        // The image may be older than what the log names.
-        let in_force = changes.last().map_or(&voters, |(_, set)| &set.voters);
-        refuse_if_alone(partition, (boot.me, in_force), &recovered, suspicion)?;
+        // Either may be the older one, the image or what is left of the log.
+        let last = changes.last().map_or(&voters, |(_, set)| &set.voters);
+        let settled = moving == Moving::No || mutant::active(Mutant::AloneAmidMove);
+        let alone = settled && voters == [boot.me] && *last == [boot.me];
+        if alone {
+            refuse_if_lost(partition, &recovered, suspicion)?;
+        }
         // Who began a group anew did so with its gaps: nobody has more.
         let founded = recovery.is_some_and(|recovery| recovery.founder == boot.me);
         let serves_nobody = voters == [boot.me] && !founded && log.is_faulty();
@@ -248,15 +253,14 @@ fn tell_faulty(recovered: &Recovered) {
 }
 
 /// A single voter has nobody to be repaired from: only people may accept a loss.
-fn refuse_if_alone(
+fn refuse_if_lost(
     partition: TopicPartition,
-    (me, voters): (NodeId, &[NodeId]),
     recovered: &Recovered,
     suspicion: Suspicion,
 ) -> io::Result<()> {
-    let lost = suspicion == Suspicion::Damage || suspicion == Suspicion::LostIdentity;
-    if voters != [me] || !lost {
-        return Ok(());
+    match suspicion {
+        Suspicion::None | Suspicion::LostTail => return Ok(()),
+        Suspicion::Damage | Suspicion::LostIdentity => {}
     }
     let gone = "its files are gone, or were damaged in an earlier life";
     let what = recovered.damage.as_ref().map_or(gone, |damage| &damage.detail);

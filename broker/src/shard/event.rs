@@ -17,7 +17,8 @@ use crate::log::{LogReader, Mend, Mended};
 /// Milliseconds of a clock that never goes back; only differences mean anything.
 pub use crate::raft::Millis;
 pub use crate::replica::{
-    AdminReply, Identity, Lane, Leadership, OpenReplica, ProduceEvent, ReplicaCommand, RequestId,
+    AdminReply, Identity, Lane, Leadership, Moving, OpenReplica, ProduceEvent, ReplicaCommand,
+    RequestId,
 };
 
 /// Pairs a finished flush with the pass that asked for it.

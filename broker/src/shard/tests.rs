@@ -9,11 +9,13 @@ use highwater_protocol::ids::{
 };
 use highwater_protocol::peer::{GroupMessage, Heartbeat, RaftMessage};
 
-use super::event::{AfterClose, Effect, Event, Identity, OpenReplica};
+use super::event::{AfterClose, Effect, Event, Identity, Moving, OpenReplica};
 use super::journal::Journal;
 use super::{Directory, Shard, ShardOptions};
 use crate::disk::{Disk, FlushFailure};
 use crate::log;
+#[cfg(feature = "mutants")]
+use crate::mutant::{self, Mutant};
 use crate::raft::{Counts, HardState, Millis, Suspicion};
 use crate::replica::{
     FlushPolicy, LastLife, Logged, Recovery, Remembered, ReplicaOptions, Retention,
@@ -43,6 +45,7 @@ fn open_with(flush: FlushPolicy) -> Event {
         dir: PathBuf::from(DIR),
         voters: vec![NodeId(1), NodeId(2), NodeId(3)],
         learners: Vec::new(),
+        moving: Moving::No,
         identity: Identity::Same,
         recovery: None,
         options,
@@ -334,19 +337,41 @@ fn what_is_left_of_the_old_group_is_discarded_before_the_new_one_is_opened() {
 /// Nobody is left to repair it from, so it would wait for ever.
 #[test]
 fn a_replica_that_is_alone_in_its_group_and_lost_its_log_is_refused_whoever_founded_it() {
+    assert!(is_refused_alone(recovered(1, 2, Identity::Same)));
+    assert!(!is_refused_alone(open_event()), "an older image knows another group");
+}
+
+/// The image names the replicas with which the last move ended.
+#[test]
+fn amid_a_move_a_replica_that_lost_its_log_waits_for_others_though_the_image_names_none() {
+    let amid_a_move = || {
+        let mut event = recovered(1, 2, Identity::Same);
+        if let Event::Open(open) = &mut event {
+            open.moving = Moving::UnderWay;
+        }
+        event
+    };
+    assert!(!is_refused_alone(amid_a_move()));
+    #[cfg(feature = "mutants")]
+    {
+        mutant::choose(Some(Mutant::AloneAmidMove));
+        let refused = is_refused_alone(amid_a_move());
+        mutant::choose(None);
+        assert!(refused, "the planted bug is found");
+    }
+}
+
+/// Whether a replica that lost its log is refused where the image names no other.
+fn is_refused_alone(mut event: Event) -> bool {
     let disk = SimDisk::new(1);
     let mut shard = boot(&disk, 1);
     pass(&mut shard, vec![recovered(1, 2, Identity::Joins)]);
     drop(shard);
-    let is_refused = |mut event: Event| {
-        if let Event::Open(open) = &mut event {
-            open.voters = vec![NodeId(1)];
-        }
-        let effects = pass(&mut boot(&disk.fork(), 2), vec![event]);
-        effects.iter().any(|effect| matches!(effect, Effect::Failed(..)))
-    };
-    assert!(is_refused(recovered(1, 2, Identity::Same)));
-    assert!(!is_refused(open_event()), "an older image knows another group");
+    if let Event::Open(open) = &mut event {
+        open.voters = vec![NodeId(1)];
+    }
+    let effects = pass(&mut boot(&disk, 2), vec![event]);
+    effects.iter().any(|effect| matches!(effect, Effect::Failed(..)))
 }
 
 #[test]

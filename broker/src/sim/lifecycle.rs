@@ -7,7 +7,7 @@ use highwater_protocol::ids::{NodeId, TopicPartition};
 use crate::disk::Disk;
 use crate::log::{self, Log};
 use crate::replica::{LastLife, ReplicaOptions};
-use crate::shard::event::{Event, Identity, OpenReplica};
+use crate::shard::event::{Event, Identity, Moving, OpenReplica};
 use crate::sim::checker::{Broken, Checked, Death};
 use crate::sim::cluster::{Cluster, Happening, dir_of};
 use crate::sim::model;
@@ -99,6 +99,7 @@ impl Cluster {
             dir: dir_of(number),
             voters: self.voters_at_start(number),
             learners: Vec::new(),
+            moving: Moving::No,
             identity: Identity::Same,
             recovery: None,
             options,
@@ -232,8 +233,8 @@ impl Cluster {
     /// of voters that is not committed yet may be so before the fault is felt.
     pub(super) fn may_fall_short(&self, node: usize, partition: TopicPartition) -> bool {
         let mut sets = self.checker.voters_to_come(partition);
-        sets.push(self.checker.voters(partition).to_vec());
         sets.extend(self.aims(partition));
+        sets.push(self.checker.voters(partition).to_vec());
         sets.iter().all(|voters| {
             let short = |voter: &&NodeId| {
                 let member = node_number(**voter);

@@ -90,6 +90,7 @@ impl Trio {
             dir: self.dir.path().join(id.to_string()),
             voters: IDS.to_vec(),
             learners: Vec::new(),
+            moving: Moving::No,
             identity: Identity::Same,
             recovery: None,
             options: options(self.flush),
