@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use highwater_protocol::ids::{Position, Term, TopicPartition};
+use highwater_protocol::batch::VoterSet;
+use highwater_protocol::ids::{LogIndex, NodeId, Position, Term, TopicPartition};
 
 use super::event::{Identity, Moving, OpenReplica};
 use crate::disk::Disk;
@@ -63,24 +64,8 @@ impl Replica {
         boot: Boot,
         now: Millis,
     ) -> io::Result<Replica> {
-        let OpenReplica { partition, dir, voters, learners, moving, identity, recovery, options } =
-            open;
-        let forgotten = is_forgotten(identity, known);
-        let (mut log, recovered) = open_log(disk, &dir, partition, (options.log, forgotten))?;
-        let suspicion = suspicion(known, identity, &recovered);
-        if identity == Identity::Founds {
-            accept_loss(partition, recovery, known, &mut log)?;
-        }
-        let since = since(recovery);
-        let placed = recovered.marks.iter().cloned();
-        let changes: Vec<_> = placed.filter_map(|mark| voter_set(since, mark)).collect();
-        // Either may be the older one, the image or what is left of the log.
-        let last = changes.last().map_or(&voters, |(_, set)| &set.voters);
-        let settled = moving == Moving::No || mutant::active(Mutant::AloneAmidMove);
-        let alone = settled && voters == [boot.me] && *last == [boot.me];
-        if alone {
-            refuse_if_lost(partition, &recovered, suspicion)?;
-        }
+        let Found { log, recovered, changes, suspicion } = find(disk, known, &open, boot.me)?;
+        let OpenReplica { partition, voters, learners, recovery, options, .. } = open;
         // Who began a group anew did so with its gaps: nobody has more.
         let founded = recovery.is_some_and(|recovery| recovery.founder == boot.me);
         let serves_nobody = voters == [boot.me] && !founded && log.is_faulty();
@@ -125,6 +110,44 @@ impl Replica {
         replica.fold_producers(recovered.producers_from);
         Ok(replica)
     }
+}
+
+/// What lies on the disk, and what of it can be believed.
+struct Found {
+    log: Log,
+    recovered: Recovered,
+    /// The changes of voters that the log names.
+    changes: Vec<(LogIndex, VoterSet)>,
+    suspicion: Suspicion,
+}
+
+fn find(
+    disk: Arc<dyn Disk>,
+    known: Option<Remembered>,
+    open: &OpenReplica,
+    me: NodeId,
+) -> io::Result<Found> {
+    let OpenReplica { partition, dir, identity, recovery, options, .. } = open;
+    let forgotten = is_forgotten(*identity, known);
+    let (mut log, recovered) = open_log(disk, dir, *partition, (options.log, forgotten))?;
+    let suspicion = suspicion(known, *identity, &recovered);
+    if *identity == Identity::Founds {
+        accept_loss(*partition, *recovery, known, &mut log)?;
+    }
+    let since = since(*recovery);
+    let marks = recovered.marks.iter().cloned();
+    let changes: Vec<_> = marks.filter_map(|placed| voter_set(since, placed)).collect();
+    if is_alone(open, &changes, me) {
+        refuse_if_lost(*partition, &recovered, suspicion)?;
+    }
+    Ok(Found { log, recovered, changes, suspicion })
+}
+
+/// Whether nobody else votes, by the image and by what is left of the log: either may be the older one.
+fn is_alone(open: &OpenReplica, changes: &[(LogIndex, VoterSet)], me: NodeId) -> bool {
+    let settled = open.moving == Moving::No || mutant::active(Mutant::AloneAmidMove);
+    let last = changes.last().map_or(&open.voters, |(_, set)| &set.voters);
+    settled && open.voters == [me] && *last == [me]
 }
 
 /// Whether what lies there is no copy that anybody counts on.
