@@ -138,8 +138,7 @@ impl Site {
         self.hw(&["partition", "reassign", "--drain", "1", "-y", "--detach"]);
         for (role, node) in [("controller", None), ("source", Some(1)), ("target", Some(6))] {
             sleep(Duration::from_secs(2));
-            let leads = || self.json(&["cluster", "health"])["controller"].as_u64();
-            let node = node.or_else(leads).expect("somebody leads the controller") as usize;
+            let node = node.unwrap_or_else(|| self.controller());
             let left = self.moves();
             self.cluster.kill(node);
             self.note(&format!("killed broker {node}, the {role}, with {left} moves left"));
@@ -162,6 +161,14 @@ impl Site {
         while self.moves() > 0 {
             sleep(Duration::from_millis(200));
         }
+    }
+
+    /// Who leads the controller, however the cluster is amid its moves.
+    fn controller(&self) -> usize {
+        let listed = self.json(&["cluster", "controller", "list"]);
+        let voters = listed["brokers"].as_array().expect("a list");
+        let leads = voters.iter().find(|voter| voter["controller_leads"] == true);
+        leads.and_then(|voter| voter["broker"].as_u64()).expect("somebody leads it") as usize
     }
 
     fn moves(&self) -> usize {
@@ -246,6 +253,14 @@ impl Bench {
             println!("{}", report["verdict"]);
         }
         Seen { p99_ms: ms("p99"), clean }
+    }
+}
+
+impl Drop for Bench {
+    /// What goes wrong in the site must leave no process behind; one that has ended takes no harm.
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
