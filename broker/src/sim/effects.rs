@@ -37,6 +37,10 @@ impl Cluster {
                 continue;
             }
             self.carry_out_one(node, effect)?;
+            if !self.nodes[node].is_up() {
+                // Its power failed amid what it copied beside the shard.
+                return Ok(());
+            }
         }
         if survives.is_some() {
             self.trace.note(self.now_us, format_args!("broker {node} dies amid its effects"));

@@ -99,7 +99,11 @@ impl Cluster {
             dir: dir_of(number),
             voters: self.voters_at_start(number),
             learners: Vec::new(),
-            moving: Moving::No,
+            // Who leads is told who votes, and the image learns nothing of it.
+            moving: match self.swarm.faults.voters {
+                0 => Moving::No,
+                _ => Moving::UnderWay,
+            },
             identity: Identity::Same,
             recovery: None,
             options,
