@@ -44,10 +44,6 @@ fn main() {
     let args = Args::parse();
     let verbose = if args.verbose { Verbose::Yes } else { Verbose::No };
     let options = RunOptions { fault_ms: args.seconds * 1_000, verbose };
-    if !args.verbose {
-        // A failed assertion is reported with its seed; the hook's own words would only repeat it.
-        std::panic::set_hook(Box::new(|_| {}));
-    }
     if let Some(name) = &args.mutant {
         let named = Mutant::ALL.iter().find(|mutant| format!("{mutant:?}") == *name);
         mutant::choose(Some(*named.expect("one of the mutants of MUTANTS.md, spelt as there")));
@@ -56,6 +52,10 @@ fn main() {
         let named = KINDS.iter().find(|kind| format!("{kind:?}") == *name);
         *named.unwrap_or_else(|| panic!("--fault takes one of {KINDS:?}"))
     });
+    if !args.verbose {
+        // A failed assertion is reported with its seed; the hook's own words would only repeat it.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let started = Instant::now();
     let mut total = Coverage::default();
     let mut failing = Vec::new();

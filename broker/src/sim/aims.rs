@@ -20,6 +20,11 @@ impl Cluster {
         asked.into_iter().chain(moving).collect()
     }
 
+    /// Whether the operator has ever asked for other voters of a partition.
+    pub(super) fn was_asked_for_voters(&self, number: usize) -> bool {
+        self.operator.voters_asked.contains_key(&self.partitions[number])
+    }
+
     /// Whether a majority of these has all that it counted.
     pub(super) fn would_stand(&self, voters: &[NodeId], partition: TopicPartition) -> bool {
         let short = |node: &&NodeId| self.is_short(&self.nodes[node_number(**node)], partition);

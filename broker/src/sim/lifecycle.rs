@@ -99,10 +99,10 @@ impl Cluster {
             dir: dir_of(number),
             voters: self.voters_at_start(number),
             learners: Vec::new(),
-            // Who leads is told who votes, and the image learns nothing of it.
-            moving: match self.swarm.faults.voters {
-                0 => Moving::No,
-                _ => Moving::UnderWay,
+            // Voters are changed at the leader here, and the image, which names those of the start, never hears of it.
+            moving: match self.was_asked_for_voters(number) {
+                true => Moving::UnderWay,
+                false => Moving::No,
             },
             identity: Identity::Same,
             recovery: None,

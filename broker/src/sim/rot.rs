@@ -105,9 +105,9 @@ impl Cluster {
         let frame = &frames[nth];
         let contents = broker.disk.open(&file, 0).ok()?;
         let contents = contents.read(0..contents.len()).ok()?;
-        // A mark that says once more who votes has the bytes of the one before.
+        // A mark that says again who votes has the bytes of an earlier one, with others between them at times.
         let here = frames[..nth].iter().rev().take_while(|before| before.start >= held.start);
-        let alike = here.take_while(|before| before.bytes == frame.bytes).count();
+        let alike = here.filter(|before| before.bytes == frame.bytes).count();
         let windows = contents.windows(frame.bytes.len()).enumerate();
         let mut places = windows.filter(|(_, bytes)| *bytes == frame.bytes).map(|(at, _)| at);
         let at = places.nth(alike)? as u64;

@@ -278,9 +278,7 @@ impl Swarm {
             FaultKind::FlushChange => self.changing_flush(&mut rng),
             FaultKind::AcceptLoss => self.losing(&mut rng),
             FaultKind::Voters => (rates.moves, rates.recover) = (0, 0),
-            FaultKind::Fuse | FaultKind::Rot => {
-                (rates.voters, rates.moves, rates.recover) = (0, 0, 0);
-            }
+            FaultKind::Fuse => (rates.voters, rates.moves, rates.recover) = (0, 0, 0),
             FaultKind::Kill
             | FaultKind::Power
             | FaultKind::Pause
@@ -292,6 +290,7 @@ impl Swarm {
             | FaultKind::Trim
             | FaultKind::Weather
             | FaultKind::Reopen
+            | FaultKind::Rot
             | FaultKind::ClockJump
             | FaultKind::Full
             | FaultKind::Stuck
