@@ -146,7 +146,8 @@ error_codes! {
         "Another instance of this producer has taken over: stop this one.";
     /// The partition's files failed on this broker; other replicas are not affected.
     StorageFailed = 56, retriable, "KAFKA_STORAGE_ERROR",
-        "Read the broker's log, look at its disk, and restart it; the other replicas go on meanwhile.";
+        "Try again: another replica has it, and what was lost here is fetched from there. If it stays, `hw cluster health`, \
+         `hw partition repair` and the broker's log say what and why.";
     /// The partition does not remember this producer: start a new epoch at sequence 0.
     UnknownProducer = 59, fatal, "UNKNOWN_PRODUCER_ID",
         "Open a new producer; its earlier batches are in the log or were given up by retention.";

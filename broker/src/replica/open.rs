@@ -64,7 +64,7 @@ impl Replica {
         boot: Boot,
         now: Millis,
     ) -> io::Result<Replica> {
-        let Found { log, recovered, changes, suspicion } = find(disk, known, &open, boot.me)?;
+        let Found { log, recovered, changes, suspicion } = take_stock(disk, known, &open, boot.me)?;
         let OpenReplica { partition, voters, learners, recovery, options, .. } = open;
         // Who began a group anew did so with its gaps: nobody has more.
         let founded = recovery.is_some_and(|recovery| recovery.founder == boot.me);
@@ -121,7 +121,8 @@ struct Found {
     suspicion: Suspicion,
 }
 
-fn find(
+/// Opens the log, gives up what a founder's operator accepted, and refuses what nobody can fill again.
+fn take_stock(
     disk: Arc<dyn Disk>,
     known: Option<Remembered>,
     open: &OpenReplica,
@@ -287,11 +288,17 @@ fn refuse_if_lost(
     }
     let gone = "its files are gone, or were damaged in an earlier life";
     let what = recovered.damage.as_ref().map_or(gone, |damage| &damage.detail);
+    let way_out = match partition == TopicPartition::CLUSTER {
+        true => {
+            "put the lost ones back, or name in `cluster.controllers` the brokers that vote beside it by now"
+        }
+        false => "repair them or accept the loss (`hw partition unsafe-recover`)",
+    };
     Err(io::Error::new(
         io::ErrorKind::InvalidData,
         format!(
             "the only replica of {partition} has lost records: {what}; the files are left as they \
-             are, repair them or accept the loss (`hw partition unsafe-recover`)"
+             are, {way_out}"
         ),
     ))
 }
