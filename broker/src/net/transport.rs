@@ -65,7 +65,7 @@ fn transport(idle: Duration, keep_alive: Duration) -> TransportConfig {
         .congestion_controller_factory(Arc::new(congestion))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .send_window(SEND_WINDOW)
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
         .max_idle_timeout(Some(IdleTimeout::try_from(idle).expect("seconds fit")))
@@ -141,7 +141,14 @@ impl HmacKey for ResetKey {
 const DATAGRAM_BYTES_MAX: u16 = 6_500;
 const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// A client's four produce lanes may all be muted over a quota, each full of what nobody reads: 4 x 8 MiB. The
+/// 8 MiB beside them are for the lanes that are read all the time, for heartbeats, metadata and fetches; with less
+/// than the four there, what is muted would hold those up for as long as the debt lasts.
+const CONNECTION_WINDOW: u32 = (MUTED_LANES_MAX + 1) * STREAM_WINDOW;
+/// As many lanes for batches has a connection of our client; more than it has would stop only their own connection.
+const MUTED_LANES_MAX: u32 = 4;
+/// What is sent and not acknowledged by the far side's transport, read or not.
+const SEND_WINDOW: u64 = 16 * 1024 * 1024;
 /// Our networks are short and fat: begin with what a slow start would reach after a few round trips.
 const INITIAL_WINDOW: u64 = 1024 * 1024;
 const STREAMS_MAX: u32 = 128;
@@ -151,3 +158,57 @@ const RESET_INTERVAL: Duration = Duration::from_millis(5);
 const CLIENT_IDLE: Duration = Duration::from_secs(30);
 const PEER_IDLE: Duration = Duration::from_secs(2);
 const PEER_KEEP_ALIVE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use quinn::Connection;
+    use rustls::RootCertStore;
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lane_that_is_read_has_room_beside_four_that_are_full_and_muted() {
+        let (_endpoints, client, server) = connected().await;
+        let mut muted = Vec::new();
+        for _ in 0..MUTED_LANES_MAX {
+            let (mut lane, _answers) = client.open_bi().await.expect("a lane");
+            let batches = vec![7; STREAM_WINDOW as usize];
+            let filled = timeout(PATIENCE, lane.write_all(&batches)).await;
+            filled.expect("the window takes what one lane may hold").expect("it is open");
+            muted.push((lane, server.accept_bi().await.expect("nobody reads it")));
+        }
+        let (mut control, _answers) = client.open_bi().await.expect("a lane");
+        control.write_all(b"heartbeat").await.expect("it is open");
+        let (_, mut requests) = server.accept_bi().await.expect("the control lane");
+        let mut came = [0; 9];
+        let read = timeout(PATIENCE, requests.read_exact(&mut came)).await;
+        read.expect("it does not wait for the others").expect("it is open");
+        assert_eq!(&came, b"heartbeat");
+    }
+
+    /// Two endpoints, and the two ends of a connection between them.
+    async fn connected() -> ([Endpoint; 2], Connection, Connection) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("a certificate");
+        let server = ServerConfig::with_single_cert(vec![made.cert.der().clone()], key.into());
+        let mut server = server.expect("a key and its certificate");
+        server.transport_config(Arc::new(transport(CLIENT_IDLE, CLIENT_IDLE / 3)));
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Endpoint::server(server, any).expect("a port is free");
+        let mut client = Endpoint::client(any).expect("a port is free");
+        let trusting = ClientConfig::with_root_certificates(Arc::new(roots));
+        client.set_default_client_config(trusting.expect("roots"));
+        let address = server.local_addr().expect("it is bound");
+        let dialling = client.connect(address, "localhost").expect("a name");
+        let accepting = async { server.accept().await.expect("it is open").await };
+        let (dialled, accepted) = tokio::join!(dialling, accepting);
+        let (dialled, accepted) = (dialled.expect("dialled"), accepted.expect("accepted"));
+        ([server, client], dialled, accepted)
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+}
