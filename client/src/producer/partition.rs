@@ -207,7 +207,7 @@ impl Pipeline {
 
     /// Whether a batch may go out beside those under way.
     fn may_join(&self, next: &Slot) -> bool {
-        let mut under_way = self.window.iter().filter(|slot| slot.sent().is_some());
+        let mut under_way = self.window.iter().filter(|slot| slot.is_in_flight());
         match next.expected_end() {
             Some(_) => under_way.next().is_none(),
             None => under_way.all(|slot| slot.expected_end().is_none()),
@@ -224,7 +224,7 @@ impl Pipeline {
         let attempt = Attempt(self.next_attempt);
         self.next_attempt += 1;
         let slot = self.window.iter_mut().find(|slot| slot.is_waiting())?;
-        slot.progress = Progress::InFlight { attempt, sent: now, to: leader };
+        slot.progress = Progress::InFlight { attempt, waits_since: now, to: leader };
         let sequence = slot.sequence;
         let batch = slot.batch.as_mut().expect("a waiting batch is not settled");
         let stamp = ProducerStamp { id: producer, epoch, base_sequence: sequence };
@@ -264,6 +264,18 @@ impl Pipeline {
         self.when_drained(out);
     }
 
+    /// A broker had asked for a pause until then and reads nothing meanwhile, so the wait for its answers begins
+    /// there: it is neither dying nor has it lost what it has not read.
+    pub(crate) fn excuse(&mut self, node: NodeId, until: Instant) {
+        for slot in &mut self.window {
+            if let Progress::InFlight { waits_since, to, .. } = &mut slot.progress
+                && to.node == node
+            {
+                *waits_since = until.max(*waits_since);
+            }
+        }
+    }
+
     /// Fails what has passed its deadline, and gives up attempts that nobody answers.
     pub(crate) fn expire(&mut self, now: Instant, out: &mut Vec<Settled>) {
         for index in (0..self.window.len()).rev() {
@@ -271,7 +283,10 @@ impl Pipeline {
             if slot.batch.as_ref().is_some_and(|batch| batch.deadline <= now) {
                 let error = slot.timed_out(&self.name);
                 self.fail(index, error, out);
-            } else if slot.sent().is_some_and(|sent| sent + self.options.attempt_max <= now) {
+            } else if slot
+                .waits_since()
+                .is_some_and(|since| since + self.options.attempt_max <= now)
+            {
                 slot.give_up(Error::with_outcome(
                     ErrorKind::TimedOut,
                     Outcome::Unknown,
@@ -298,17 +313,17 @@ impl Pipeline {
     /// The longest wait for an answer so far, and for whom.
     pub(crate) fn oldest_attempt(&self) -> Option<(Instant, NodeId)> {
         let attempts = self.window.iter().filter_map(|slot| match slot.progress {
-            Progress::InFlight { sent, to, .. } => Some((sent, to.node)),
+            Progress::InFlight { waits_since, to, .. } => Some((waits_since, to.node)),
             Progress::Waiting => None,
         });
-        attempts.min_by_key(|(sent, _)| *sent)
+        attempts.min_by_key(|(since, _)| *since)
     }
 
     /// When `expire` or `next` have something to do, if nothing else happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let slots = self.window.iter().filter_map(|slot| {
             let deadline = slot.batch.as_ref()?.deadline;
-            let attempt = slot.sent().map(|sent| sent + self.options.attempt_max);
+            let attempt = slot.waits_since().map(|since| since + self.options.attempt_max);
             Some(attempt.map_or(deadline, |attempt| attempt.min(deadline)))
         });
         slots.chain(self.not_before).min()
@@ -380,7 +395,7 @@ impl Pipeline {
     }
 
     fn when_drained(&mut self, out: &mut Vec<Settled>) {
-        if !self.draining || self.window.iter().any(|slot| slot.sent().is_some()) {
+        if !self.draining || self.window.iter().any(|slot| slot.is_in_flight()) {
             return;
         }
         self.draining = false;

@@ -5,6 +5,8 @@
 //! owner needs no locks. It never waits for a broker: answers, connections and metadata come in as
 //! events, and it sleeps until the next event or deadline.
 
+mod trouble;
+
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +27,7 @@ use crate::connection::{Connection, Request, decode};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::metadata::Snapshot;
 use crate::retry::{self, Backoff};
+use trouble::Refresh;
 
 /// What happens to a sender.
 pub(super) enum Event {
@@ -65,17 +68,6 @@ struct Partition {
     timer: Option<Instant>,
     /// Since when its leader says that it does not know the topic.
     unknown_since: Option<Instant>,
-}
-
-/// When to ask for metadata, and whether somebody is asking.
-struct Refresh {
-    under_way: bool,
-    not_before: Option<Instant>,
-    /// Since when there has been a partition in trouble.
-    since: Option<Instant>,
-    /// The broker that does not answer, and so is asked last.
-    avoid: Option<NodeId>,
-    backoff: Backoff,
 }
 
 /// Whatever ends the task, its runtime for example: nobody waits for ever.
@@ -254,6 +246,10 @@ impl Sender {
         let partition = &mut self.partitions[index];
         if let Some((leader, _)) = &leader {
             partition.pipeline.leader(*leader, &mut self.settled);
+            // What was sent before its broker asked for a pause may lie there unread until that is over.
+            if let Some(over) = self.throttles.over(leader.node) {
+                partition.pipeline.excuse(leader.node, over);
+            }
         }
         partition.pipeline.expire(now, &mut self.settled);
         self.expire_queued(index, now);
@@ -404,57 +400,6 @@ impl Sender {
         }
     }
 
-    /// Notes whether better metadata might help this partition.
-    fn note_trouble(&mut self, index: usize, now: Instant, leaderless: bool) {
-        let partition = &self.partitions[index];
-        let oldest = partition.pipeline.oldest_attempt();
-        // No answer for long: others may know of a new leader before this one is known to be dead.
-        let stalled = oldest.filter(|(sent, _)| *sent + PROBE_AFTER <= now);
-        if let Some((_, node)) = stalled {
-            self.refresh.avoid = Some(node);
-        }
-        let waits = leaderless && !partition.pipeline.is_empty();
-        if waits || stalled.is_some() || partition.pipeline.in_trouble() {
-            self.troubled.insert(index);
-        } else {
-            self.troubled.remove(&index);
-        }
-    }
-
-    /// When metadata should be asked for next.
-    fn next_refresh(&self) -> Option<Instant> {
-        let wanted = !self.troubled.is_empty() && !self.refresh.under_way;
-        self.refresh.not_before.filter(|_| wanted)
-    }
-
-    /// Asks for metadata while a partition is in trouble: one asker at a time, often while an
-    /// election may be going on, then ever more rarely.
-    fn ask_for_metadata(&mut self) {
-        let (now, refresh) = (Instant::now(), &mut self.refresh);
-        if self.troubled.is_empty() {
-            (refresh.since, refresh.avoid) = (None, None);
-            return refresh.backoff.reset();
-        }
-        if refresh.under_way || refresh.not_before.is_some_and(|time| now < time) {
-            return;
-        }
-        let since = *refresh.since.get_or_insert(now);
-        let pause = match now.duration_since(since) < ELECTION_ABOUT {
-            true => ELECTION_PAUSE,
-            false => refresh.backoff.pause(),
-        };
-        refresh.not_before = Some(now + pause);
-        refresh.under_way = true;
-        let avoid = refresh.avoid.take();
-        let (core, answers) = (self.core.clone(), self.answers.clone());
-        tokio::spawn(async move {
-            let seen = core.metadata.now().generation;
-            // What it found is in the cache; if it found nothing, the sender asks again.
-            let _ = core.refresh(seen, avoid).await;
-            let _ = answers.send(Event::Refreshed);
-        });
-    }
-
     fn unsettled(&self) -> Vec<Arc<Completion>> {
         let each = |partition: &Partition| {
             let under_way = partition.pipeline.completions();
@@ -491,8 +436,5 @@ async fn sleep_until(time: Option<Instant>) {
 
 /// Without an answer for this long, other brokers are asked who leads.
 const PROBE_AFTER: Duration = Duration::from_millis(200);
-/// An election takes about this long; meanwhile metadata is asked for often.
-const ELECTION_ABOUT: Duration = Duration::from_secs(3);
-const ELECTION_PAUSE: Duration = Duration::from_millis(40);
 /// A topic just made may not be known everywhere yet; after this long it should be.
 const TOPIC_GONE_AFTER: Duration = Duration::from_secs(2);

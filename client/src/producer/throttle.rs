@@ -1,4 +1,4 @@
-//! Brokers that asked for a pause: nothing is sent to them until it is over.
+//! Brokers that asked for a pause: nothing is sent to them until it is over, and their silence meanwhile says nothing.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -26,8 +26,12 @@ impl Throttles {
 
     /// When that is over, if it is not.
     pub(super) fn until(&self, node: NodeId, now: Instant) -> Option<Instant> {
-        let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.get(&node).copied().filter(|until| *until > now)
+        self.over(node).filter(|until| *until > now)
+    }
+
+    /// When the last pause of a broker is over, or was.
+    pub(super) fn over(&self, node: NodeId) -> Option<Instant> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
     }
 }
 

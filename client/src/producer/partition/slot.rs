@@ -25,7 +25,12 @@ pub(super) struct Slot {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     Waiting,
-    InFlight { attempt: Attempt, sent: Instant, to: Leader },
+    /// It waits for an answer since it was sent, or since a pause was over that its broker asked for.
+    InFlight {
+        attempt: Attempt,
+        waits_since: Instant,
+        to: Leader,
+    },
 }
 
 impl Slot {
@@ -41,15 +46,19 @@ impl Slot {
         matches!(self.progress, Progress::InFlight { attempt, .. } if attempt == wanted)
     }
 
-    pub(super) fn sent(&self) -> Option<Instant> {
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.waits_since().is_some()
+    }
+
+    pub(super) fn waits_since(&self) -> Option<Instant> {
         match self.progress {
-            Progress::InFlight { sent, .. } => Some(sent),
+            Progress::InFlight { waits_since, .. } => Some(waits_since),
             Progress::Waiting => None,
         }
     }
 
     pub(super) fn outcome(&self) -> Outcome {
-        let unsure = (self.in_doubt || self.sent().is_some()) && !self.barred;
+        let unsure = (self.in_doubt || self.is_in_flight()) && !self.barred;
         if unsure { Outcome::Unknown } else { Outcome::NotWritten }
     }
 

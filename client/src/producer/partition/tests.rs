@@ -261,6 +261,27 @@ fn an_attempt_that_nobody_answers_is_given_up_and_made_again() {
 }
 
 #[test]
+fn what_a_broker_had_asked_not_to_be_sent_is_waited_for_from_the_end_of_the_pause_on() {
+    let mut bench = Bench::new();
+    bench.push(2);
+    let sent = bench.send();
+    bench.pipeline.excuse(NodeId(2), bench.now + 9 * SECOND);
+    let silent_since = |bench: &Bench| bench.pipeline.oldest_attempt().map(|(since, _)| since);
+    assert_eq!(silent_since(&bench), Some(bench.now), "another broker asked for that");
+    let over = bench.now + 5 * SECOND;
+    bench.pipeline.excuse(NodeId(1), over);
+    assert_eq!(silent_since(&bench), Some(over), "nobody else is asked who leads until then");
+    bench.pass(11 * SECOND);
+    assert_eq!(bench.send(), [], "nor is it sent again");
+    assert!(!bench.pipeline.in_trouble());
+    bench.answer(sent[0].0, receipt(0));
+    assert_eq!(bench.settled(), [Ok(0)]);
+    bench.pass(5 * SECOND);
+    assert_eq!(bench.send(), []);
+    assert!(bench.pipeline.in_trouble(), "but then it is lost");
+}
+
+#[test]
 fn sequences_wrap_to_zero_after_the_largest() {
     let mut bench = Bench::new();
     bench.pipeline.next_sequence = SEQUENCE_MASK;
