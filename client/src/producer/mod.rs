@@ -34,6 +34,7 @@ pub use config::ProducerConfig;
 use delivery::Completion;
 pub use delivery::Delivery;
 use sender::{Event, Sender};
+use throttle::Throttles;
 
 /// Sends records; clones share buffers, batches and the producer's identity.
 ///
@@ -64,6 +65,7 @@ struct Shared {
     /// Topics that are looked up because `try_send` does not know them.
     looked_up: Mutex<BTreeSet<TopicName>>,
     report: Mutex<FlushReport>,
+    throttles: Arc<Throttles>,
 }
 
 /// A topic as a producer sees it.
@@ -105,6 +107,7 @@ impl Producer {
             queues: Mutex::new(Vec::new()),
             looked_up: Mutex::new(BTreeSet::new()),
             report: Mutex::new(FlushReport::default()),
+            throttles: Arc::default(),
         });
         // Unbounded, but never longer than batches under way plus a few calls of flush and close.
         let (events, received) = mpsc::unbounded_channel();
@@ -275,11 +278,11 @@ impl Producer {
 
     fn buffer_full(&self, kind: ErrorKind) -> Error {
         let bytes = self.handle.config.buffer_bytes_max;
-        let text = format!(
-            "the producer's buffer of {bytes} bytes is full: brokers take less than is sent; slow \
-             down, or raise buffer_bytes_max"
-        );
-        Error::new(kind, text)
+        let now = Instant::now();
+        let why = self.handle.shared.throttles.blame(None, now, now).unwrap_or_else(|| {
+            "brokers take less than is sent; slow down, or raise buffer_bytes_max".to_owned()
+        });
+        Error::new(kind, format!("the producer's buffer of {bytes} bytes is full: {why}"))
     }
 
     /// Learns a topic's partitions and makes their queues.

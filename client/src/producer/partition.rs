@@ -276,12 +276,18 @@ impl Pipeline {
         }
     }
 
-    /// Fails what has passed its deadline, and gives up attempts that nobody answers.
-    pub(crate) fn expire(&mut self, now: Instant, out: &mut Vec<Settled>) {
+    /// Fails what has passed its deadline, and gives up attempts that nobody answers. `blame` knows of a reason why
+    /// what was created at a time is still here.
+    pub(crate) fn expire(
+        &mut self,
+        now: Instant,
+        blame: impl Fn(Instant) -> Option<String>,
+        out: &mut Vec<Settled>,
+    ) {
         for index in (0..self.window.len()).rev() {
             let slot = &mut self.window[index];
-            if slot.batch.as_ref().is_some_and(|batch| batch.deadline <= now) {
-                let error = slot.timed_out(&self.name);
+            if let Some(batch) = slot.batch.as_ref().filter(|batch| batch.deadline <= now) {
+                let error = slot.timed_out(&self.name, blame(batch.created));
                 self.fail(index, error, out);
             } else if slot
                 .waits_since()

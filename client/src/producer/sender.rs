@@ -20,7 +20,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::accumulator::{Queue, Taken, closed};
 use super::delivery::Completion;
 use super::partition::{Answered, Attempt, Leader, Options, Outgoing, Pipeline, Settled};
-use super::throttle::Throttles;
 use super::{ProducerConfig, Shared};
 use crate::client::Core;
 use crate::connection::{Connection, Request, decode};
@@ -55,7 +54,6 @@ pub(super) struct Sender {
     partitions: Vec<Partition>,
     timers: BTreeSet<(Instant, usize)>,
     dialling: HashSet<NodeId>,
-    throttles: Arc<Throttles>,
     /// Partitions that better metadata might help.
     troubled: BTreeSet<usize>,
     refresh: Refresh,
@@ -104,7 +102,6 @@ impl Sender {
             partitions: Vec::new(),
             timers: BTreeSet::new(),
             dialling: HashSet::new(),
-            throttles: Arc::default(),
             troubled: BTreeSet::new(),
             refresh,
             settled: Vec::new(),
@@ -247,16 +244,20 @@ impl Sender {
         if let Some((leader, _)) = &leader {
             partition.pipeline.leader(*leader, &mut self.settled);
             // What was sent before its broker asked for a pause may lie there unread until that is over.
-            if let Some(over) = self.throttles.over(leader.node) {
+            if let Some(over) = self.shared.throttles.over(leader.node) {
                 partition.pipeline.excuse(leader.node, over);
             }
         }
-        partition.pipeline.expire(now, &mut self.settled);
-        self.expire_queued(index, now);
+        let throttles = &self.shared.throttles;
+        let blamed = leader.as_ref().map(|(leader, _)| leader.node);
+        let blame = |since| throttles.blame(Some(blamed?), since, now);
+        partition.pipeline.expire(now, blame, &mut self.settled);
+        self.expire_queued(index, now, blamed);
         let lingers_until = self.fill(index, now);
         self.settle_all();
         let leaderless = leader.is_none();
-        let paused = leader.as_ref().and_then(|(leader, _)| self.throttles.until(leader.node, now));
+        let paused =
+            leader.as_ref().and_then(|(leader, _)| self.shared.throttles.until(leader.node, now));
         if let (Some((leader, address)), None) = (leader, paused) {
             self.send(index, now, leader, &address);
         }
@@ -303,12 +304,14 @@ impl Sender {
             batch: outgoing.bytes,
         };
         let (answers, attempt) = (self.answers.clone(), outgoing.attempt);
-        let throttles = Arc::clone(&self.throttles);
+        let throttles = Arc::clone(&self.shared.throttles);
         let broker = connection.broker().to_owned();
         let reply = Box::new(move |answer: Result<crate::connection::Answer, Error>| {
             let answer = match answer {
                 Ok(Ok(body)) => match decode::<ProduceResponse>(body, "read a receipt", &broker) {
-                    Ok(answer) => Answered::Written(throttles.heed(leader.node, &answer)),
+                    Ok(answer) => {
+                        Answered::Written(throttles.heed(leader.node, &answer, Instant::now()))
+                    }
                     Err(malformed) => Answered::Lost(malformed),
                 },
                 Ok(Err(refusal)) => Answered::Refused(refusal),
@@ -362,15 +365,14 @@ impl Sender {
         self.settle_all();
     }
 
-    fn expire_queued(&mut self, index: usize, now: Instant) {
+    fn expire_queued(&mut self, index: usize, now: Instant, leader: Option<NodeId>) {
         let queue = &self.partitions[index].queue;
-        if queue.deadline().is_none_or(|deadline| now < deadline) {
-            return;
-        }
-        let text = format!(
-            "cannot write to {}/{} within delivery_timeout: batches before this one are not through",
-            queue.topic, queue.partition.partition
-        );
+        let Some(deadline) = queue.deadline().filter(|deadline| *deadline <= now) else { return };
+        let created = deadline.checked_sub(self.config.delivery_timeout).unwrap_or(now);
+        let why = leader.and_then(|node| self.shared.throttles.blame(Some(node), created, now));
+        let why = why.unwrap_or_else(|| "batches before this one are not through".to_owned());
+        let (topic, number) = (&queue.topic, queue.partition.partition);
+        let text = format!("cannot write to {topic}/{number} within delivery_timeout: {why}");
         let error = Error::new(ErrorKind::TimedOut, text);
         let expired = queue.expired(now).into_iter().map(|batch| (batch, Err(error.clone())));
         self.settled.extend(expired);

@@ -88,7 +88,9 @@ pub const KEYS: &[ConfigKey] = &[
         description: "How fast each principal may write to each broker, as bytes come, packed or not. What is \
                       beyond waits, and is not refused.",
         advice: "Set it where one producer could take what others need. It counts for every owner of a \
-                 certificate by itself, over all its connections; answers tell clients how long to wait.",
+                 certificate by itself, over all its connections; answers tell clients how long to wait. \
+                 A producer with a full buffer of 32 MiB needs 1.1 MB/s to send all of it in the 30 s of its \
+                 `delivery_timeout`: where less is allowed, give producers a smaller `buffer_bytes_max`.",
         example: "hw cluster config set quota.produce.rate=10485760",
     },
 ];

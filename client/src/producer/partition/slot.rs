@@ -73,17 +73,15 @@ impl Slot {
         self.retry(error, outcome);
     }
 
-    pub(super) fn timed_out(&self, name: &str) -> Error {
-        let outcome = self.outcome();
-        let last = self
-            .last_error
-            .as_ref()
-            .map_or("no broker has answered".into(), |error| error.to_string());
-        Error::with_outcome(
-            ErrorKind::TimedOut,
-            outcome,
-            format!("cannot write to {name} within delivery_timeout; last: {last}"),
-        )
+    pub(super) fn timed_out(&self, name: &str, blame: Option<String>) -> Error {
+        let last = self.last_error.as_ref().map(|error| format!("last: {error}"));
+        let why = match (blame, last) {
+            (Some(blame), Some(last)) => format!("{blame}; {last}"),
+            (Some(why), None) | (None, Some(why)) => why,
+            (None, None) => "last: no broker has answered".to_owned(),
+        };
+        let text = format!("cannot write to {name} within delivery_timeout; {why}");
+        Error::with_outcome(ErrorKind::TimedOut, self.outcome(), text)
     }
 
     pub(super) fn lost_track(&self, name: &str) -> Error {

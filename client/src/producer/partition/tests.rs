@@ -11,6 +11,8 @@ struct Bench {
     pipeline: Pipeline,
     now: Instant,
     leader: Leader,
+    /// Why batches do not go through.
+    blame: Option<String>,
     settled: Vec<Settled>,
 }
 
@@ -51,6 +53,7 @@ impl Bench {
             pipeline: Pipeline::new("t/0".into(), ProducerId(7), 1, options),
             now: Instant::now(),
             leader: leader(1, 1),
+            blame: None,
             settled: Vec::new(),
         }
     }
@@ -90,7 +93,7 @@ impl Bench {
     /// Sends what may be sent.
     fn send(&mut self) -> Vec<(Attempt, Seen)> {
         self.pipeline.leader(self.leader, &mut self.settled);
-        self.pipeline.expire(self.now, &mut self.settled);
+        self.pipeline.expire(self.now, |_| self.blame.clone(), &mut self.settled);
         let mut sent = Vec::new();
         while let Some(outgoing) = self.pipeline.next(self.now, self.leader) {
             let header = FrameHeader::parse(&outgoing.bytes).expect("a whole batch");
@@ -279,6 +282,18 @@ fn what_a_broker_had_asked_not_to_be_sent_is_waited_for_from_the_end_of_the_paus
     bench.pass(5 * SECOND);
     assert_eq!(bench.send(), []);
     assert!(bench.pipeline.in_trouble(), "but then it is lost");
+}
+
+#[test]
+fn a_batch_that_the_quota_held_up_for_too_long_says_so() {
+    let mut bench = Bench::new();
+    bench.push(1);
+    bench.blame = Some("node 1 had this producer pause".into());
+    bench.pass(31 * SECOND);
+    assert_eq!(bench.send(), []);
+    let (_, result) = bench.settled.pop().expect("it is settled");
+    let error = result.expect_err("it is too late").to_string();
+    assert!(error.contains("within delivery_timeout; node 1 had this producer"), "{error}");
 }
 
 #[test]
