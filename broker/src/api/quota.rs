@@ -1,6 +1,7 @@
 //! What a principal may write and read in a second, on this broker.
 //!
-//! Nothing is refused: what was taken has to be paid for in time before more is taken. Each principal has one
+//! Nothing is refused: what was taken has to be paid for in time before more is taken. It is charged when it comes, so
+//! that whatever comes behind waits; a batch that is then refused was not taken, and gets its price back. Each principal has one
 //! account for writing and one for reading, shared by its connections; a debt outlives them. The rates are settings
 //! of the cluster and the same for all, and change while accounts are open.
 
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use highwater_protocol::error::ErrorCode;
 use tokio::time::Instant;
 
 use super::Api;
@@ -21,6 +23,20 @@ pub enum Way {
     Fetch,
 }
 
+/// What was asked for something that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// How long it is until all that was taken is paid for.
+    pub pause: Duration,
+    /// By how much that became longer.
+    price: Duration,
+}
+
+impl Charge {
+    /// Where there is no quota.
+    const NONE: Charge = Charge { pause: Duration::ZERO, price: Duration::ZERO };
+}
+
 /// When all that was taken so far is paid for. Pure: time is an argument.
 #[derive(Debug, Default)]
 struct Account {
@@ -28,14 +44,19 @@ struct Account {
 }
 
 impl Account {
-    /// Takes bytes, whatever is owed, and says how long the taker has to wait now.
-    fn take(&mut self, now: Duration, bytes: u64, bytes_per_s: u64) -> Duration {
+    /// Takes bytes, whatever is owed.
+    fn take(&mut self, now: Duration, bytes: u64, bytes_per_s: u64) -> Charge {
         // Who was silent may be ahead of the rate for a moment, and no longer.
         let from = self.paid.max(now.saturating_sub(SAVED_UP));
         let costs = Duration::from_secs_f64(bytes as f64 / bytes_per_s.max(1) as f64);
         // However many take at once: a debt that grew on would outlast the load that made it.
         self.paid = (from + costs.min(DEBT_MAX)).min(now + DEBT_MAX);
-        self.owes(now)
+        Charge { pause: self.owes(now), price: self.paid.saturating_sub(from) }
+    }
+
+    /// What was asked for something that was not taken after all.
+    fn give_back(&mut self, charge: Charge) {
+        self.paid = self.paid.saturating_sub(charge.price);
     }
 
     fn owes(&self, now: Duration) -> Duration {
@@ -64,10 +85,26 @@ impl Purse {
         account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes bytes, and says how long it is until they are paid for.
-    pub fn take(&self, way: Way, bytes: u64, bytes_per_s: Option<u64>) -> Duration {
-        let Some(bytes_per_s) = bytes_per_s else { return Duration::ZERO };
+    /// Takes bytes, and says what is asked for them.
+    pub fn take(&self, way: Way, bytes: u64, bytes_per_s: Option<u64>) -> Charge {
+        let Some(bytes_per_s) = bytes_per_s else { return Charge::NONE };
         self.account(way).take(self.opened.elapsed(), bytes, bytes_per_s)
+    }
+
+    /// What was produced was refused with this: unless it may have been appended first, it costs nothing.
+    pub fn refused(&self, charge: Charge, code: ErrorCode) {
+        let taken = matches!(
+            code,
+            ErrorCode::Internal
+                | ErrorCode::RequestTimedOut
+                | ErrorCode::BrokerNotAvailable
+                | ErrorCode::StorageFailed
+                | ErrorCode::NotEnoughReplicasAfterAppend
+                | ErrorCode::Superseded
+        );
+        if !taken {
+            self.account(Way::Produce).give_back(charge);
+        }
     }
 
     /// How long it is until all is paid for.
@@ -126,17 +163,21 @@ mod tests {
     #[test]
     fn what_is_taken_is_paid_for_at_the_rate() {
         let mut account = Account::default();
-        assert_eq!(account.take(ms(10_000), 500, RATE), ms(0), "silence has saved that up");
-        assert_eq!(account.take(ms(10_000), 100, RATE), ms(100));
+        assert_eq!(account.take(ms(10_000), 500, RATE).pause, ms(0), "silence has saved that up");
+        assert_eq!(account.take(ms(10_000), 100, RATE).pause, ms(100));
         assert_eq!(account.owes(ms(10_060)), ms(40));
-        assert_eq!(account.take(ms(10_100), 200, 2 * RATE), ms(100), "a new rate holds at once");
+        assert_eq!(
+            account.take(ms(10_100), 200, 2 * RATE).pause,
+            ms(100),
+            "a new rate holds at once"
+        );
     }
 
     #[test]
     fn over_any_time_no_more_is_taken_than_the_rate_and_what_was_saved_up() {
         let (mut account, mut now, mut taken) = (Account::default(), ms(0), 0);
         while now < ms(60_000) {
-            now += account.take(now, 70, RATE);
+            now += account.take(now, 70, RATE).pause;
             taken += 70;
         }
         assert!((60_000..=60_700).contains(&taken), "{taken}");
@@ -145,8 +186,38 @@ mod tests {
     #[test]
     fn one_request_is_never_waited_for_longer_than_a_client_would() {
         let mut account = Account::default();
-        assert_eq!(account.take(ms(0), 1 << 40, RATE), DEBT_MAX);
+        assert_eq!(account.take(ms(0), 1 << 40, RATE).pause, DEBT_MAX);
         assert_eq!(account.owes(DEBT_MAX), ms(0));
+    }
+
+    #[test]
+    fn what_was_given_back_was_never_owed() {
+        let mut account = Account::default();
+        account.take(ms(10_000), 900, RATE);
+        let refused = account.take(ms(10_000), 300, RATE);
+        account.take(ms(10_100), 100, RATE);
+        account.give_back(refused);
+        assert_eq!(
+            account.owes(ms(10_100)),
+            ms(400),
+            "900 and 100, less 500 saved up and 100 paid"
+        );
+        let most = account.take(ms(10_100), 1 << 40, RATE);
+        let more = account.take(ms(10_100), 1 << 40, RATE);
+        account.give_back(more);
+        assert_eq!(account.owes(ms(10_100)), DEBT_MAX, "beyond the most it was free");
+        account.give_back(most);
+        assert_eq!(account.owes(ms(10_100)), ms(400));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_refused_costs_nothing_unless_it_may_have_been_appended() {
+        let purse = Purse::new();
+        let charge = purse.take(Way::Produce, 100_000, Some(RATE));
+        purse.refused(charge, ErrorCode::RequestTimedOut);
+        assert!(purse.owes(Way::Produce) > ms(0));
+        purse.refused(charge, ErrorCode::NotLeader);
+        assert_eq!(purse.owes(Way::Produce), ms(0));
     }
 
     #[tokio::test]

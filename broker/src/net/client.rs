@@ -106,6 +106,8 @@ impl Session {
                 biased;
                 Some(answer) = pending.next() => {
                     self.write(answer, &mut pending, &mut gather, &mut send).await?;
+                    // What was refused costs nothing.
+                    muted = muted.min(Instant::now() + self.calls.owes());
                 }
                 // Whoever does not pause by itself is not read from until it has paid.
                 () = sleep_until(muted.into()), if more && muted > Instant::now() => {}

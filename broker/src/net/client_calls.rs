@@ -293,14 +293,17 @@ impl Calls {
     ) -> Result<Answering, DecodeError> {
         let bytes = body.len() as u64;
         let request = ProduceRequest::decode(header.version, body)?;
-        let throttle = self.purse.take(Way::Produce, bytes, self.api.quota(Way::Produce));
-        let throttle_ms = u32::try_from(throttle.as_millis()).unwrap_or(u32::MAX);
+        let charge = self.purse.take(Way::Produce, bytes, self.api.quota(Way::Produce));
+        let throttle_ms = u32::try_from(charge.pause.as_millis()).unwrap_or(u32::MAX);
         let acks = request.acks;
         let receipt = self.api.produce(request);
         let calls = self.clone();
         Ok(Box::pin(async move {
             let result = receipt.await;
             calls.histogram(acks).record(begun.elapsed());
+            if let Err(refusal) = &result {
+                calls.purse.refused(charge, refusal.code);
+            }
             let result = result.map(|receipt| ProduceResponse { receipt, throttle_ms });
             calls.answer(header.correlation, result, |answer, writer| answer.encode(writer))
         }))
