@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::ConsumerConfig;
 use super::coordinator::Coordinator;
 use super::membership::{Membership, Ms, News, Refusal};
-use super::place::{self, Placed};
+use super::place::{self, Found, Placed};
 use super::polling::WAITING;
 use crate::client::Core;
 use crate::connection::Call;
@@ -75,7 +75,7 @@ pub(super) struct Driver {
     stuck: bool,
     commits: VecDeque<Committing>,
     under_way: Option<BoxFuture<'static, Done>>,
-    placing: FuturesUnordered<BoxFuture<'static, Found>>,
+    placing: FuturesUnordered<BoxFuture<'static, Searched>>,
     /// Which assignment of a partition is the newest.
     assigned: BTreeMap<TopicPartition, u64>,
     assignments: u64,
@@ -88,8 +88,8 @@ struct Committing {
     begun: Instant,
 }
 
-/// Where the partitions of an assignment begin, and which assignment that was.
-type Found = (u64, Result<Vec<Placed>, Error>);
+/// Where partitions of an assignment begin, and which assignment that was.
+type Searched = (u64, Result<Found, Error>);
 
 enum Done {
     Beat(Beat, Result<GroupHeartbeatResponse, Error>),
@@ -144,7 +144,7 @@ impl Driver {
                         return;
                     }
                 }
-                Some((number, placed)) = self.placing.next() => self.placed(number, placed),
+                Some((number, found)) = self.placing.next() => self.found(number, found),
                 word = self.words.recv() => match word {
                     Some(word) => self.take(word),
                     // Dropped without a close: the others need not wait for the session's end.
@@ -371,6 +371,10 @@ impl Driver {
         self.assignments += 1;
         let number = self.assignments;
         self.assigned.extend(partitions.iter().map(|partition| (*partition, number)));
+        self.search(number, partitions);
+    }
+
+    fn search(&self, number: u64, partitions: Vec<TopicPartition>) {
         let (core, config) = (self.core.clone(), self.config.clone());
         let (coordinator, heard) = (self.coordinator.clone(), self.membership.heard());
         self.placing.push(Box::pin(async move {
@@ -378,10 +382,15 @@ impl Driver {
         }));
     }
 
-    fn placed(&mut self, number: u64, placed: Result<Vec<Placed>, Error>) {
-        let tidings = match placed {
-            Ok(mut placed) => {
-                placed.retain(|it| self.assigned.get(&it.partition) == Some(&number));
+    fn found(&mut self, number: u64, found: Result<Found, Error>) {
+        let is_due = |it: &TopicPartition| self.assigned.get(it) == Some(&number);
+        let tidings = match found {
+            Ok(Found { mut placed, mut missing }) => {
+                missing.retain(is_due);
+                placed.retain(|it| is_due(&it.partition));
+                if !missing.is_empty() {
+                    self.search(number, missing);
+                }
                 Tidings::Assigned(placed)
             }
             Err(error) => Tidings::Failed(error),

@@ -1,12 +1,15 @@
 //! Where to begin in partitions that were assigned: where the group has come to, else where the
-//! configuration says.
+//! configuration says. Each begins as soon as that is known of it.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use highwater_protocol::ids::{Offset, Term, TopicId, TopicPartition};
 use highwater_protocol::native::fetch::{ListOffsetsRequest, OffsetAt};
 use highwater_protocol::native::groups::FetchOffsetsRequest;
+use tokio::time::timeout;
 
 use super::ConsumerConfig;
 use super::coordinator::Coordinator;
@@ -26,14 +29,23 @@ pub(super) struct Placed {
     pub committed: Option<Offset>,
 }
 
-/// Finds out where to begin, for as long as that may succeed.
+/// What was found so far.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub placed: Vec<Placed>,
+    /// For these it is to be asked again: a partition may have no leader for as long as it likes, and the others
+    /// don't wait for it.
+    pub missing: Vec<TopicPartition>,
+}
+
+/// Finds out where to begin, for as long as that may succeed, and gives what it has once nothing more comes at once.
 pub(super) async fn place(
     core: &Core,
     config: &ConsumerConfig,
     coordinator: &Coordinator,
     partitions: Vec<TopicPartition>,
     heard: Option<Term>,
-) -> Result<Vec<Placed>, Error> {
+) -> Result<Found, Error> {
     let mut backoff = Backoff::new(retry::seed());
     loop {
         match try_place(core, config, coordinator, &partitions, heard).await {
@@ -41,7 +53,13 @@ pub(super) async fn place(
                 tracing::debug!(%error, "where to begin is not known yet");
                 tokio::time::sleep(backoff.pause()).await;
             }
-            result => return result,
+            Ok(found) => {
+                if found.placed.is_empty() {
+                    tokio::time::sleep(backoff.pause()).await;
+                }
+                return Ok(found);
+            }
+            Err(error) => return Err(error),
         }
     }
 }
@@ -52,28 +70,63 @@ async fn try_place(
     coordinator: &Coordinator,
     partitions: &[TopicPartition],
     heard: Option<Term>,
-) -> Result<Vec<Placed>, Error> {
+) -> Result<Found, Error> {
     let (group, wanted) = (config.group_id(), Some(partitions.to_vec()));
     let request = FetchOffsetsRequest { group, partitions: wanted, heard };
     let known = coordinator.ask(&request).await?.offsets;
     let names = names(core, config, partitions).await;
+    // Whoever is likely to answer is asked first, or those without a leader would take all the room.
+    let snapshot = core.metadata.now();
+    let mut partitions = partitions.to_vec();
+    partitions.sort_by_key(|partition| snapshot.place(*partition).is_none());
     let place = |partition: TopicPartition| {
         let topic =
             names.iter().find(|(id, _)| *id == partition.topic).map(|(_, name)| name.clone());
         let known = known.iter().find(|it| it.partition == partition).map(|it| it.offset);
-        async move {
+        let placing = async move {
             // A topic that is gone already; its partitions are taken away in a moment.
             let Some(topic) = topic else { return Ok(None) };
             let start = match known {
                 Some(offset) => offset,
                 None => find(core, partition, config.when_no_offset).await?,
             };
-            Ok::<_, Error>(Some(Placed { partition, topic, start, committed: known }))
-        }
+            Ok(Some(Placed { partition, topic, start, committed: known }))
+        };
+        async move { (partition, placing.await) }
     };
-    let placing = stream::iter(partitions.iter().copied()).map(place).buffered(PLACING_AT_ONCE);
-    let placed: Vec<Option<Placed>> = placing.try_collect().await?;
-    Ok(placed.into_iter().flatten().collect())
+    // What the group has come to needs no leader's word.
+    let is_known = |partition: &TopicPartition| known.iter().any(|it| it.partition == *partition);
+    let (quick, slow): (Vec<_>, Vec<_>) = partitions.iter().copied().partition(is_known);
+    let quick = stream::iter(quick).then(place);
+    let slow = stream::iter(slow).map(place).buffer_unordered(PLACING_AT_ONCE);
+    gather(&partitions, quick.chain(slow)).await
+}
+
+/// Takes what comes until nothing has for a moment after the first; what has not come then is missing.
+async fn gather(
+    partitions: &[TopicPartition],
+    placing: impl Stream<Item = (TopicPartition, Result<Option<Placed>, Error>)>,
+) -> Result<Found, Error> {
+    let mut placing = pin!(placing);
+    let (mut placed, mut missing) = (Vec::new(), BTreeSet::from_iter(partitions.iter().copied()));
+    loop {
+        let next = match placed.is_empty() {
+            true => placing.next().await,
+            false => timeout(GATHERING, placing.next()).await.unwrap_or(None),
+        };
+        let Some((partition, result)) = next else { break };
+        match result {
+            Ok(found) => {
+                missing.remove(&partition);
+                placed.extend(found);
+            }
+            Err(error) if again(&error) => {
+                tracing::debug!(%error, %partition, "where to begin is not known yet");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Found { placed, missing: missing.into_iter().collect() })
 }
 
 /// The offset that a place means.
@@ -122,3 +175,51 @@ async fn names(
 
 const PLACING_AT_ONCE: usize = 64;
 const NAME_PATIENCE: Duration = Duration::from_secs(1);
+/// Others that come within this time are told together with the first.
+const GATHERING: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::{Either, pending, ready};
+    use highwater_protocol::ids::PartitionId;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn partition(number: u32) -> TopicPartition {
+        TopicPartition::new(TopicId(Uuid::nil()), PartitionId(number))
+    }
+
+    type Answer = (TopicPartition, Result<Option<Placed>, Error>);
+
+    fn found(number: u32) -> Answer {
+        let (partition, start) = (partition(number), Offset(7));
+        (partition, Ok(Some(Placed { partition, topic: "t".into(), start, committed: None })))
+    }
+
+    async fn gathered(answers: Vec<Option<Answer>>) -> Result<(Vec<u32>, Vec<u32>), Error> {
+        let all: Vec<_> = (0..answers.len() as u32).map(partition).collect();
+        let answers = answers.into_iter().map(|answer| match answer {
+            Some(answer) => Either::Left(ready(answer)),
+            None => Either::Right(pending()),
+        });
+        let found = gather(&all, stream::iter(answers).buffer_unordered(64)).await?;
+        let number = |it: &TopicPartition| it.partition.0;
+        let placed = found.placed.iter().map(|it| number(&it.partition)).collect();
+        Ok((placed, found.missing.iter().map(number).collect()))
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_nobody_leads_keeps_no_other_from_being_read() {
+        let refused = Err(Error::new(ErrorKind::TimedOut, "it has no leader at the moment"));
+        let answers = vec![None, Some(found(1)), Some((partition(2), refused)), Some(found(3))];
+        assert_eq!(gathered(answers).await.expect("two answer"), (vec![1, 3], vec![0, 2]));
+    }
+
+    #[tokio::test]
+    async fn a_partition_of_a_topic_that_is_gone_is_not_asked_for_again() {
+        let answers = vec![Some((partition(0), Ok(None))), Some(found(1))];
+        assert_eq!(gathered(answers).await.expect("both answer"), (vec![1], vec![]));
+    }
+}
