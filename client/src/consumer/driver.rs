@@ -30,8 +30,8 @@ use crate::error::{Error, ErrorKind};
 
 /// What a consumer tells its driver.
 pub(super) enum Word {
-    /// These were given up.
-    GaveUp(Vec<TopicPartition>),
+    /// These were given up, as they were to be with the revocation of this number.
+    GaveUp(u64, Vec<TopicPartition>),
     /// Commit this, and say what became of it.
     Commit(Vec<OffsetToCommit>, oneshot::Sender<Result<(), Error>>),
     /// The program is back after it was taken for stuck.
@@ -44,8 +44,8 @@ pub(super) enum Word {
 pub(super) enum Tidings {
     /// These are its own, to be read from there.
     Assigned(Vec<Placed>),
-    /// These are to be given up.
-    Revoked(Vec<TopicPartition>),
+    /// These are to be given up; which revocation that is.
+    Revoked(u64, Vec<TopicPartition>),
     /// These were given up, or lost.
     Gone(Vec<TopicPartition>, Why),
     /// It cannot be a member any more.
@@ -79,6 +79,9 @@ pub(super) struct Driver {
     /// Which assignment of a partition is the newest.
     assigned: BTreeMap<TopicPartition, u64>,
     assignments: u64,
+    /// Which revocation of a partition is the newest.
+    revoked: BTreeMap<TopicPartition, u64>,
+    revocations: u64,
     leaving: Option<oneshot::Sender<()>>,
 }
 
@@ -123,6 +126,8 @@ impl Driver {
             placing: FuturesUnordered::new(),
             assigned: BTreeMap::new(),
             assignments: 0,
+            revoked: BTreeMap::new(),
+            revocations: 0,
             leaving: None,
         }
     }
@@ -331,9 +336,14 @@ impl Driver {
     fn take(&mut self, word: Word) {
         let now = self.now();
         match word {
-            Word::GaveUp(partitions) => {
-                // A late word of what was lost meanwhile says nothing of what came to be its own again.
+            Word::GaveUp(number, mut partitions) => {
+                // A late word of what was lost meanwhile says nothing of what came to be its own again, nor of what
+                // is to be given up once more.
+                partitions.retain(|it| self.revoked.get(it) == Some(&number));
                 let gone = self.membership.gave_up(&partitions, now);
+                for partition in &gone {
+                    self.revoked.remove(partition);
+                }
                 let _ = self.tidings.send(Tidings::Gone(gone, Why::GivenUp));
             }
             Word::Commit(offsets, reply) => {
@@ -351,7 +361,12 @@ impl Driver {
                     self.place(partitions);
                     continue;
                 }
-                News::Revoked(partitions) => Tidings::Revoked(self.forget(partitions)),
+                News::Revoked(partitions) => {
+                    self.revocations += 1;
+                    let number = self.revocations;
+                    self.revoked.extend(partitions.iter().map(|partition| (*partition, number)));
+                    Tidings::Revoked(number, self.forget(partitions))
+                }
                 News::Lost(partitions) => Tidings::Gone(self.forget(partitions), Why::Lost),
             };
             // The consumer may be dropped already; the next word says so.
@@ -425,24 +440,73 @@ pub(super) fn to_commit(partition: TopicPartition, offset: Offset) -> OffsetToCo
 
 #[cfg(test)]
 mod tests {
-    use highwater_protocol::ids::{PartitionId, TopicId};
-    use highwater_protocol::native::groups::MemberId;
+    use highwater_protocol::ids::{PartitionId, Term, TopicId};
+    use highwater_protocol::native::groups::{MemberEpoch, MemberId};
     use uuid::Uuid;
 
     use super::*;
 
-    #[tokio::test]
-    async fn who_was_taken_for_stuck_is_answered_and_may_leave_but_does_not_join() {
-        let (core, partition) =
-            (Core::for_tests(), TopicPartition::new(TopicId(Uuid::nil()), PartitionId(0)));
+    type Told = mpsc::UnboundedReceiver<Tidings>;
+
+    fn partition() -> TopicPartition {
+        TopicPartition::new(TopicId(Uuid::nil()), PartitionId(0))
+    }
+
+    /// A driver that does not run, and what it tells.
+    fn driver() -> (Driver, Told) {
+        let core = Core::for_tests();
         let config = Arc::new(ConsumerConfig::new("g", ["orders"]));
-        let coordinator = Coordinator::at(core.clone(), partition);
+        let coordinator = Coordinator::at(core.clone(), partition());
         let member = MemberId(Uuid::from_u128(1));
         let membership = Membership::new(config.group_id(), member, config.profile("c"), 0);
-        let (_words, heard) = mpsc::unbounded_channel();
-        let (told, _tidings) = mpsc::unbounded_channel();
+        let (_, heard) = mpsc::unbounded_channel();
+        let (told, tidings) = mpsc::unbounded_channel();
         let polled = (Arc::new(AtomicU64::new(0)), Instant::now());
-        let mut driver = Driver::new(core, config, coordinator, membership, (heard, told), polled);
+        let driver = Driver::new(core, config, coordinator, membership, (heard, told), polled);
+        (driver, tidings)
+    }
+
+    /// The coordinator says what is the member's own.
+    fn assign(driver: &mut Driver, assigned: &[TopicPartition]) {
+        driver.membership.hurry(0);
+        let request = driver.membership.request(0).expect("it is time");
+        let answer = GroupHeartbeatResponse {
+            term: Term(1),
+            epoch: MemberEpoch(1),
+            heartbeat_ms: 1_000,
+            assigned: assigned.to_vec(),
+        };
+        let news = driver.membership.answered(request.beat, &answer, 0);
+        driver.tell(news);
+    }
+
+    #[tokio::test]
+    async fn who_drops_an_old_revocation_does_not_give_up_what_a_newer_one_holds() {
+        let (mut driver, mut told) = driver();
+        let mut revoked = Vec::new();
+        for _ in 0..2 {
+            assign(&mut driver, &[partition()]);
+            assign(&mut driver, &[]);
+            while let Ok(tidings) = told.try_recv() {
+                if let Tidings::Revoked(number, partitions) = tidings {
+                    assert_eq!(partitions, [partition()]);
+                    revoked.push(number);
+                }
+            }
+            if revoked.len() == 1 {
+                let lost = driver.membership.lose(0);
+                driver.tell(lost);
+            }
+        }
+        driver.take(Word::GaveUp(revoked[0], vec![partition()]));
+        assert!(driver.membership.owned().contains(&partition()), "the newer one is held");
+        driver.take(Word::GaveUp(revoked[1], vec![partition()]));
+        assert!(driver.membership.owned().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_was_taken_for_stuck_is_answered_and_may_leave_but_does_not_join() {
+        let (mut driver, _tidings) = driver();
         driver.stuck = true;
         driver.ask(0);
         assert!(driver.under_way.is_none(), "it does not join");
@@ -450,7 +514,7 @@ mod tests {
         let mut replies = Vec::new();
         for _ in 0..2 {
             let (reply, result) = oneshot::channel();
-            driver.take(Word::Commit(vec![to_commit(partition, Offset(1))], reply));
+            driver.take(Word::Commit(vec![to_commit(partition(), Offset(1))], reply));
             replies.push(result);
         }
         driver.ask(0);

@@ -37,6 +37,7 @@ pub struct OwnedPartition {
 pub struct Revocation {
     /// Which ones.
     pub partitions: Vec<OwnedPartition>,
+    number: u64,
     ids: Vec<TopicPartition>,
     words: mpsc::UnboundedSender<Word>,
 }
@@ -44,17 +45,17 @@ pub struct Revocation {
 impl Revocation {
     pub(super) fn new(
         partitions: Vec<OwnedPartition>,
-        ids: Vec<TopicPartition>,
+        (number, ids): (u64, Vec<TopicPartition>),
         words: mpsc::UnboundedSender<Word>,
     ) -> Revocation {
-        Revocation { partitions, ids, words }
+        Revocation { partitions, number, ids, words }
     }
 }
 
 impl Drop for Revocation {
     fn drop(&mut self) {
         // Without a driver there is no membership to speak of.
-        let _ = self.words.send(Word::GaveUp(std::mem::take(&mut self.ids)));
+        let _ = self.words.send(Word::GaveUp(self.number, std::mem::take(&mut self.ids)));
     }
 }
 

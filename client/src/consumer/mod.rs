@@ -308,12 +308,13 @@ impl Consumer {
                 let names = placed.into_iter().map(|it| self.begin_reading(it)).collect();
                 Some(Event::Assigned(names))
             }
-            Tidings::Revoked(partitions) => {
+            Tidings::Revoked(number, partitions) => {
                 for partition in &partitions {
                     self.stop_reading(*partition, Reading::Over);
                 }
                 let names = self.names(&partitions);
-                Some(Event::Revoking(Revocation::new(names, partitions, self.words.clone())))
+                let ids = (number, partitions);
+                Some(Event::Revoking(Revocation::new(names, ids, self.words.clone())))
             }
             Tidings::Gone(partitions, why) => {
                 let names = self.names(&partitions);
