@@ -2,8 +2,9 @@
 //! remembers how far it has come.
 //!
 //! Read `config`, then `membership` (the rules, pure), `driver` (the task that lives by them), `place` (where
-//! to begin), the `Consumer` here, and `steer` (pausing and seeking).
+//! to begin), the `Consumer` here, `committing`, and `steer` (pausing and seeking).
 
+mod committing;
 mod config;
 mod coordinator;
 mod driver;
@@ -20,7 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
-use highwater_protocol::native::groups::{MemberId, OffsetToCommit};
+use highwater_protocol::native::groups::MemberId;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -30,9 +31,10 @@ use crate::reader::{
     Assignment, Budget, Fetched, Fetcher, OutOfRange, ReaderConfig, RecordBatch, StartAt, Steer,
     Stint,
 };
+use committing::{Committing, commit_due, committed};
 pub use config::{Commit, ConsumerConfig};
 pub(crate) use coordinator::Coordinator;
-use driver::{Driver, Tidings, Why, Word, to_commit};
+use driver::{Driver, Tidings, Why, Word};
 pub use event::{Event, OwnedPartition, Revocation};
 use membership::Membership;
 use place::Placed;
@@ -72,6 +74,8 @@ pub struct Consumer {
     last_stint: Stint,
     commit_due: Instant,
     committing: Option<Committing>,
+    /// What a call that was dropped had begun to give up.
+    giving_up: Option<Revocation>,
     begun: Instant,
     polled: Arc<AtomicU64>,
 }
@@ -96,13 +100,6 @@ enum Reading {
     Paused,
     /// It is to be given up.
     Over,
-}
-
-/// A commit that nobody waits for.
-#[derive(Debug)]
-struct Committing {
-    offsets: Vec<OffsetToCommit>,
-    reply: oneshot::Receiver<Result<(), Error>>,
 }
 
 impl Consumer {
@@ -131,9 +128,21 @@ impl Consumer {
             (polled.clone(), begun),
         );
         tokio::spawn(driver.run());
+        Ok(Consumer::of(core, config, member, (words, tidings), (polled, begun)))
+    }
+
+    /// The consumer to a driver.
+    fn of(
+        core: Arc<Core>,
+        config: Arc<ConsumerConfig>,
+        member: MemberId,
+        ways: (mpsc::UnboundedSender<Word>, mpsc::UnboundedReceiver<Tidings>),
+        polled: (Arc<AtomicU64>, Instant),
+    ) -> Consumer {
         // Unbounded in number, bounded in bytes: the fetchers ask for no more than the budget has.
         let (output, fetched) = mpsc::unbounded_channel();
-        Ok(Consumer {
+        let ((words, tidings), (polled, begun)) = (ways, polled);
+        Consumer {
             core,
             member,
             words,
@@ -146,10 +155,11 @@ impl Consumer {
             last_stint: Stint::default(),
             commit_due: commit_due(begun, &config),
             committing: None,
+            giving_up: None,
             begun,
             polled,
             config,
-        })
+        }
     }
 
     /// The id of this member, as `hw group describe` shows it.
@@ -171,19 +181,22 @@ impl Consumer {
     /// Of one partition, as for [`crate::Reader::next_batch`], or the end of the membership, after which every call fails.
     ///
     /// # Cancel safety
-    /// Nothing is lost if the future is dropped; records that were done but not committed may come again to
-    /// another member.
+    /// Nothing is lost if the future is dropped, and nothing is given up: where that happens amid a commit before
+    /// partitions are given up, they are kept until the next call, which commits first, or until the consumer is
+    /// closed or dropped.
     pub async fn next_batch(&mut self) -> Result<RecordBatch, Error> {
         loop {
             match self.next_event().await? {
                 Event::Batch(batch) => return Ok(batch),
                 Event::Revoking(revocation) => {
+                    // Not in this future, with which it would be dropped and the partitions given up.
+                    self.giving_up = Some(revocation);
                     if let Commit::AutoMarked(_) = self.config.commit
                         && let Err(error) = self.commit().await
                     {
                         tracing::warn!(%error, "partitions are given up without a commit: their next owner may see some records again");
                     }
-                    drop(revocation);
+                    drop(self.giving_up.take());
                 }
                 Event::Assigned(_) | Event::Lost(_) => {}
             }
@@ -199,6 +212,9 @@ impl Consumer {
     /// Nothing is lost if the future is dropped.
     pub async fn next_event(&mut self) -> Result<Event, Error> {
         let _polling = Polling::begin(self);
+        if let Some(revocation) = self.giving_up.take() {
+            return Ok(Event::Revoking(revocation));
+        }
         loop {
             let due = self.commit_due;
             let commits = self.commits_by_itself();
@@ -400,47 +416,6 @@ impl Consumer {
         }))
     }
 
-    fn commits_by_itself(&self) -> bool {
-        let by_itself = matches!(self.config.commit, Commit::AutoMarked(_));
-        by_itself && self.committing.is_none() && self.owned.values().any(Owned::is_behind)
-    }
-
-    fn begin_commit(&mut self) {
-        let offsets = self.uncommitted();
-        let reply = self.send_commit(offsets.clone());
-        self.committing = Some(Committing { offsets, reply });
-        self.commit_due = commit_due(Instant::now(), &self.config);
-    }
-
-    fn settle(&mut self, (offsets, result): (Vec<OffsetToCommit>, Result<(), Error>)) {
-        match result {
-            Ok(()) => self.note_committed(&offsets),
-            // What was marked is committed with the next one, or was lost.
-            Err(error) => tracing::warn!(%error, "a commit failed"),
-        }
-    }
-
-    fn uncommitted(&self) -> Vec<OffsetToCommit> {
-        let behind = self.owned.iter().filter(|(_, owned)| owned.is_behind());
-        let offset = |owned: &Owned| owned.marked.expect("only what is marked is behind");
-        behind.map(|(partition, owned)| to_commit(*partition, offset(owned))).collect()
-    }
-
-    fn send_commit(&self, offsets: Vec<OffsetToCommit>) -> oneshot::Receiver<Result<(), Error>> {
-        let (reply, result) = oneshot::channel();
-        // If the driver has ended, the receiver says so.
-        let _ = self.words.send(Word::Commit(offsets, reply));
-        result
-    }
-
-    fn note_committed(&mut self, offsets: &[OffsetToCommit]) {
-        for OffsetToCommit { partition, offset, .. } in offsets {
-            if let Some(owned) = self.owned.get_mut(partition) {
-                owned.committed = Some(*offset);
-            }
-        }
-    }
-
     fn ended(&self) -> Error {
         let text = format!("this consumer is no member of group {} any more", self.config.group);
         Error::new(ErrorKind::Closed, text)
@@ -456,43 +431,5 @@ impl fmt::Debug for Consumer {
     }
 }
 
-impl Owned {
-    fn is_behind(&self) -> bool {
-        self.marked.is_some() && self.marked != self.committed
-    }
-}
-
-async fn committed(
-    committing: &mut Option<Committing>,
-) -> (Vec<OffsetToCommit>, Result<(), Error>) {
-    let Some(Committing { reply, .. }) = committing else { return std::future::pending().await };
-    let result = reply.await.unwrap_or_else(|_| {
-        Err(Error::new(ErrorKind::Closed, "the consumer ended before it was committed"))
-    });
-    let Committing { offsets, .. } = committing.take().expect("just looked at");
-    (offsets, result)
-}
-
-/// When the next commit is made by itself.
-fn commit_due(now: Instant, config: &ConsumerConfig) -> Instant {
-    let pause = match config.commit {
-        Commit::AutoMarked(pause) => pause,
-        Commit::Manual => NEVER,
-    };
-    now.checked_add(pause).unwrap_or(now + NEVER)
-}
-
-/// Longer than any program runs.
-const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pause_that_no_clock_can_tell_is_one_without_end() {
-        let config = ConsumerConfig::new("g", ["orders"]).commit(Commit::AutoMarked(Duration::MAX));
-        let now = Instant::now();
-        assert_eq!(commit_due(now, &config), now + NEVER);
-    }
-}
+mod tests;

@@ -1,0 +1,76 @@
+//! What a program sees of a consumer whose driver says what the test wants.
+
+use std::pin::pin;
+
+use futures_util::FutureExt;
+use highwater_protocol::ids::PartitionId;
+
+use super::committing::NEVER;
+use super::*;
+
+/// A consumer, and what it tells its driver and hears from it.
+struct Bench {
+    consumer: Consumer,
+    words: mpsc::UnboundedReceiver<Word>,
+    driver: mpsc::UnboundedSender<Tidings>,
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition::new(TopicId(Uuid::nil()), PartitionId(0))
+}
+
+impl Bench {
+    /// One that owns a partition, of which it has marked what lies before offset 7.
+    fn new() -> Bench {
+        let (words, said) = mpsc::unbounded_channel();
+        let (driver, tidings) = mpsc::unbounded_channel();
+        let config = Arc::new(ConsumerConfig::new("g", ["orders"]));
+        let (begun, polled) = (Instant::now(), Arc::default());
+        let core = Core::for_tests();
+        let member = MemberId(Uuid::nil());
+        let mut consumer = Consumer::of(core, config, member, (words, tidings), (polled, begun));
+        let (topic, start) = ("orders".into(), Offset(0));
+        let placed = Placed { partition: partition(), topic, start, committed: None };
+        consumer.take(Tidings::Assigned(vec![placed])).expect("it is news");
+        consumer.owned.get_mut(&partition()).expect("its own").marked = Some(Offset(7));
+        Bench { consumer, words: said, driver }
+    }
+
+    fn tell(&self, tidings: Tidings) {
+        self.driver.send(tidings).expect("it listens");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_amid_a_revocation_gives_nothing_up_before_the_commit() {
+    let mut bench = Bench::new();
+    bench.tell(Tidings::Revoked(1, vec![partition()]));
+    assert!(bench.consumer.next_batch().now_or_never().is_none(), "it waits for the commit");
+    let Ok(Word::Commit(offsets, _lost)) = bench.words.try_recv() else { panic!("it commits") };
+    assert_eq!(offsets[0].offset, Offset(7));
+    assert!(bench.words.try_recv().is_err(), "nothing is given up");
+
+    let mut call = pin!(bench.consumer.next_batch());
+    assert!(call.as_mut().now_or_never().is_none(), "it commits once more");
+    let Ok(Word::Commit(_, reply)) = bench.words.try_recv() else { panic!("it commits") };
+    reply.send(Ok(())).expect("somebody waits");
+    assert!(call.as_mut().now_or_never().is_none(), "there are no records");
+    let given_up = bench.words.try_recv();
+    assert!(matches!(given_up, Ok(Word::GaveUp(1, ids)) if ids == [partition()]));
+}
+
+#[tokio::test]
+async fn what_a_dropped_call_was_giving_up_is_the_next_event() {
+    let mut bench = Bench::new();
+    bench.tell(Tidings::Revoked(1, vec![partition()]));
+    assert!(bench.consumer.next_batch().now_or_never().is_none());
+    let event = bench.consumer.next_event().now_or_never().expect("it waits there");
+    assert!(matches!(event, Ok(Event::Revoking(it)) if it.partitions.len() == 1));
+}
+
+#[test]
+fn a_pause_that_no_clock_can_tell_is_one_without_end() {
+    let config = ConsumerConfig::new("g", ["orders"]).commit(Commit::AutoMarked(Duration::MAX));
+    let now = Instant::now();
+    assert_eq!(commit_due(now, &config), now + NEVER);
+}
