@@ -31,7 +31,7 @@ pub struct ConsumerConfig {
     /// How long giving up partitions may take, and how long the program may stay away from
     /// [`crate::Consumer::next_batch`] before it is taken for stuck and gives everything up. Default 5 minutes.
     pub rebalance_timeout: Duration,
-    /// About how many bytes may lie fetched and unread. Default 32 MiB.
+    /// About how many bytes may lie fetched and unread, or be on their way, of all topics together. Default 32 MiB.
     pub prefetch_bytes_max: usize,
 }
 

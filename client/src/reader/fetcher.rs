@@ -21,7 +21,7 @@ use highwater_protocol::native::fetch::{
 use tokio::sync::{mpsc, watch};
 
 use super::batch::{Checked, RecordBatch, Wanted};
-use super::budget::Budget;
+use super::budget::{Budget, Part, Reserved};
 use super::position::{Assignment, Position, State, Stint};
 use super::{OutOfRange, Partitions, ReaderConfig};
 use crate::client::{Core, again};
@@ -39,7 +39,7 @@ pub(crate) struct Fetcher {
     fetches: BTreeMap<NodeId, Fetch>,
     last_fetch: u64,
     refreshing: bool,
-    budget: Arc<Budget>,
+    budget: Part,
     /// By how much the last batches grew when they were unpacked.
     growth: usize,
     /// Where partitions come and go at somebody's word.
@@ -66,7 +66,7 @@ pub(crate) enum Steer {
 }
 
 struct Fetch {
-    reserved: usize,
+    _reserved: Reserved,
     /// Without an answer by then, others are asked who leads.
     probe_at: Instant,
 }
@@ -96,7 +96,7 @@ impl Fetcher {
             fetches: BTreeMap::new(),
             last_fetch: 0,
             refreshing: false,
-            budget,
+            budget: Part::of(budget),
             growth: 1,
             steer: None,
             output,
@@ -156,6 +156,9 @@ impl Fetcher {
         let snapshot = self.metadata.borrow().clone();
         let mut leaderless = false;
         for (index, position) in self.positions.iter().enumerate() {
+            if position.state == State::Ended {
+                continue;
+            }
             let place = snapshot.place(position.partition);
             leaders.extend(place.as_ref().map(|place| place.node));
             if position.state != State::Idle {
@@ -175,16 +178,16 @@ impl Fetcher {
         let mut waiting: Vec<(Place, Vec<usize>)> = waiting.into_values().collect();
         let asked = |indexes: &[usize]| indexes.iter().map(|at| self.positions[*at].asked).max();
         waiting.sort_by_key(|(_, indexes)| asked(indexes));
+        self.budget.asks(leaders.len());
         for (place, indexes) in waiting {
-            let reserved = self.fetches.values().map(|fetch| fetch.reserved).sum();
-            let whole = self.config.fetch_bytes_max as usize;
-            let bytes_max = self.budget.share(leaders.len(), whole, reserved);
-            let Some(bytes_max) = bytes_max else { return };
-            self.fetch(place, indexes, bytes_max, now);
+            let Some(share) = self.budget.reserve(self.config.fetch_bytes_max as usize) else {
+                return;
+            };
+            self.fetch(place, indexes, share, now);
         }
     }
 
-    fn fetch(&mut self, place: Place, mut indexes: Vec<usize>, bytes_max: usize, now: Instant) {
+    fn fetch(&mut self, place: Place, mut indexes: Vec<usize>, share: Reserved, now: Instant) {
         self.last_fetch += 1;
         let id = self.last_fetch;
         // The order in which `bytes_max` is spent.
@@ -206,10 +209,10 @@ impl Fetcher {
             wait_max_ms: u32::try_from(wait_max.as_millis()).unwrap_or(u32::MAX),
             bytes_min: 1,
             // What comes packed is held unpacked.
-            bytes_max: (bytes_max / self.growth).max(1) as u32,
+            bytes_max: (share.bytes / self.growth).max(1) as u32,
             partitions,
         };
-        let fetch = Fetch { reserved: bytes_max, probe_at: now + wait_max + PROBE_AFTER };
+        let fetch = Fetch { _reserved: share, probe_at: now + wait_max + PROBE_AFTER };
         self.fetches.insert(place.node, fetch);
         let core = self.core.clone();
         self.under_way.push(Box::pin(async move {
@@ -226,7 +229,8 @@ impl Fetcher {
             Done::Refreshed => self.refreshing = false,
             Done::Placed { index, stint, result } => self.placed(index, stint, result),
             Done::Fetched { node, id, result } => {
-                self.fetches.remove(&node);
+                // Its share is free once what it brought is counted.
+                let _fetch = self.fetches.remove(&node);
                 match result {
                     Ok(response) => self.fetched(id, response),
                     Err(error) => self.lost(node, id, &error),
