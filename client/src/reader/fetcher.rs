@@ -69,6 +69,21 @@ struct Fetch {
     _reserved: Reserved,
     /// Without an answer by then, others are asked who leads.
     probe_at: Instant,
+    /// And again after this.
+    probe_pause: Duration,
+}
+
+impl Fetch {
+    /// Whether others are to be asked now: ever more rarely, for a leader may be silent because there is a quota for
+    /// reading and what was read before is paid for in time.
+    fn is_silent(&mut self, now: Instant) -> bool {
+        let silent = self.probe_at <= now;
+        if silent {
+            self.probe_at = now + self.probe_pause;
+            self.probe_pause = (2 * self.probe_pause).min(PROBE_PAUSE_MAX);
+        }
+        silent
+    }
 }
 
 /// What has come to an end.
@@ -212,7 +227,8 @@ impl Fetcher {
             bytes_max: (share.bytes / self.growth).max(1) as u32,
             partitions,
         };
-        let fetch = Fetch { _reserved: share, probe_at: now + wait_max + PROBE_AFTER };
+        let probe_at = now + wait_max + PROBE_AFTER;
+        let fetch = Fetch { _reserved: share, probe_at, probe_pause: PROBE_PAUSE };
         self.fetches.insert(place.node, fetch);
         let core = self.core.clone();
         self.under_way.push(Box::pin(async move {
@@ -418,8 +434,7 @@ impl Fetcher {
     fn probe(&mut self, now: Instant) {
         let mut silent = None;
         for (node, fetch) in &mut self.fetches {
-            if fetch.probe_at <= now {
-                fetch.probe_at = now + PROBE_PAUSE;
+            if fetch.is_silent(now) {
                 silent = Some(*node);
             }
         }
@@ -468,8 +483,25 @@ async fn next_word(steer: &mut Option<mpsc::UnboundedReceiver<Steer>>) -> Steer 
 /// How much longer than its `wait_max` a fetch may take before others are asked who leads.
 const PROBE_AFTER: Duration = Duration::from_millis(200);
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
+const PROBE_PAUSE_MAX: Duration = Duration::from_secs(1);
 const REFRESH_PAUSE: Duration = Duration::from_millis(40);
 /// How much longer than its `wait_max` a fetch may take at all.
 const FETCH_PATIENCE: Duration = Duration::from_secs(10);
 const TOPIC_GONE_AFTER: Duration = Duration::from_secs(2);
 const IDLE_WAKE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_not_asked_all_the_time_about_a_leader_that_makes_a_reader_wait_for_its_quota() {
+        let part = Part::of(Arc::new(Budget::new(1)));
+        let _reserved = part.reserve(1).expect("it is all there");
+        let begun = Instant::now();
+        let mut fetch = Fetch { _reserved, probe_at: begun, probe_pause: PROBE_PAUSE };
+        let every_10_ms = (0..500).map(|step| begun + step * Duration::from_millis(10));
+        let asked = every_10_ms.filter(|now| fetch.is_silent(*now)).count();
+        assert!((5..=8).contains(&asked), "{asked} times in five seconds, and soon at first");
+    }
+}
