@@ -314,6 +314,8 @@ mutants! {
     OffsetsGoWithMembers,
     /// Offsets are set from outside while there are members.
     OutsiderCommits,
+    /// A group commits for any number of partitions, with notes of any length together.
+    OffsetsWithoutBound,
     /// What a member had that is gone is not given out among those who stay.
     LeaverNotMissed,
     /// Partitions that a topic gets later are not given out.

@@ -115,6 +115,7 @@ const OF_GROUPS: &[Mutant] = &[
     Mutant::PlaceNotKept,
     Mutant::OffsetsGoWithMembers,
     Mutant::OutsiderCommits,
+    Mutant::OffsetsWithoutBound,
     Mutant::LeaverNotMissed,
     Mutant::GrowthUnseen,
     Mutant::NotEvened,

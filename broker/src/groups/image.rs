@@ -35,6 +35,8 @@ pub struct Group {
     /// Since when it has no members.
     pub empty_since: Option<Timestamp>,
     owners: BTreeMap<TopicPartition, MemberId>,
+    /// What the notes beside its offsets take together.
+    note_bytes: usize,
 }
 
 /// A member of a group.
@@ -118,10 +120,13 @@ impl Group {
             GroupChange::Current { member, current } => self.give(*member, current)?,
             GroupChange::Emptied(since) => self.empty_since = Some(*since),
             GroupChange::Offset { partition, committed } => {
-                self.offsets.insert(*partition, committed.clone());
+                let before = self.offsets.insert(*partition, committed.clone());
+                self.note_bytes -= before.map_or(0, |before| before.note.len());
+                self.note_bytes += committed.note.len();
             }
             GroupChange::OffsetGone(partition) => {
-                self.offsets.remove(partition);
+                let before = self.offsets.remove(partition);
+                self.note_bytes -= before.map_or(0, |before| before.note.len());
             }
             GroupChange::Gone => unreachable!("the group is taken out as a whole"),
         }
@@ -200,6 +205,11 @@ impl Group {
     /// Who owns a partition, or has not said yet that it gave it up.
     pub fn owner(&self, partition: TopicPartition) -> Option<MemberId> {
         self.owners.get(&partition).copied()
+    }
+
+    /// What the notes beside its offsets take together.
+    pub fn note_bytes(&self) -> usize {
+        self.note_bytes
     }
 
     /// How it is as a whole.

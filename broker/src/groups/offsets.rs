@@ -75,14 +75,17 @@ impl Coordinator {
         at: Moment<'_>,
         id: &GroupId,
         member: Option<MemberId>,
-        offset: &OffsetToCommit,
+        asked: &OffsetToCommit,
     ) -> Result<(), WireError> {
-        let OffsetToCommit { partition, offset, term, note } = offset;
+        let OffsetToCommit { partition, offset, term, note } = asked;
         check_partition(at.cluster, *partition)?;
         if note.len() > NOTE_BYTES_MAX {
             let bytes = note.len();
             let why = format!("a note of {bytes} bytes is too long: {NOTE_BYTES_MAX} are allowed");
             return Err(WireError::new(ErrorCode::OffsetMetadataTooLarge, why));
+        }
+        if !mutant::active(Mutant::OffsetsWithoutBound) {
+            self.check_bounds(id, asked)?;
         }
         let owner = self.ledger.group(id).and_then(|group| group.owner(*partition));
         if let Some(member) = member
@@ -94,6 +97,30 @@ impl Coordinator {
         }
         let committed = Committed { offset: *offset, term: *term, note: note.clone(), at: at.wall };
         self.ledger.put(id, GroupChange::Offset { partition: *partition, committed });
+        Ok(())
+    }
+
+    /// All that a group has committed must fit one answer, and the memory of its coordinator. What is there
+    /// already, of an older build, may stay and shrink.
+    fn check_bounds(&self, id: &GroupId, offset: &OffsetToCommit) -> Result<(), WireError> {
+        let empty = Group::default();
+        let group = self.ledger.group(id).unwrap_or(&empty);
+        let known = group.offsets.get(&offset.partition);
+        if known.is_none() && group.offsets.len() >= OFFSETS_MAX {
+            let why = format!(
+                "group {id} has committed for {OFFSETS_MAX} partitions, and no group may for more: let several groups share the topics"
+            );
+            return Err(WireError::new(ErrorCode::Conflict, why));
+        }
+        let before = known.map_or(0, |known| known.note.len());
+        let bytes = group.note_bytes() - before + offset.note.len();
+        if offset.note.len() > before && bytes > NOTES_BYTES_MAX {
+            let why = format!(
+                "the notes beside the offsets of group {id} would take {bytes} bytes together, and {NOTES_BYTES_MAX} are allowed: \
+                 commit shorter notes"
+            );
+            return Err(WireError::new(ErrorCode::OffsetMetadataTooLarge, why));
+        }
         Ok(())
     }
 
@@ -181,4 +208,8 @@ fn check_partition(cluster: &ClusterImage, partition: TopicPartition) -> Result<
 }
 
 /// As many partitions as one may ask for by name.
-const WANTED_MAX: usize = 100_000;
+const WANTED_MAX: usize = OFFSETS_MAX;
+/// As many partitions a group commits for: with their notes they fit the 16 MiB of an answer, at 50 bytes each.
+pub(super) const OFFSETS_MAX: usize = 100_000;
+/// What the notes of a group take together: 2,048 of the longest, or 80 bytes for each of so many partitions.
+pub(super) const NOTES_BYTES_MAX: usize = 8 << 20;

@@ -7,6 +7,7 @@ use highwater_protocol::ids::{
 use highwater_protocol::native::groups::*;
 use uuid::Uuid;
 
+use super::offsets::{NOTES_BYTES_MAX, OFFSETS_MAX};
 use super::record::GroupRecord;
 use super::{Coordinator, GroupAnswer, GroupRequest, Groups, Moment};
 use crate::controller::record::{BrokerRegistration, PlacedReplica};
@@ -498,6 +499,40 @@ fn a_decision_too_large_for_a_frame_is_refused_and_leaves_what_was_decided_befor
 }
 
 #[test]
+fn all_that_a_group_has_committed_is_bounded() {
+    let mut rig = Rig::new(&[OFFSETS_MAX as u32 + 1]);
+    let mut commit = |partitions: std::ops::Range<u32>, note_bytes: usize| {
+        let offset = |partition| OffsetToCommit {
+            partition: at(1, partition),
+            offset: Offset(1),
+            term: None,
+            note: "n".repeat(note_bytes),
+        };
+        let offsets = partitions.map(offset).collect();
+        let request = CommitOffsetsRequest { group: group(), by: Committer::Outsider, offsets };
+        match rig.ask(GroupRequest::CommitOffsets(request)).expect("it is asked well") {
+            GroupAnswer::CommitOffsets(answer) => {
+                answer.results.into_iter().find_map(Result::err).map(|error| error.code)
+            }
+            other => panic!("an answer to something else: {other:?}"),
+        }
+    };
+    let longest = (NOTES_BYTES_MAX / NOTE_BYTES_MAX) as u32;
+    assert_eq!(commit(0..longest / 2, NOTE_BYTES_MAX), None);
+    assert_eq!(commit(longest / 2..longest, NOTE_BYTES_MAX), None);
+    assert_eq!(commit(longest..longest + 1, 1), Some(ErrorCode::OffsetMetadataTooLarge));
+    assert_eq!(commit(0..1, NOTE_BYTES_MAX), None, "one that is known takes no more");
+    assert_eq!(commit(0..1, NOTE_BYTES_MAX - 1), None);
+    assert_eq!(commit(longest..longest + 1, 1), None, "there is room again");
+    for first in (longest + 1..OFFSETS_MAX as u32).step_by(25_000) {
+        assert_eq!(commit(first..(first + 25_000).min(OFFSETS_MAX as u32), 0), None);
+    }
+    let beyond = OFFSETS_MAX as u32;
+    assert_eq!(commit(beyond..beyond + 1, 0), Some(ErrorCode::Conflict));
+    assert_eq!(commit(beyond - 1..beyond, 0), None, "it is known");
+}
+
+#[test]
 fn topics_that_come_and_grow_are_taken_up_and_those_that_go_forgotten() {
     let mut rig = Rig::new(&[2]);
     let mut readers = [Reader::new(1, &["t1", "t2"])];
@@ -574,7 +609,7 @@ fn bad_names_and_times_are_refused_with_the_reason() {
 #[test]
 fn planted_bugs_that_chance_does_not_find_fail_these_scripts() {
     use crate::mutant::{self, Mutant};
-    let scripts: [(Mutant, fn()); 10] = [
+    let scripts: [(Mutant, fn()); 11] = [
         (Mutant::JoinedTwice, a_join_that_was_held_up_over_a_failover_takes_nothing_away),
         (
             Mutant::OwnedBelievedUnheard,
@@ -603,6 +638,7 @@ fn planted_bugs_that_chance_does_not_find_fail_these_scripts() {
             Mutant::OutsiderCommits,
             offsets_are_committed_by_owners_or_by_anybody_while_there_are_no_members,
         ),
+        (Mutant::OffsetsWithoutBound, all_that_a_group_has_committed_is_bounded),
     ];
     for (bug, script) in scripts {
         mutant::choose(Some(bug));

@@ -238,7 +238,7 @@ impl Reader {
                 partition: *partition,
                 offset: Offset(*at),
                 term: None,
-                note: String::new(),
+                note: "n".repeat((*at % 7) as usize),
             })
             .collect();
         if offsets.is_empty() {

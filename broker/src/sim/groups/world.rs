@@ -430,6 +430,12 @@ impl World {
                 return Err(self.broken(what));
             }
         }
+        // What bounds them goes by this number.
+        let bytes: usize = group.offsets.values().map(|it| it.note.len()).sum();
+        if bytes != group.note_bytes() {
+            let what = format!("notes of {bytes} bytes are taken for {}", group.note_bytes());
+            return Err(self.broken(what));
+        }
         Ok(())
     }
 
