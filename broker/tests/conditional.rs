@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::load::create;
 use common::{Cluster, PATIENCE, read_all};
-use highwater_client::{Client, Offset, Outcome, PartitionId, ProducerConfig, Record};
+use highwater_client::{
+    Client, Offset, Outcome, PartitionId, ProducerConfig, Record, partition_for_key,
+};
 use tokio::time::timeout;
 
 /// What a writer was told of each of its records.
@@ -132,6 +134,19 @@ async fn hw_writes_all_lines_or_none_and_says_where_the_partition_ends() {
     assert_eq!((ahead.status.code(), &ahead.stdout[..]), (Some(4), &b"2\n"[..]), "{ahead:?}");
     let values: Vec<String> = read_all(&client, "account").await.into_values().collect();
     assert_eq!(values, ["opened", "paid in"]);
+
+    let topic = highwater_client::NewTopic::new("books", 3).replication(1);
+    client.admin().create_topic(topic).await.expect("created");
+    let partition_of = |key: &String| partition_for_key(key.as_bytes(), 3).0;
+    let mut keys = (0..100).map(|number: u32| number.to_string());
+    let key = keys.find(|key| partition_of(key) > 0).expect("not all keys lead to partition 0");
+    for code in [0, 4] {
+        let written = hw(&cluster, "produce books -k : --expect-end 0", &format!("{key}:paid\n"));
+        assert_eq!(written.status.code(), Some(code), "{written:?}");
+        let said = String::from_utf8_lossy(&written.stderr);
+        let way_out = format!("consume books -p {} --from 0:1", partition_of(&key));
+        assert_eq!(said.contains(&way_out), code == 4, "{said}");
+    }
 }
 
 fn hw(cluster: &Cluster, line: &str, input: &str) -> Output {
