@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -44,6 +44,9 @@ struct Args {
         value_parser = known_faults()
     )]
     faults: Vec<String>,
+    /// The program of another build, for `other-build` and the rolling scripts: all brokers begin with it.
+    #[arg(long, value_name = "PATH")]
+    other: Option<PathBuf>,
     /// One line of JSON for each run is added to this file.
     #[arg(long, default_value = "chaos.jsonl")]
     report: PathBuf,
@@ -55,7 +58,11 @@ struct Args {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let menu = menu(&args.faults);
+    let menu = menu(&args.faults, args.other.as_deref());
+    if let Err(what) = check_other(args.script, &menu, args.other.as_deref()) {
+        eprintln!("{what}");
+        return ExitCode::from(2);
+    }
     let mut fired: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut failing, mut elections) = (Vec::new(), 0);
     for seed in args.seed..args.seed + args.runs {
@@ -65,6 +72,7 @@ async fn main() -> ExitCode {
             nodes: usize::from(args.nodes),
             seconds: args.seconds,
             menu: menu.clone(),
+            other: args.other.clone(),
             keep: Some(args.keep.clone()),
         };
         println!("seed {seed} begins");
@@ -107,14 +115,30 @@ async fn asked_to_end() {
 }
 
 fn known_faults() -> PossibleValuesParser {
-    let names = Fault::all().into_iter().map(Fault::name);
+    let names = Fault::with_other_build().into_iter().map(Fault::name);
     PossibleValuesParser::new(names.chain(["all"]))
 }
 
-fn menu(names: &[String]) -> Vec<Fault> {
+/// What a rolling restart needs is there.
+fn check_other(script: Script, menu: &[Fault], other: Option<&Path>) -> Result<(), String> {
+    let is_rolling = matches!(script, Script::Rolling | Script::RollingBack);
+    match other {
+        None if is_rolling || menu.contains(&Fault::OtherBuild) => Err(
+            "two builds are needed: name the program of the other one, which brokers begin with, by --other PATH"
+                .to_owned(),
+        ),
+        Some(other) if !other.is_file() => Err(format!("--other {}: no such program", other.display())),
+        None | Some(_) => Ok(()),
+    }
+}
+
+fn menu(names: &[String], other: Option<&Path>) -> Vec<Fault> {
     if names.iter().any(|name| name == "all") {
-        let mut all = Fault::all();
-        if !common::has_crash_points() {
+        let mut all = match other {
+            None => Fault::all(),
+            Some(_) => Fault::with_other_build(),
+        };
+        if !common::has_crash_points(&common::program()) {
             println!("without crash points: build the broker with --features crash-points");
             all.retain(|fault| *fault != Fault::CrashPoint);
         }

@@ -31,6 +31,8 @@ pub struct Cluster {
     children: Vec<Option<Child>>,
     /// Brokers whose data lies on a file system of its own, of so many MiB.
     small_disks_mib: BTreeMap<usize, u32>,
+    /// What brokers run instead of the program of these tests.
+    programs: BTreeMap<usize, PathBuf>,
 }
 
 impl Cluster {
@@ -41,8 +43,46 @@ impl Cluster {
         let node = |at: &SocketAddr| PlannedNode { address: at.to_string(), http: None };
         let plan = Plan { dir: dir.path().to_owned(), nodes: addresses.iter().map(node).collect() };
         let created = plan.create().expect("an empty directory takes a cluster");
-        let children = (0..nodes).map(|_| None).collect();
-        Cluster { dir, created, addresses, children, small_disks_mib: BTreeMap::new() }
+        Cluster::of(dir, addresses, created)
+    }
+
+    /// A cluster that another build has made, and whose brokers run it until they are told otherwise.
+    pub fn made_by(other: &Path, nodes: usize) -> Cluster {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let addresses: Vec<SocketAddr> = (0..nodes).map(|_| free_port()).collect();
+        let mut init = Command::new(other);
+        init.arg("init").arg("--dir").arg(dir.path());
+        for at in &addresses {
+            init.args(["--address", &at.to_string()]);
+        }
+        let made = init.output().expect("the other program is there");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let config = |node: usize| dir.path().join(format!("node-{node}/config.toml"));
+        let created = Created {
+            cluster: "only the other build knows it".to_owned(),
+            configs: (1..=nodes).map(config).collect(),
+            profile: dir.path().join("admin/profile.toml"),
+        };
+        let mut cluster = Cluster::of(dir, addresses, created);
+        (1..=nodes).for_each(|node| cluster.use_program(node, Some(other)));
+        cluster
+    }
+
+    fn of(dir: TempDir, addresses: Vec<SocketAddr>, created: Created) -> Cluster {
+        let children = addresses.iter().map(|_| None).collect();
+        let (small_disks_mib, programs) = (BTreeMap::new(), BTreeMap::new());
+        Cluster { dir, created, addresses, children, small_disks_mib, programs }
+    }
+
+    /// What a broker runs, from its next start on; `None` is the program of these tests.
+    pub fn use_program(&mut self, node: usize, other: Option<&Path>) {
+        self.programs.remove(&node);
+        self.programs.extend(other.map(|other| (node, other.to_owned())));
+    }
+
+    /// What a broker runs, if that is another build than the program of these tests.
+    pub fn other_program(&self, node: usize) -> Option<&Path> {
+        self.programs.get(&node).map(PathBuf::as_path)
     }
 
     /// When this broker is started, it finds its data on a small file system that only it sees and
@@ -118,13 +158,13 @@ impl Cluster {
     /// Starts one broker with some more arguments.
     pub fn start_with(&mut self, node: usize, arguments: &[&str]) {
         let config = &self.created.configs[node - 1];
+        let program = self.programs.get(&node).cloned().unwrap_or_else(program);
+        let broker = start_of(&program, config);
         let mut command = match self.small_disks_mib.get(&node) {
-            None => broker(config),
-            Some(mib) => on_small_disk(
-                &self.dir.path().join(format!("node-{node}/data")),
-                *mib,
-                broker(config),
-            ),
+            None => broker,
+            Some(mib) => {
+                on_small_disk(&self.dir.path().join(format!("node-{node}/data")), *mib, broker)
+            }
         };
         command.args(arguments);
         self.spawn(node, command);
@@ -304,15 +344,19 @@ pub fn program() -> PathBuf {
 }
 
 /// Whether the program was built with crash points.
-pub fn has_crash_points() -> bool {
-    let help = Command::new(program()).args(["start", "--help"]).output();
+pub fn has_crash_points(program: &Path) -> bool {
+    let help = Command::new(program).args(["start", "--help"]).output();
     let help = help.expect("the broker's program is there");
     String::from_utf8_lossy(&help.stdout).contains("--crash-at")
 }
 
 /// The command that starts a broker.
 pub fn broker(config: &Path) -> Command {
-    let mut command = Command::new(program());
+    start_of(&program(), config)
+}
+
+fn start_of(program: &Path, config: &Path) -> Command {
+    let mut command = Command::new(program);
     command.arg("start").arg("--config").arg(config);
     command
 }

@@ -37,6 +37,8 @@ pub enum Fault {
     CrashPoint,
     /// It can open hardly any more files or sockets.
     FewDescriptors,
+    /// Stopped or killed, and started with the other of two builds.
+    OtherBuild,
     /// Killed; while it is down, something is done to its files.
     File(FileFault),
 }
@@ -57,6 +59,10 @@ pub enum Script {
     PartKill,
     /// A bit flips in the files of one broker, again and again, and others are killed meanwhile.
     FlipKill,
+    /// All brokers go from the other build to this one, one after the other.
+    Rolling,
+    /// The same, but amid it some, or all, go back for a while.
+    RollingBack,
 }
 
 /// Whom it hits.
@@ -78,7 +84,7 @@ pub struct Step {
 }
 
 impl Fault {
-    /// Everything that can be fired; none of it may lose anything.
+    /// Everything that can be fired where there is one build; none of it may lose anything.
     pub fn all() -> Vec<Fault> {
         let mut all = vec![
             Fault::Kill,
@@ -122,13 +128,19 @@ impl Fault {
             Fault::Rebind => "rebind",
             Fault::CrashPoint => "crash-point",
             Fault::FewDescriptors => "few-descriptors",
+            Fault::OtherBuild => "other-build",
             Fault::File(file) => file.name(),
         }
     }
 
+    /// Everything that can be fired where there are two builds.
+    pub fn with_other_build() -> Vec<Fault> {
+        Fault::all().into_iter().chain([Fault::OtherBuild]).collect()
+    }
+
     /// The fault of that name.
     pub fn named(name: &str) -> Option<Fault> {
-        Fault::all().into_iter().find(|fault| fault.name() == name)
+        Fault::with_other_build().into_iter().find(|fault| fault.name() == name)
     }
 }
 
@@ -153,23 +165,47 @@ pub fn steps(script: Script, seed: u64, nodes: usize, seconds: u64, menu: &[Faul
                 vec![flip, Step { at_ms: at_ms + 3_000, for_ms: 1_000, victim, fault: Fault::Kill }]
             })
         }
+        Script::Rolling => {
+            let order = dice.shuffled(nodes);
+            rolling(&mut dice, seconds, &order)
+        }
+        Script::RollingBack => {
+            let mut order = dice.shuffled(nodes);
+            let forward = 1 + dice.below(nodes as u64) as usize;
+            let back = 1 + dice.below(forward as u64) as usize;
+            let rest = order.split_off(forward);
+            let going_back: Vec<usize> = order.iter().rev().take(back).copied().collect();
+            order.extend(going_back.iter().chain(going_back.iter().rev()).copied().chain(rest));
+            rolling(&mut dice, seconds, &order)
+        }
     }
 }
 
 /// The menu is shuffled and played to its end before anything comes again. Files are damaged on one
-/// minority only, the same for the whole run: what is damaged may take a while to be whole again.
+/// minority only, the same for the whole run: what is damaged may take a while to be whole again. No broker
+/// goes back to the build that it came from.
 fn random(dice: &mut Dice, nodes: usize, seconds: u64, menu: &[Fault]) -> Vec<Step> {
     let mut steps = Vec::new();
     let damaged = dice.node(nodes);
+    // Other plans are as they were before there was this fault.
+    let mut old = match menu.contains(&Fault::OtherBuild) {
+        true => dice.shuffled(nodes),
+        false => Vec::new(),
+    };
     let mut deck: Vec<Fault> = Vec::new();
     let mut at_ms = FIRST_AT_MS;
-    while at_ms + LONGEST_MS < seconds * 1_000 && !menu.is_empty() {
+    while at_ms + LONGEST_MS < seconds * 1_000 {
         if deck.is_empty() {
             deck = menu.to_vec();
+            deck.retain(|fault| *fault != Fault::OtherBuild || !old.is_empty());
+        }
+        if deck.is_empty() {
+            break;
         }
         let fault = deck.swap_remove(dice.below(deck.len() as u64) as usize);
         let node = match fault {
             Fault::File(_) => damaged,
+            Fault::OtherBuild => old.pop().expect("it is in the deck only as long as there are"),
             _any_other => dice.node(nodes),
         };
         let for_ms = 500 + dice.below(LONGEST_MS - 500);
@@ -196,6 +232,18 @@ fn swapping(dice: &mut Dice, nodes: usize, seconds: u64, away: Fault) -> Vec<Ste
     })
 }
 
+/// These brokers are started with the other build in this order, the first ones after some seconds of the old.
+fn rolling(dice: &mut Dice, seconds: u64, order: &[usize]) -> Vec<Step> {
+    let every_ms = (seconds * 1_000).saturating_sub(WRITTEN_BEFORE_MS) / order.len() as u64;
+    let steps = order.iter().zip(0..).map(|(node, number)| Step {
+        at_ms: WRITTEN_BEFORE_MS + number * every_ms,
+        for_ms: (300 + dice.below(LONGEST_MS / 2)).min(every_ms / 2),
+        victim: Victim::Node(*node),
+        fault: Fault::OtherBuild,
+    });
+    steps.collect()
+}
+
 fn every(period: u64, seconds: u64, steps: impl Fn(u64) -> Vec<Step>) -> Vec<Step> {
     let rounds = (1..).map(|round| (round - 1) * period * 1_000 + FIRST_AT_MS);
     rounds.take_while(|at| at + period * 1_000 <= seconds * 1_000).flat_map(steps).collect()
@@ -211,7 +259,13 @@ impl Dice {
     fn node(&mut self, nodes: usize) -> usize {
         self.below(nodes as u64) as usize + 1
     }
+
+    fn shuffled(&mut self, nodes: usize) -> Vec<usize> {
+        let mut left: Vec<usize> = (1..=nodes).collect();
+        (0..nodes).map(|_| left.swap_remove(self.below(left.len() as u64) as usize)).collect()
+    }
 }
 
 const FIRST_AT_MS: u64 = 1_000;
 const LONGEST_MS: u64 = 3_000;
+const WRITTEN_BEFORE_MS: u64 = 4_000;

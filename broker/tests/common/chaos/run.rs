@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::Cluster;
+use super::builds::Keepsake;
 use super::judge::{TOPIC, Topic};
 use super::plan::{self, Fault, Script, Step};
 use super::stage::{Death, Stage};
@@ -31,6 +32,8 @@ pub struct Options {
     pub nodes: usize,
     pub seconds: u64,
     pub menu: Vec<Fault>,
+    /// The program of another build: all brokers begin with it.
+    pub other: Option<PathBuf>,
     /// Where what a failed run leaves is kept, in a directory of its own: the history, and the brokers' logs and files.
     pub keep: Option<PathBuf>,
 }
@@ -72,13 +75,15 @@ pub struct Healing {
     pub whole_after_ms: Option<u64>,
     /// Records in the logs of all replicas together, each read by itself.
     pub replica_records: u64,
+    /// Records written before any broker left the other build that were read again in the end.
+    pub read_again: u64,
 }
 
 /// Plays a plan to its end.
 pub async fn run(options: &Options) -> Outcome {
     let steps =
         plan::steps(options.script, options.seed, options.nodes, options.seconds, &options.menu);
-    let mut stage = Stage::new(options.nodes, options.seed);
+    let mut stage = Stage::new(options.nodes, options.seed, options.other.as_deref());
     let path = stage.cluster.dir.path().join("history");
     let recording = Arc::new(Recording::create(&path).expect("the history can be written"));
     let mut healing = Healing::default();
@@ -132,6 +137,10 @@ async fn play(
 ) {
     (1..=options.nodes).for_each(|node| stage.cluster.start(node));
     let topic = Topic::create(&stage.cluster).await;
+    let keepsake = match options.other {
+        None => None,
+        Some(_) => Some(Keepsake::leave(&topic.client).await),
+    };
     let load = Arc::new(load(options.seed));
     let tasks = start_load(&stage.cluster, &topic.client, recording, &load).await;
     let terms_before = topic.terms(options.nodes).await;
@@ -147,6 +156,9 @@ async fn play(
     healing.whole_after_ms = stage.until_whole(&topic, healed).await;
     healing.elections = topic.terms(options.nodes).await.saturating_sub(terms_before);
     stage.drain(recording, &load).await;
+    if let Some(keepsake) = keepsake {
+        healing.read_again = stage.look_for(&keepsake).await;
+    }
     healing.replica_records = stage.read_replicas(recording, &topic, load.run);
 }
 
@@ -220,6 +232,11 @@ impl Outcome {
         if self.acked < wanted {
             self.failures
                 .push(format!("vacuous: {} records acknowledged, not {wanted}", self.acked));
+        }
+        let planned = self.steps.iter().filter(|step| step.fault == Fault::OtherBuild).count();
+        let changed = self.fired.get(Fault::OtherBuild.name()).copied().unwrap_or_default();
+        if changed < planned as u64 {
+            self.failures.push(format!("vacuous: {changed} of {planned} changes of builds"));
         }
         let records = self.healing.replica_records;
         if records < self.acked {

@@ -1,6 +1,7 @@
 //! The brokers and the network between them, and what a plan does to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -13,6 +14,7 @@ use super::super::Cluster;
 use super::super::limits::limit_descriptors;
 use super::super::links::Links;
 use super::super::weather::{Weather, next_random};
+use super::files::FileFault;
 use super::judge::Topic;
 use super::plan::{Fault, Step, Victim};
 
@@ -20,8 +22,10 @@ use super::plan::{Fault, Step, Victim};
 pub struct Stage {
     pub cluster: Cluster,
     pub links: Links,
+    /// The build that brokers begin with.
+    pub other: Option<PathBuf>,
     pub nodes: usize,
-    seed: u64,
+    pub seed: u64,
     began: Instant,
     /// Whom a step has hit, until it ends.
     hit: BTreeMap<usize, usize>,
@@ -52,13 +56,17 @@ enum Cue {
 }
 
 impl Stage {
-    /// A cluster behind its relays, not yet started.
-    pub fn new(nodes: usize, seed: u64) -> Stage {
-        let cluster = Cluster::made(nodes);
+    /// A cluster behind its relays, not yet started; with another build, all of its brokers will run that.
+    pub fn new(nodes: usize, seed: u64, other: Option<&Path>) -> Stage {
+        let cluster = match other {
+            None => Cluster::made(nodes),
+            Some(other) => Cluster::made_by(other, nodes),
+        };
         let links = Links::between(&cluster).and_clients(&cluster);
         Stage {
             cluster,
             links,
+            other: other.map(Path::to_owned),
             nodes,
             seed,
             began: Instant::now(),
@@ -108,22 +116,14 @@ impl Stage {
         match step.fault {
             Fault::Kill => self.kill(node),
             Fault::Unasked => self.signal(node, Signal::KILL),
-            Fault::Stop => {
-                if !self.cluster.stop(node) && !self.ended_as_told(node) {
-                    self.failures.push(format!("broker {node} does not stop well"));
-                }
-                self.down.insert(node);
-            }
+            Fault::Stop => self.stop(node),
+            Fault::OtherBuild => self.change_build(node, number),
             Fault::Pause => self.signal(node, Signal::STOP),
             Fault::FewDescriptors => self.limit_descriptors(node, Some(3)),
             Fault::File(file) => {
-                self.kill(node);
-                let data = self.cluster.dir.path().join(format!("node-{node}/data"));
-                let Some(done) = file.inflict(&data, self.seed ^ number as u64) else {
-                    self.notes.push(format!("{}: nothing to do it to", file.name()));
+                if !self.damage(node, number, file) {
                     return;
-                };
-                self.notes.push(format!("{} on broker {node}: {done}", file.name()));
+                }
             }
             Fault::Deaf => {
                 for other in (1..=self.nodes).filter(|other| *other != node) {
@@ -132,6 +132,10 @@ impl Stage {
             }
             Fault::Isolate => self.links.isolate(node),
             Fault::Rebind => self.links.rebind(node),
+            Fault::CrashPoint if self.lacks_crash_points(node) => {
+                self.notes.push(format!("broker {node} runs a build without crash points"));
+                return;
+            }
             Fault::CrashPoint => {
                 self.cluster.kill(node);
                 self.start_to_end(node, self.seed ^ number as u64);
@@ -155,7 +159,7 @@ impl Stage {
     fn end(&mut self, number: usize, fault: Fault) {
         let Some(node) = self.hit.remove(&number) else { return };
         match fault {
-            Fault::Kill | Fault::Stop | Fault::File(_) => self.start(node),
+            Fault::Kill | Fault::Stop | Fault::OtherBuild | Fault::File(_) => self.start(node),
             // One that does not come by its crash point is told otherwise when all is healed.
             Fault::Unasked | Fault::CrashPoint => {}
             Fault::Rebind => self.links.rebind(node),
@@ -177,8 +181,27 @@ impl Stage {
         }
     }
 
-    fn kill(&mut self, node: usize) {
+    /// Kills a broker and damages its files, if there is anything to damage.
+    fn damage(&mut self, node: usize, number: usize, file: FileFault) -> bool {
+        self.kill(node);
+        let data = self.cluster.dir.path().join(format!("node-{node}/data"));
+        let done = file.inflict(&data, self.seed ^ number as u64);
+        self.notes.push(match &done {
+            None => format!("{}: nothing to do it to", file.name()),
+            Some(done) => format!("{} on broker {node}: {done}", file.name()),
+        });
+        done.is_some()
+    }
+
+    pub fn kill(&mut self, node: usize) {
         self.cluster.kill(node);
+        self.down.insert(node);
+    }
+
+    pub fn stop(&mut self, node: usize) {
+        if !self.cluster.stop(node) && !self.ended_as_told(node) {
+            self.failures.push(format!("broker {node} does not stop well"));
+        }
         self.down.insert(node);
     }
 
@@ -286,6 +309,7 @@ fn weather(fault: Fault) -> Weather {
         | Fault::Rebind
         | Fault::CrashPoint
         | Fault::FewDescriptors
+        | Fault::OtherBuild
         | Fault::File(_) => Weather::CLEAR,
     }
 }
