@@ -214,7 +214,7 @@ async fn hw_walks_from_three_brokers_to_four_and_back() {
         let line = table.lines().find(|line| line.trim_start().starts_with('4'));
         words.iter().all(|word| line.is_some_and(|line| line.contains(word)))
     };
-    succeed(&cluster, &hw, &["partition", "reassign", "orders", "--to", "2,3,4", "-y"], b"");
+    succeed(&cluster, &hw, &["partition", "reassign", "ord*", "--to", "2,3,4", "-y"], b"");
     assert!(brokers(&["up", "active", " 4 "]));
     let (_, why) = said(&["cluster", "remove", "4", "-y"]);
     assert!(why.contains("orders/0 and 3 others") && why.contains("decommission 4"), "{why}");
