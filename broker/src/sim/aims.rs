@@ -25,9 +25,21 @@ impl Cluster {
         self.operator.voters_asked.contains_key(&self.partitions[number])
     }
 
-    /// Whether a majority of these has all that it counted.
-    pub(super) fn would_stand(&self, voters: &[NodeId], partition: TopicPartition) -> bool {
-        let short = |node: &&NodeId| self.is_short(&self.nodes[node_number(**node)], partition);
+    /// Whether a majority of these has all that it counted, also without the replica of a broker that is to be struck.
+    /// Who does not vote yet has counted nothing, and gets no vote before it has caught up.
+    pub(super) fn would_stand(
+        &self,
+        voters: &[NodeId],
+        partition: TopicPartition,
+        struck: Option<usize>,
+    ) -> bool {
+        let mut votes = self.checker.voters(partition).to_vec();
+        votes.extend(self.checker.voters_to_come(partition).concat());
+        let short = |node: &&NodeId| {
+            let member = node_number(**node);
+            struck == Some(member)
+                || votes.contains(node) && self.is_short(&self.nodes[member], partition)
+        };
         voters.iter().filter(short).count() * 2 < voters.len()
     }
 
@@ -41,7 +53,7 @@ impl Cluster {
         self.partitions.iter().all(|partition| {
             let aim = aim(&image, *partition);
             aim == self::aim(mover.image(), *partition)
-                || aim.is_none_or(|voters| self.would_stand(&voters, *partition))
+                || aim.is_none_or(|voters| self.would_stand(&voters, *partition, None))
         })
     }
 }

@@ -330,7 +330,7 @@ impl Cluster {
             }
             FaultKind::Voters => {
                 let voters = self.draw_voters();
-                if !self.would_stand(&voters, partition) {
+                if !self.would_stand(&voters, partition, None) {
                     return;
                 }
                 self.operator.voters_asked.insert(partition, voters.clone());

@@ -237,16 +237,19 @@ impl Cluster {
     /// of voters that is not committed yet may be so before the fault is felt.
     pub(super) fn may_fall_short(&self, node: usize, partition: TopicPartition) -> bool {
         let mut sets = self.checker.voters_to_come(partition);
-        sets.extend(self.aims(partition));
         sets.push(self.checker.voters(partition).to_vec());
-        sets.iter().all(|voters| {
+        let stands = sets.iter().all(|voters| {
             let short = |voter: &&NodeId| {
                 let member = node_number(**voter);
                 member == node || self.is_short(&self.nodes[member], partition)
             };
             let short = voters.iter().filter(short).count();
             !voters.contains(&node_id(node)) || short * 2 < voters.len()
-        })
+        });
+        let is_aimed_at = |voters: &&Vec<NodeId>| voters.contains(&node_id(node));
+        let aims = self.aims(partition);
+        let mut aims = aims.iter().filter(is_aimed_at);
+        stands && aims.all(|voters| self.would_stand(voters, partition, Some(node)))
     }
 
     pub(super) fn is_short(&self, node: &SimNode, partition: TopicPartition) -> bool {
