@@ -367,7 +367,12 @@ impl Driver {
                     self.revoked.extend(partitions.iter().map(|partition| (*partition, number)));
                     Tidings::Revoked(number, self.forget(partitions))
                 }
-                News::Lost(partitions) => Tidings::Gone(self.forget(partitions), Why::Lost),
+                News::Lost(partitions) => {
+                    for partition in &partitions {
+                        self.revoked.remove(partition);
+                    }
+                    Tidings::Gone(self.forget(partitions), Why::Lost)
+                }
             };
             // The consumer may be dropped already; the next word says so.
             let _ = self.tidings.send(tidings);
@@ -399,18 +404,23 @@ impl Driver {
 
     fn found(&mut self, number: u64, found: Result<Found, Error>) {
         let is_due = |it: &TopicPartition| self.assigned.get(it) == Some(&number);
-        let tidings = match found {
-            Ok(Found { mut placed, mut missing }) => {
+        match found {
+            Ok(Found { mut placed, mut missing, mut failed }) => {
                 missing.retain(is_due);
                 placed.retain(|it| is_due(&it.partition));
+                failed.retain(|(it, _)| is_due(it));
                 if !missing.is_empty() {
                     self.search(number, missing);
                 }
-                Tidings::Assigned(placed)
+                let _ = self.tidings.send(Tidings::Assigned(placed));
+                for (_, error) in failed {
+                    let _ = self.tidings.send(Tidings::Failed(error));
+                }
             }
-            Err(error) => Tidings::Failed(error),
-        };
-        let _ = self.tidings.send(tidings);
+            Err(error) => {
+                let _ = self.tidings.send(Tidings::Failed(error));
+            }
+        }
     }
 }
 

@@ -182,7 +182,7 @@ impl Consumer {
     ///
     /// # Cancel safety
     /// Nothing is lost if the future is dropped, and nothing is given up: where that happens amid a commit before
-    /// partitions are given up, they are kept until the next call, which commits first, or until the consumer is
+    /// partitions are given up, they are kept until the next call, which goes on waiting for it, or until the consumer is
     /// closed or dropped.
     pub async fn next_batch(&mut self) -> Result<RecordBatch, Error> {
         loop {
@@ -270,16 +270,18 @@ impl Consumer {
     /// # Cancel safety
     /// The commit may be made even if the future is dropped.
     pub async fn commit(&mut self) -> Result<(), Error> {
-        // What is under way is older.
-        if let Some(Committing { offsets, reply }) = self.committing.take() {
-            self.settle((offsets, reply.await.unwrap_or_else(|_| Err(self.ended()))));
+        // What is under way is older; it may be that of a call that was dropped.
+        if self.committing.is_some() {
+            let done = committed(&mut self.committing).await;
+            self.settle(done);
         }
         let offsets = self.uncommitted();
         if offsets.is_empty() {
             return Ok(());
         }
         let reply = self.send_commit(offsets.clone());
-        let result = reply.await.unwrap_or_else(|_| Err(self.ended()));
+        self.committing = Some(Committing { offsets, reply });
+        let (offsets, result) = committed(&mut self.committing).await;
         if result.is_ok() {
             self.note_committed(&offsets);
         }

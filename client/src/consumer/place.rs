@@ -1,7 +1,7 @@
 //! Where to begin in partitions that were assigned: where the group has come to, else where the
 //! configuration says. Each begins as soon as that is known of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub(super) struct Found {
     /// For these it is to be asked again: a partition may have no leader for as long as it likes, and the others
     /// don't wait for it.
     pub missing: Vec<TopicPartition>,
+    /// Nobody will ever say where these begin.
+    pub failed: Vec<(TopicPartition, Error)>,
 }
 
 /// Finds out where to begin, for as long as that may succeed, and gives what it has once nothing more comes at once.
@@ -54,7 +56,7 @@ pub(super) async fn place(
                 tokio::time::sleep(backoff.pause()).await;
             }
             Ok(found) => {
-                if found.placed.is_empty() {
+                if found.placed.is_empty() && found.failed.is_empty() {
                     tokio::time::sleep(backoff.pause()).await;
                 }
                 return Ok(found);
@@ -74,6 +76,8 @@ async fn try_place(
     let (group, wanted) = (config.group_id(), Some(partitions.to_vec()));
     let request = FetchOffsetsRequest { group, partitions: wanted, heard };
     let known = coordinator.ask(&request).await?.offsets;
+    let known: BTreeMap<TopicPartition, Offset> =
+        known.into_iter().map(|it| (it.partition, it.offset)).collect();
     let names = names(core, config, partitions).await;
     // Whoever is likely to answer is asked first, or those without a leader would take all the room.
     let snapshot = core.metadata.now();
@@ -82,7 +86,7 @@ async fn try_place(
     let place = |partition: TopicPartition| {
         let topic =
             names.iter().find(|(id, _)| *id == partition.topic).map(|(_, name)| name.clone());
-        let known = known.iter().find(|it| it.partition == partition).map(|it| it.offset);
+        let known = known.get(&partition).copied();
         let placing = async move {
             // A topic that is gone already; its partitions are taken away in a moment.
             let Some(topic) = topic else { return Ok(None) };
@@ -95,22 +99,23 @@ async fn try_place(
         async move { (partition, placing.await) }
     };
     // What the group has come to needs no leader's word.
-    let is_known = |partition: &TopicPartition| known.iter().any(|it| it.partition == *partition);
+    let is_known = |partition: &TopicPartition| known.contains_key(partition);
     let (quick, slow): (Vec<_>, Vec<_>) = partitions.iter().copied().partition(is_known);
     let quick = stream::iter(quick).then(place);
     let slow = stream::iter(slow).map(place).buffer_unordered(PLACING_AT_ONCE);
-    gather(&partitions, quick.chain(slow)).await
+    Ok(gather(&partitions, quick.chain(slow)).await)
 }
 
 /// Takes what comes until nothing has for a moment after the first; what has not come then is missing.
 async fn gather(
     partitions: &[TopicPartition],
     placing: impl Stream<Item = (TopicPartition, Result<Option<Placed>, Error>)>,
-) -> Result<Found, Error> {
+) -> Found {
     let mut placing = pin!(placing);
-    let (mut placed, mut missing) = (Vec::new(), BTreeSet::from_iter(partitions.iter().copied()));
+    let (mut placed, mut failed) = (Vec::new(), Vec::new());
+    let mut missing = BTreeSet::from_iter(partitions.iter().copied());
     loop {
-        let next = match placed.is_empty() {
+        let next = match placed.is_empty() && failed.is_empty() {
             true => placing.next().await,
             false => timeout(GATHERING, placing.next()).await.unwrap_or(None),
         };
@@ -123,10 +128,13 @@ async fn gather(
             Err(error) if again(&error) => {
                 tracing::debug!(%error, %partition, "where to begin is not known yet");
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                missing.remove(&partition);
+                failed.push((partition, error));
+            }
         }
     }
-    Ok(Found { placed, missing: missing.into_iter().collect() })
+    Found { placed, missing: missing.into_iter().collect(), failed }
 }
 
 /// The offset that a place means.
@@ -198,28 +206,37 @@ mod tests {
         (partition, Ok(Some(Placed { partition, topic: "t".into(), start, committed: None })))
     }
 
-    async fn gathered(answers: Vec<Option<Answer>>) -> Result<(Vec<u32>, Vec<u32>), Error> {
+    /// The numbers of those that were placed, that are missing, and that failed.
+    async fn gathered(answers: Vec<Option<Answer>>) -> [Vec<u32>; 3] {
         let all: Vec<_> = (0..answers.len() as u32).map(partition).collect();
         let answers = answers.into_iter().map(|answer| match answer {
             Some(answer) => Either::Left(ready(answer)),
             None => Either::Right(pending()),
         });
-        let found = gather(&all, stream::iter(answers).buffer_unordered(64)).await?;
+        let found = gather(&all, stream::iter(answers).buffer_unordered(64)).await;
         let number = |it: &TopicPartition| it.partition.0;
         let placed = found.placed.iter().map(|it| number(&it.partition)).collect();
-        Ok((placed, found.missing.iter().map(number).collect()))
+        let failed = found.failed.iter().map(|(it, _)| number(it)).collect();
+        [placed, found.missing.iter().map(number).collect(), failed]
     }
 
     #[tokio::test]
     async fn a_partition_that_nobody_leads_keeps_no_other_from_being_read() {
         let refused = Err(Error::new(ErrorKind::TimedOut, "it has no leader at the moment"));
         let answers = vec![None, Some(found(1)), Some((partition(2), refused)), Some(found(3))];
-        assert_eq!(gathered(answers).await.expect("two answer"), (vec![1, 3], vec![0, 2]));
+        assert_eq!(gathered(answers).await, [vec![1, 3], vec![0, 2], vec![]]);
+    }
+
+    #[tokio::test]
+    async fn what_one_partition_will_never_say_keeps_no_other_from_being_read() {
+        let refused = Err(Error::new(ErrorKind::Closed, "for good"));
+        let answers = vec![Some(found(0)), Some((partition(1), refused)), None, Some(found(3))];
+        assert_eq!(gathered(answers).await, [vec![0, 3], vec![2], vec![1]]);
     }
 
     #[tokio::test]
     async fn a_partition_of_a_topic_that_is_gone_is_not_asked_for_again() {
         let answers = vec![Some((partition(0), Ok(None))), Some(found(1))];
-        assert_eq!(gathered(answers).await.expect("both answer"), (vec![1], vec![]));
+        assert_eq!(gathered(answers).await, [vec![1], vec![], vec![]]);
     }
 }
