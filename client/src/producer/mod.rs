@@ -213,8 +213,10 @@ impl Producer {
                 // What lies in open batches may be all that there is: don't let it linger.
                 self.handle.shared.hurry_all();
                 let patience = self.handle.config.delivery_timeout;
+                let since = Instant::now();
                 let acquired = tokio::time::timeout(patience, memory.acquire_many(charged)).await;
-                acquired.map_err(|_| self.buffer_full(ErrorKind::TimedOut))?.map_err(|_| closed())
+                let full = |_| self.buffer_full(ErrorKind::TimedOut, since);
+                acquired.map_err(full)?.map_err(|_| closed())
             }
         }
     }
@@ -227,7 +229,7 @@ impl Producer {
         };
         let charged = self.charge(record)?;
         let permit = self.handle.shared.memory.try_acquire_many(charged);
-        let permit = permit.map_err(|_| self.buffer_full(ErrorKind::BufferFull))?;
+        let permit = permit.map_err(|_| self.buffer_full(ErrorKind::BufferFull, Instant::now()))?;
         self.append(&topic, record, charged, Haste::Linger).inspect(|_| permit.forget())
     }
 
@@ -276,10 +278,11 @@ impl Producer {
         Ok(bytes as u32)
     }
 
-    fn buffer_full(&self, kind: ErrorKind) -> Error {
+    /// There has been no room since then.
+    fn buffer_full(&self, kind: ErrorKind, since: Instant) -> Error {
         let bytes = self.handle.config.buffer_bytes_max;
-        let now = Instant::now();
-        let why = self.handle.shared.throttles.blame(None, now, now).unwrap_or_else(|| {
+        let throttles = &self.handle.shared.throttles;
+        let why = throttles.blame(None, since, Instant::now()).unwrap_or_else(|| {
             "brokers take less than is sent; slow down, or raise buffer_bytes_max".to_owned()
         });
         Error::new(kind, format!("the producer's buffer of {bytes} bytes is full: {why}"))

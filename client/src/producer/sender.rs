@@ -250,7 +250,7 @@ impl Sender {
         }
         let throttles = &self.shared.throttles;
         let blamed = leader.as_ref().map(|(leader, _)| leader.node);
-        let blame = |since| throttles.blame(Some(blamed?), since, now);
+        let blame = |since| throttles.blame(Some(blamed?), since, now).map(with_time_out);
         partition.pipeline.expire(now, blame, &mut self.settled);
         self.expire_queued(index, now, blamed);
         let lingers_until = self.fill(index, now);
@@ -370,7 +370,9 @@ impl Sender {
         let Some(deadline) = queue.deadline().filter(|deadline| *deadline <= now) else { return };
         let created = deadline.checked_sub(self.config.delivery_timeout).unwrap_or(now);
         let why = leader.and_then(|node| self.shared.throttles.blame(Some(node), created, now));
-        let why = why.unwrap_or_else(|| "batches before this one are not through".to_owned());
+        let why = why
+            .map(with_time_out)
+            .unwrap_or_else(|| "batches before this one are not through".to_owned());
         let (topic, number) = (&queue.topic, queue.partition.partition);
         let text = format!("cannot write to {topic}/{number} within delivery_timeout: {why}");
         let error = Error::new(ErrorKind::TimedOut, text);
@@ -429,6 +431,11 @@ impl Sender {
         }
         self.partitions.iter().all(|each| each.pipeline.is_empty() && each.queue.is_empty())
     }
+}
+
+/// What helps besides where the time was up.
+fn with_time_out(cause: String) -> String {
+    format!("{cause}; or have a smaller buffer_bytes_max, or a longer delivery_timeout")
 }
 
 async fn sleep_until(time: Option<Instant>) {

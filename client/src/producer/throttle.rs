@@ -51,7 +51,8 @@ impl Throttles {
         self.lock().get(&node).map(|pauses| pauses.until)
     }
 
-    /// Why what was begun at `since` has not gone through, in words, if it was for pauses of this broker, or of any.
+    /// Why what was begun at `since` has not gone through, in words, if it was mostly for pauses of this broker, or of
+    /// any.
     pub(super) fn blame(
         &self,
         node: Option<NodeId>,
@@ -66,10 +67,10 @@ impl Throttles {
         // The last pause may not be over.
         let paused = pauses.total.saturating_sub(pauses.until.saturating_duration_since(now));
         let (paused, of) = (paused.as_secs_f64(), now.duration_since(pauses.since).as_secs_f64());
-        Some(format!(
+        let mostly = 2.0 * paused >= of;
+        mostly.then(|| format!(
             "node {node} had this producer pause for {paused:.1} s of the last {of:.1} s, because its principal writes more than \
-             its quota: send less, have a smaller buffer_bytes_max or a longer delivery_timeout, or raise the quota of all \
-             with `hw cluster config set quota.produce.rate=BYTES_PER_SECOND`"
+             its quota: send less, or raise the quota of all with `hw cluster config set quota.produce.rate=BYTES_PER_SECOND`"
         ))
     }
 
@@ -121,5 +122,8 @@ mod tests {
         assert_eq!(throttles.blame(Some(NodeId(1)), begun, later), None);
         assert_eq!(throttles.blame(Some(NodeId(2)), later, later), None, "it is over");
         assert!(throttles.blame(None, begun, later).is_some());
+        throttles.heed(NodeId(3), &asks(20), begun);
+        let much_later = begun + 30 * SECOND;
+        assert_eq!(throttles.blame(Some(NodeId(3)), begun, much_later), None, "it was hardly that");
     }
 }
