@@ -257,7 +257,10 @@ fn open(topic: &Topic, partition: TopicPartition, mine: PlacedReplica, me: Me<'_
         options: options(topic, replicas.len().min(aimed)),
         voters: replicas,
         learners: comes.then_some(me.node).into_iter().collect(),
-        moving: change.map_or(Moving::No, |_| Moving::UnderWay),
+        moving: match change.is_some_and(|found| found.opens_replicas()) {
+            true => Moving::UnderWay,
+            false => Moving::No,
+        },
         identity,
         recovery: recovered.map(|recovered| Recovery {
             epoch: recovered.epoch,
@@ -424,6 +427,22 @@ mod tests {
         assert_eq!(diff(&running, &back, me()).close, [(at, AfterClose::Delete)]);
         let unnamed = moved(&running, end(&[2, 3], &[]));
         assert_eq!(diff(&running, &unnamed, me()).close, [(at, AfterClose::Keep)]);
+    }
+
+    #[test]
+    fn others_may_vote_once_a_move_has_begun() {
+        let before = image(&[(5, &[&[1]])]);
+        let stages = [
+            (MoveStage::Waiting, Moving::No),
+            (MoveStage::Running, Moving::UnderWay),
+            (MoveStage::GoingBack, Moving::UnderWay),
+        ];
+        for (stage, moving) in stages {
+            let target = vec![PlacedReplica { node: NodeId(2), directory: HERE }];
+            let change = Move { id: MoveId(9), stage, target };
+            let after = moved(&before, MoveRecord::Set(partition(5, 0), change));
+            assert_eq!(diff(&image(&[]), &after, me()).open[0].moving, moving, "{stage:?}");
+        }
     }
 
     #[test]

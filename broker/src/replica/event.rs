@@ -44,7 +44,7 @@ pub struct OpenReplica {
 /// Whether a move may have changed the voters since the record that names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moving {
-    /// None was ever begun, or its end is in that record.
+    /// None has begun, or its end is in that record.
     No,
     /// One is under way, to other replicas or back from them.
     UnderWay,
