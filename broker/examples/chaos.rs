@@ -5,7 +5,7 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -144,7 +144,11 @@ fn menu(names: &[String], other: Option<&Path>) -> Vec<Fault> {
         }
         return all;
     }
-    names.iter().filter_map(|name| Fault::named(name)).collect()
+    let mut named: Vec<Fault> = names.iter().filter_map(|name| Fault::named(name)).collect();
+    // Each has its turn, however often it is named.
+    let mut again = BTreeSet::new();
+    named.retain(|fault| again.insert(fault.name()));
+    named
 }
 
 fn tell(outcome: &Outcome, report: &PathBuf) {

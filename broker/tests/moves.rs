@@ -29,7 +29,8 @@ async fn a_move_copies_as_fast_as_allowed_also_when_its_target_may_take_less_fro
             reassign(&client, &detail, &[0], &[other.0]).await;
         }
         let begun = behind(&cluster, &client, other, |bytes| bytes > 0).await;
-        let (from, at) = behind_after(&cluster, &client, other, begun - (1 << 20)).await;
+        // Who leads the partition hears of a change in a moment.
+        let (from, at) = behind_after(&cluster, &client, other, begun - (4 << 20)).await;
         let (until, then) = behind_after(&cluster, &client, other, from - (10 << 20)).await;
         let seen = (from - until) as f64 / (then - at).as_secs_f64();
         let off = (seen - rate as f64).abs() / rate as f64;

@@ -84,9 +84,6 @@ impl Coordinator {
             let why = format!("a note of {bytes} bytes is too long: {NOTE_BYTES_MAX} are allowed");
             return Err(WireError::new(ErrorCode::OffsetMetadataTooLarge, why));
         }
-        if !mutant::active(Mutant::OffsetsWithoutBound) {
-            self.check_bounds(id, asked)?;
-        }
         let owner = self.ledger.group(id).and_then(|group| group.owner(*partition));
         if let Some(member) = member
             && owner != Some(member)
@@ -94,6 +91,9 @@ impl Coordinator {
         {
             let why = format!("member {member} of group {id} does not own partition {partition}");
             return Err(WireError::new(ErrorCode::StaleMemberEpoch, why));
+        }
+        if !mutant::active(Mutant::OffsetsWithoutBound) {
+            self.check_bounds(id, asked)?;
         }
         let committed = Committed { offset: *offset, term: *term, note: note.clone(), at: at.wall };
         self.ledger.put(id, GroupChange::Offset { partition: *partition, committed });

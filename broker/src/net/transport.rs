@@ -179,12 +179,15 @@ mod tests {
             filled.expect("the window takes what one lane may hold").expect("it is open");
             muted.push((lane, server.accept_bi().await.expect("nobody reads it")));
         }
-        let (mut control, _answers) = client.open_bi().await.expect("a lane");
-        control.write_all(b"heartbeat").await.expect("it is open");
-        let (_, mut requests) = server.accept_bi().await.expect("the control lane");
-        let mut came = [0; 9];
-        let read = timeout(PATIENCE, requests.read_exact(&mut came)).await;
-        read.expect("it does not wait for the others").expect("it is open");
+        let beats = async {
+            let (mut control, _answers) = client.open_bi().await.expect("a lane");
+            control.write_all(b"heartbeat").await.expect("it is open");
+            let (_, mut requests) = server.accept_bi().await.expect("the control lane");
+            let mut came = [0; 9];
+            requests.read_exact(&mut came).await.expect("it is open");
+            came
+        };
+        let came = timeout(PATIENCE, beats).await.expect("it does not wait for the others");
         assert_eq!(&came, b"heartbeat");
     }
 
