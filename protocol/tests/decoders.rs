@@ -1,6 +1,9 @@
 //! Every message comes back as it was sent, and no bytes whatever make a decoder panic, loop or
 //! allocate more than they justify.
 
+#[macro_use]
+mod common;
+
 use bytes::Bytes;
 use highwater_protocol::batch::{
     BatchBuilder, BatchView, BuilderOptions, Compression, FrameHeader, Header, LogStart, Mark,
@@ -29,22 +32,6 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use uuid::Uuid;
-
-/// Round-trips a message through `encode` and `decode`, then decodes every shorter prefix.
-macro_rules! comes_back {
-    ($message:expr, $kind:ty) => {{
-        let message = $message;
-        let mut writer = Writer::new();
-        message.encode(&mut writer);
-        let bytes = writer.finish();
-        let mut reader = Reader::new(&bytes);
-        prop_assert_eq!(<$kind>::decode(&mut reader), Ok(message));
-        prop_assert_eq!(reader.end(), Ok(()));
-        for end in 0..bytes.len() {
-            prop_assert!(<$kind>::decode(&mut Reader::new(&bytes[..end])).is_err());
-        }
-    }};
-}
 
 fn partition() -> impl Strategy<Value = TopicPartition> {
     (any::<u128>(), any::<u32>()).prop_map(|(topic, partition)| {
