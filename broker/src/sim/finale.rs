@@ -28,10 +28,15 @@ impl Cluster {
     }
 
     /// I4, by the replicas' own means: what all of them have and know to be committed has one hash.
+    /// Who is no member any more counts too, unless its log rotted: nobody repairs that.
     pub fn hashes_agree(&self) -> Checked {
         for partition in &self.partitions {
+            let members = self.members(*partition);
             let open = self.nodes.iter().enumerate().filter_map(|(number, node)| {
                 let view = node.shard.as_ref()?.replica(*partition)?.view();
+                if node.rotten.contains(partition) && !members.contains(&node_id(number)) {
+                    return None;
+                }
                 Some((number, view, node.readers.get(partition)?))
             });
             let open: Vec<_> = open.collect();
@@ -156,9 +161,7 @@ impl Cluster {
             return Some(why);
         }
         let committed = self.checker.committed(partition);
-        let members: BTreeSet<NodeId> =
-            leader.voters.iter().chain(&leader.learners).copied().collect();
-        for member in members {
+        for member in self.members(partition) {
             let node = &self.nodes[node_number(member)];
             let replica = node.shard.as_ref().and_then(|shard| shard.replica(partition));
             let Some(replica) = replica else { return Some(format!("{member} is down")) };
@@ -184,6 +187,12 @@ impl Cluster {
             }
         }
         None
+    }
+
+    /// Who votes and who learns, as the leader of the newest term has it.
+    fn members(&self, partition: TopicPartition) -> BTreeSet<NodeId> {
+        let Some((_, leader)) = self.leader_view(partition) else { return BTreeSet::new() };
+        leader.voters.iter().chain(&leader.learners).copied().collect()
     }
 
     /// The leader of the newest term, if it is up.
