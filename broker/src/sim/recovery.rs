@@ -204,15 +204,13 @@ impl Cluster {
         self.decide(MoveCommand::Recover(id, request), None)
     }
 
-    /// Where entries count before they are flushed, the only voter must not be short of what it counted,
-    /// nor about to be.
+    /// What rotted on the only voter is lost for good, as the operator was told. Where entries count before
+    /// they are flushed, it must not be short of what it counted either, nor about to be.
     fn may_found(&self, node: usize, number: usize) -> bool {
-        let broker = &self.nodes[node];
+        let (broker, partition) = (&self.nodes[node], self.partitions[number]);
         let sound = match self.swarm.loses(number) {
-            Loses::Nothing => true,
-            Loses::Unflushed => {
-                !self.is_short(broker, self.partitions[number]) && !broker.disk.has_failed()
-            }
+            Loses::Nothing => !broker.rotten.contains(&partition),
+            Loses::Unflushed => !self.is_short(broker, partition) && !broker.disk.has_failed(),
         };
         broker.is_up() && sound
     }
