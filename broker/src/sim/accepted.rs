@@ -72,6 +72,17 @@ struct Struck {
     bit: u64,
 }
 
+impl Losses {
+    /// G1 and G2: whether a frame may stand where another one stood.
+    pub(super) fn allow(&self, known: &Frame, found: &Frame) -> bool {
+        let named =
+            |range: &Range<Offset>| range.start <= known.base && known.base_end <= range.end;
+        found.is_gap_in_place_of(known)
+            && self.lost.contains(&(known.end, known.hash))
+            && self.accepted.iter().any(named)
+    }
+}
+
 impl Checker {
     /// An operator gives these offsets up.
     fn accepts_loss(&mut self, partition: TopicPartition, offsets: &[Range<Offset>]) {
@@ -91,14 +102,9 @@ impl Checker {
         losses.is_some_and(|losses| values.iter().all(|value| losses.values.contains(value)))
     }
 
-    /// G1 and G2: whether a frame may stand where another one stood.
+    /// Whether a frame may stand where another one stood.
     fn is_gap_of(&self, partition: TopicPartition, known: &Frame, found: &Frame) -> bool {
-        let Some(losses) = self.losses.get(&partition) else { return false };
-        let named =
-            |range: &Range<Offset>| range.start <= known.base && known.base_end <= range.end;
-        found.is_gap_in_place_of(known)
-            && losses.lost.contains(&(known.end, known.hash))
-            && losses.accepted.iter().any(named)
+        self.losses.get(&partition).is_some_and(|losses| losses.allow(known, found))
     }
 
     /// Takes a gap for what is committed from now on, if it may stand there.

@@ -193,7 +193,13 @@ impl Checker {
                 ),
             );
         }
-        match shadow.owes(view.log_start, shadow.vouched) {
+        let (committed, losses) = (&self.committed[&partition], self.losses.get(&partition));
+        let is_committed = |held: &Frame| {
+            committed.frame_ending_at(held.end).is_some_and(|known| {
+                known.hash == held.hash || losses.is_some_and(|it| it.allow(known, held))
+            })
+        };
+        match shadow.owes(view.log_start, shadow.vouched, is_committed) {
             Some(end) if view.trusted => broken(
                 "I8: a replica that lost what it counted is not trusted until it has it again",
                 format_args!("{node} lacks what it had of {partition} up to {end}"),

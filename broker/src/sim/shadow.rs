@@ -192,12 +192,18 @@ impl Shadow {
         self.frames.extend(frames);
     }
 
-    /// Up to where it lacks something committed that it once counted, if it does; what was trimmed since
-    /// is nobody's any more. It counts what lies before `counted`.
-    pub(super) fn owes(&mut self, log_start: LogIndex, counted: LogIndex) -> Option<LogIndex> {
+    /// Up to where it lacks something committed that it once counted, if it does; what was trimmed since, or
+    /// given up for a gap, is nobody's any more. It counts what lies before `counted`.
+    pub(super) fn owes(
+        &mut self,
+        log_start: LogIndex,
+        counted: LogIndex,
+        is_committed: impl Fn(&Frame) -> bool,
+    ) -> Option<LogIndex> {
         let mut owed = std::mem::take(&mut self.owed);
         owed.retain(|(end, hash)| {
-            let held = self.frame_ending_at(*end).is_some_and(|held| held.hash == *hash);
+            let held = self.frame_ending_at(*end);
+            let held = held.is_some_and(|held| held.hash == *hash || is_committed(held));
             *end > log_start && (*end > counted || !held)
         });
         self.owed = owed;
