@@ -234,22 +234,28 @@ impl Cluster {
     }
 
     /// Whether a majority of the voters has all that it counted, also without this broker's replica. A set
-    /// of voters that is not committed yet may be so before the fault is felt.
+    /// of voters that is not committed yet may be so before the fault is felt, and who is aimed at may
+    /// have got its vote by then, on a word that left before.
     pub(super) fn may_fall_short(&self, node: usize, partition: TopicPartition) -> bool {
+        let id = node_id(node);
+        let mut aims = self.aims(partition);
+        aims.retain(|voters| voters.contains(&id));
         let mut sets = self.checker.voters_to_come(partition);
         sets.push(self.checker.voters(partition).to_vec());
-        let stands = sets.iter().all(|voters| {
+        let stands = sets.iter_mut().all(|voters| {
+            if !voters.contains(&id) {
+                if aims.is_empty() {
+                    return true;
+                }
+                voters.push(id);
+            }
             let short = |voter: &&NodeId| {
                 let member = node_number(**voter);
                 member == node || self.is_short(&self.nodes[member], partition)
             };
-            let short = voters.iter().filter(short).count();
-            !voters.contains(&node_id(node)) || short * 2 < voters.len()
+            voters.iter().filter(short).count() * 2 < voters.len()
         });
-        let is_aimed_at = |voters: &&Vec<NodeId>| voters.contains(&node_id(node));
-        let aims = self.aims(partition);
-        let mut aims = aims.iter().filter(is_aimed_at);
-        stands && aims.all(|voters| self.would_stand(voters, partition, Some(node)))
+        stands && aims.iter().all(|voters| self.would_stand(voters, partition, Some(node)))
     }
 
     pub(super) fn is_short(&self, node: &SimNode, partition: TopicPartition) -> bool {
