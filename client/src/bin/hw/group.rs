@@ -1,6 +1,8 @@
 //! `hw group`: what consumer groups there are, how far they have come, and changing that while nobody reads.
 
+mod export;
 mod lag;
+mod pace;
 mod seek;
 
 use std::collections::BTreeMap;
@@ -44,6 +46,12 @@ pub enum GroupVerb {
     /// Show how far a group is behind, in every partition
     #[command(after_help = lag::EXAMPLES)]
     Lag(lag::LagArgs),
+    /// Print how far a group has come, for `hw group seek --from-file`
+    #[command(after_help = export::EXAMPLES)]
+    Export {
+        /// The group's name
+        group: String,
+    },
     /// Set where a group without members goes on
     #[command(after_help = seek::EXAMPLES)]
     Seek(seek::SeekArgs),
@@ -66,7 +74,8 @@ pub struct DeleteArgs {
 
 /// Carries out a verb.
 pub async fn run(verb: GroupVerb, settings: &Settings) -> Result<Exit, Failure> {
-    let admin = settings.connect().await?.admin();
+    let client = settings.connect().await?;
+    let admin = client.admin();
     match verb {
         GroupVerb::List { watch, output } => {
             watch.show(output.format, async || list(&admin).await).await
@@ -79,7 +88,8 @@ pub async fn run(verb: GroupVerb, settings: &Settings) -> Result<Exit, Failure> 
             };
             watch.show(output.format, look).await
         }
-        GroupVerb::Lag(args) => lag::run(args, &admin).await,
+        GroupVerb::Lag(args) => lag::run(args, &client).await,
+        GroupVerb::Export { group } => export::run(&group, &admin).await,
         GroupVerb::Seek(args) => seek::run(args, &admin).await,
         GroupVerb::Delete(args) => delete(args, &admin).await,
     }

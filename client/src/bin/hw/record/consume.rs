@@ -3,22 +3,19 @@
 //! Output is buffered and flushed whenever there is nothing more to read at the moment: so a pipe
 //! gets large writes, and a person at a terminal sees each record at once.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
-use futures_util::{FutureExt, StreamExt, stream};
-use highwater_client::{
-    Admin, Client, ConsumerConfig, Error, Offset, OffsetAt, PartitionId, Partitions, ReaderConfig,
-    RecordBatch, StartAt, Timestamp,
-};
+use futures_util::{FutureExt, StreamExt};
+use highwater_client::{Client, ConsumerConfig, Error, Offset, RecordBatch, StartAt, Timestamp};
 
 use super::args::ConsumeArgs;
 use super::format::Shown;
-use super::position::{Bounds, Position};
+use super::position::Position;
 use super::print::Printer;
+use super::scope::{Batches, Scope, Stops};
 use crate::connect::{Settings, exit_for};
 use crate::exit::{Exit, Failure};
 use crate::human;
@@ -32,7 +29,7 @@ pub async fn run(args: ConsumeArgs, settings: &Settings) -> Result<Exit, Failure
         printer: Printer::new(&args),
         out,
         left: args.number.unwrap_or(u64::MAX),
-        stops: None,
+        stops: Stops::default(),
         records: 0,
         bytes: 0,
         errors: Vec::new(),
@@ -41,7 +38,13 @@ pub async fn run(args: ConsumeArgs, settings: &Settings) -> Result<Exit, Failure
     let ended = match &args.group {
         Some(group) => in_group(&client, &args, group, &mut copy).await?,
         None => {
-            let (batches, stops) = open(&client, &args).await?;
+            let scope = Scope {
+                topic: &args.topic,
+                partitions: &args.partition,
+                range: args.from,
+                until_end: args.until_end,
+            };
+            let (batches, stops) = scope.open(&client).await?;
             copy.stops = stops;
             tokio::select! {
                 ended = copy.run(batches) => ended?,
@@ -112,106 +115,6 @@ async fn in_group(
     Ok(ended)
 }
 
-type Batches = stream::BoxStream<'static, Result<RecordBatch, Error>>;
-/// Where to stop in each partition, exclusive; a partition without an entry goes on.
-type Stops = BTreeMap<u32, u64>;
-
-/// One reader for all partitions where they start alike; else one for each.
-async fn open(client: &Client, args: &ConsumeArgs) -> Result<(Batches, Option<Stops>), Failure> {
-    let range = args.from;
-    let alike = match range.from {
-        Position::Start => Some(StartAt::Start),
-        Position::End => Some(StartAt::End),
-        Position::Offset(offset) => Some(StartAt::Offset(Offset(offset))),
-        Position::Time(ms) => Some(StartAt::Time(Timestamp(ms))),
-        Position::AfterStart(_) | Position::BeforeEnd(_) => None,
-    };
-    let until_end = args.until_end || range.until == Some(Position::End);
-    if let (Some(start), true) = (alike, until_end || range.until.is_none()) {
-        let mut config = ReaderConfig::new(args.topic.as_str(), start);
-        config.until_end = until_end;
-        if !args.partition.is_empty() {
-            let chosen = args.partition.iter().copied().map(PartitionId).collect();
-            config.partitions = Partitions::Only(chosen);
-        }
-        return Ok((client.reader(config).await?.into_stream().boxed(), None));
-    }
-    open_each(client, args, until_end).await
-}
-
-async fn open_each(
-    client: &Client,
-    args: &ConsumeArgs,
-    until_end: bool,
-) -> Result<(Batches, Option<Stops>), Failure> {
-    let admin = client.admin();
-    let mut stops = Stops::new();
-    let mut streams = Vec::new();
-    for partition in chosen_partitions(&admin, args).await? {
-        let place = Place { admin: &admin, topic: &args.topic, partition };
-        let bounds = place.bounds().await?;
-        let from = place.resolve(args.from.from, bounds).await?;
-        let mut stop = match args.from.until {
-            Some(until) => Some(place.resolve(until, bounds).await?),
-            None => None,
-        };
-        if until_end {
-            stop = Some(stop.map_or(bounds.end, |stop| stop.min(bounds.end)));
-        }
-        if stop.is_some_and(|stop| stop <= from) {
-            continue;
-        }
-        if let Some(stop) = stop {
-            stops.insert(partition.0, stop);
-        }
-        let start = StartAt::Offset(Offset(from));
-        let config = ReaderConfig::new(args.topic.as_str(), start).partitions([partition.0]);
-        streams.push(client.reader(config).await?.into_stream());
-    }
-    let bounded = until_end || args.from.until.is_some();
-    Ok((stream::select_all(streams).boxed(), bounded.then_some(stops)))
-}
-
-async fn chosen_partitions(admin: &Admin, args: &ConsumeArgs) -> Result<Vec<PartitionId>, Failure> {
-    if !args.partition.is_empty() {
-        return Ok(args.partition.iter().copied().map(PartitionId).collect());
-    }
-    let detail = admin.describe_topic(&args.topic).await?;
-    Ok(detail.partitions.iter().map(|info| info.partition).collect())
-}
-
-/// A partition to look up offsets in.
-struct Place<'a> {
-    admin: &'a Admin,
-    topic: &'a str,
-    partition: PartitionId,
-}
-
-impl Place<'_> {
-    async fn offset(&self, at: OffsetAt) -> Result<u64, Failure> {
-        Ok(self.admin.list_offsets(self.topic, self.partition, at).await?.offset.0)
-    }
-
-    async fn bounds(&self) -> Result<Bounds, Failure> {
-        let start = self.offset(OffsetAt::Start).await?;
-        let end = self.offset(OffsetAt::End).await?;
-        Ok(Bounds { start, end })
-    }
-
-    async fn resolve(&self, position: Position, bounds: Bounds) -> Result<u64, Failure> {
-        match position {
-            Position::Time(ms) => self.offset(OffsetAt::Time(Timestamp(ms))).await,
-            Position::Start
-            | Position::End
-            | Position::Offset(_)
-            | Position::AfterStart(_)
-            | Position::BeforeEnd(_) => {
-                Ok(position.resolve(bounds).expect("only times need a question"))
-            }
-        }
-    }
-}
-
 /// How the reading ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
@@ -228,7 +131,7 @@ struct Copy {
     printer: Printer,
     out: BufWriter<io::Stdout>,
     left: u64,
-    stops: Option<Stops>,
+    stops: Stops,
     records: u64,
     bytes: u64,
     errors: Vec<Error>,
@@ -238,7 +141,7 @@ impl Copy {
     async fn run(&mut self, batches: Batches) -> io::Result<Ended> {
         let mut batches = pin!(batches);
         loop {
-            if self.left == 0 || self.stops.as_ref().is_some_and(Stops::is_empty) {
+            if self.left == 0 || self.stops.all_passed() {
                 return Ok(Ended::Done);
             }
             let next = match batches.next().now_or_never() {
@@ -271,15 +174,8 @@ impl Copy {
 
     fn copy(&mut self, batch: &RecordBatch) -> io::Result<()> {
         let partition = batch.partition.0;
-        let stop = match &self.stops {
-            Some(stops) => match stops.get(&partition) {
-                Some(stop) => Some(*stop),
-                None => return Ok(()),
-            },
-            None => None,
-        };
         for record in batch {
-            if self.left == 0 || stop.is_some_and(|stop| record.offset.0 >= stop) {
+            if self.left == 0 || !self.stops.want(partition, record.offset.0) {
                 break;
             }
             let headers: Vec<_> = match self.printer.wants_headers() {
@@ -300,11 +196,7 @@ impl Copy {
             self.records += 1;
             self.bytes += record.value.map_or(0, <[u8]>::len) as u64;
         }
-        if let Some(stops) = &mut self.stops
-            && stop.is_some_and(|stop| batch.next_offset().0 >= stop)
-        {
-            stops.remove(&partition);
-        }
+        self.stops.pass(partition, batch.next_offset().0);
         Ok(())
     }
 

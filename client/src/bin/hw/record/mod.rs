@@ -3,8 +3,8 @@
 //! The two are inverse: what `hw produce --key-sep S` took, `hw consume --key-sep S` gives back,
 //! byte for byte, in order within each partition.
 //!
-//! Read `lines` (bytes to records), `produce`, `position` (where to start), `format` (records to
-//! bytes), `consume`.
+//! Read `lines` (bytes to records), `produce`, `position` (where to start), `scope` (what is read),
+//! `format` (records to bytes), `consume`.
 
 pub mod args;
 pub mod consume;
@@ -16,3 +16,4 @@ pub mod print;
 pub mod produce;
 pub mod progress;
 pub mod receipts;
+pub mod scope;
