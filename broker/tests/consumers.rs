@@ -4,8 +4,6 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -214,78 +212,6 @@ async fn read_until(
         next.insert(batch.partition.0, batch.next_offset().0);
         look(batch);
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_command_line_reads_in_a_group_says_its_lag_and_moves_it() {
-    let cluster = Cluster::started(1);
-    let client = cluster.client().await;
-    let topic = highwater_client::NewTopic::new(TOPIC, 1).replication(1);
-    client.admin().create_topic(topic).await.expect("created");
-    let producer = client.producer(ProducerConfig::default());
-    for number in 0..10 {
-        let record = Record::to(TOPIC).value(format!("v{number}"));
-        producer.send_and_wait(record).await.expect("acknowledged");
-    }
-    let read = hw(&cluster, &["consume", TOPIC, "-g", GROUP, "-n", "4"]);
-    assert_eq!(String::from_utf8_lossy(&read.stdout), "v0\nv1\nv2\nv3\n", "{}", told(&read));
-    let lag = json(&hw(&cluster, &["group", "lag", GROUP, "-o", "json"]));
-    assert_eq!(
-        (&lag["lag_total"], &lag["partitions"][0]["committed_offset"]),
-        (&6.into(), &4.into())
-    );
-    let behind = hw(&cluster, &["group", "lag", GROUP, "--max", "5"]);
-    assert_eq!(behind.status.code(), Some(10), "{}", told(&behind));
-    let list = json(&hw(&cluster, &["group", "list", "-o", "json"]));
-    assert_eq!(
-        (&list["groups"][0]["group"], &list["groups"][0]["state"]),
-        (&GROUP.into(), &"empty".into())
-    );
-
-    let unasked = hw(&cluster, &["group", "seek", GROUP, TOPIC, "--to", "end"]);
-    assert!(
-        !unasked.status.success() && told(&unasked).contains("no terminal"),
-        "{}",
-        told(&unasked)
-    );
-    let outside = hw(&cluster, &["group", "seek", GROUP, TOPIC, "--to", "11", "-y"]);
-    assert!(told(&outside).contains("offsets 0 up to 10"), "{}", told(&outside));
-    let moved = hw(&cluster, &["group", "seek", GROUP, "orders/0", "--to", "-2", "-y"]);
-    assert!(
-        moved.status.success() && told(&moved).contains("orders/0: 4 -> 8"),
-        "{}",
-        told(&moved)
-    );
-    let rest = hw(&cluster, &["consume", TOPIC, "-g", GROUP, "-n", "2"]);
-    assert_eq!(String::from_utf8_lossy(&rest.stdout), "v8\nv9\n", "{}", told(&rest));
-
-    let member = client.consumer(config()).await.expect("it begins");
-    shares(&cluster, &client, &[1]).await;
-    let described = json(&hw(&cluster, &["group", "describe", GROUP, "-o", "json"]));
-    assert_eq!(described["members"][0]["owns"], serde_json::json!(["orders/0"]), "{described}");
-    let refused = hw(&cluster, &["group", "delete", GROUP, "-y"]);
-    assert!(told(&refused).contains("while it has 1 members"), "{}", told(&refused));
-    member.close(PATIENCE).await.expect("it leaves");
-    let deleted = hw(&cluster, &["group", "delete", GROUP, "-y"]);
-    assert!(deleted.status.success(), "{}", told(&deleted));
-    let gone = hw(&cluster, &["group", "describe", GROUP]);
-    assert!(told(&gone).contains("neither members nor committed offsets"), "{}", told(&gone));
-}
-
-/// Runs the command line as a script would: without a terminal.
-fn hw(cluster: &Cluster, arguments: &[&str]) -> Output {
-    let program = Path::new(env!("CARGO_BIN_EXE_highwater")).with_file_name("hw");
-    let mut command = Command::new(program);
-    command.args(arguments).env("HIGHWATER_PROFILE", &cluster.created.profile);
-    command.stdin(Stdio::null()).output().expect("hw is built beside the broker")
-}
-
-fn told(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn json(output: &Output) -> serde_json::Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", told(output)))
 }
 
 fn config() -> ConsumerConfig {

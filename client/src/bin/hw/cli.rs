@@ -138,6 +138,9 @@ pub enum TopicVerb {
     /// Delete the oldest records of a topic or of one of its partitions
     #[command(after_help = crate::trim::EXAMPLES)]
     Trim(crate::trim::TrimArgs),
+    /// Read a topic and say what its records are like: sizes, times, hot keys
+    #[command(after_help = crate::analyze::EXAMPLES)]
+    Analyze(crate::analyze::AnalyzeArgs),
     /// Change settings of a topic while it is in use, or add partitions to it
     #[command(visible_alias = "config", after_help = crate::alter::EXAMPLES)]
     Alter(crate::alter::AlterArgs),

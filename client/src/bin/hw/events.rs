@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::connect::Settings;
 use crate::exit::{Exit, Failure};
+use crate::human;
 use crate::output::{Column, Format, Page, ReadOutput, Reader, Row, Rows, quiet_if_closed};
 use crate::watch::Watch;
 
@@ -110,8 +111,7 @@ fn page(events: &[ClusterEvent]) -> Page {
 
 fn row(event: &ClusterEvent) -> Row {
     let ClusterEvent { offset, timestamp, kind, subject, detail } = event;
-    let time = jiff::Timestamp::from_millisecond(timestamp.0)
-        .map_or_else(|_| timestamp.0.to_string(), |at| at.to_string());
+    let time = human::time(timestamp.0);
     Row {
         name: offset.to_string(),
         value: json!({

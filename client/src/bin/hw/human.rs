@@ -47,6 +47,11 @@ pub fn seconds(seconds: u64) -> String {
     }
 }
 
+/// Milliseconds since the epoch as `2026-11-21T14:00:00Z`.
+pub fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |at| at.to_string())
+}
+
 /// `1234567` bytes as `1.2 MiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];

@@ -6,6 +6,7 @@
 //! Read `cli` (what can be typed), `output` (what is printed), then the module of a noun.
 
 mod alter;
+mod analyze;
 mod balance;
 mod brokers;
 mod cancel;

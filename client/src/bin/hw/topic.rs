@@ -35,6 +35,7 @@ pub async fn run(verb: TopicVerb, settings: &Settings) -> Result<Exit, Failure> 
         }
         TopicVerb::Delete(args) => delete(args, settings).await,
         TopicVerb::Trim(args) => crate::trim::run(args, settings).await,
+        TopicVerb::Analyze(args) => crate::analyze::run(args, settings).await,
         TopicVerb::Alter(args) => crate::alter::run(args, settings).await,
     }
 }

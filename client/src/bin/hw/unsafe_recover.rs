@@ -13,8 +13,8 @@ use anstream::eprintln;
 use clap::Args;
 use futures_util::future::join_all;
 use highwater_client::{
-    Admin, BrokerInfo, ClusterEvent, DryRun, InspectReplicaResponse, MoveWish, NodeId, Offset,
-    PartitionId, Term, TopicDetail, TopicPartition,
+    Admin, BrokerInfo, DryRun, InspectReplicaResponse, MoveWish, NodeId, Offset, PartitionId, Term,
+    TopicDetail, TopicPartition,
 };
 
 use crate::connect::Settings;
@@ -190,11 +190,7 @@ async fn fencings(admin: &Admin) -> Vec<(NodeId, String)> {
     let events = admin.list_events(Offset(0), None, EVENTS_MAX).await.unwrap_or_default();
     let fenced = events.iter().rev().filter(|event| event.kind == "broker-fenced");
     let of = |subject: &str| subject.strip_prefix("broker ")?.parse().ok().map(NodeId);
-    let at = |event: &ClusterEvent| {
-        let time = jiff::Timestamp::from_millisecond(event.timestamp.0);
-        time.map_or_else(|_| event.timestamp.0.to_string(), |at| at.to_string())
-    };
-    fenced.filter_map(|event| Some((of(&event.subject)?, at(event)))).collect()
+    fenced.filter_map(|event| Some((of(&event.subject)?, human::time(event.timestamp.0)))).collect()
 }
 
 impl Case {

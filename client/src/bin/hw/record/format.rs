@@ -173,7 +173,8 @@ impl Shown<'_> {
     }
 }
 
-fn insert_bytes(map: &mut Map<String, Value>, field: &str, bytes: Option<&[u8]>) {
+/// As text, or where it is none, in base64 under another name.
+pub fn insert_bytes(map: &mut Map<String, Value>, field: &str, bytes: Option<&[u8]>) {
     match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
         None => map.insert(field.to_owned(), Value::Null),
         Some((_, Ok(text))) => map.insert(field.to_owned(), json!(text)),

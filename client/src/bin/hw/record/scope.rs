@@ -59,7 +59,8 @@ impl Scope<'_> {
             Position::AfterStart(_) | Position::BeforeEnd(_) => None,
         };
         let until_end = self.until_end || self.range.until == Some(Position::End);
-        if let (Some(start), true) = (alike, until_end || self.range.until.is_none()) {
+        let ends_alike = matches!(self.range.until, None | Some(Position::End));
+        if let (Some(start), true) = (alike, ends_alike) {
             let mut config = ReaderConfig::new(self.topic, start);
             config.until_end = until_end;
             if !self.partitions.is_empty() {

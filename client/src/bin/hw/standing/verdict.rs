@@ -192,13 +192,9 @@ fn committed(offset: Offset, answers: &[Answer<'_>]) -> Verdict {
 
 fn written(batch: HeldBatch) -> String {
     let (oldest, newest) = batch.timestamps;
-    let time = |time: i64| {
-        jiff::Timestamp::from_millisecond(time)
-            .map_or_else(|_| time.to_string(), |at| at.to_string())
-    };
     let times = match oldest == newest {
-        true => format!("at {}", time(oldest.0)),
-        false => format!("between {} and {}", time(oldest.0), time(newest.0)),
+        true => format!("at {}", human::time(oldest.0)),
+        false => format!("between {} and {}", human::time(oldest.0), human::time(newest.0)),
     };
     format!(
         "The leader of term {} wrote it, in a batch of offsets {} to {}; its records are timed {times}.",
