@@ -138,6 +138,7 @@ impl Checker {
         view: &View,
     ) -> Checked {
         let shadow = self.shadows.entry((node, partition)).or_default();
+        shadow.unseen = false;
         if shadow.starts_anew(log) {
             self.starts_anew += 1;
         }
