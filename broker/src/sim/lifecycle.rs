@@ -178,9 +178,14 @@ impl Cluster {
                 for partition in self.nodes[node].dropping.keys() {
                     self.checker.deleted(self.nodes[node].id, *partition);
                 }
-                // So may what was being set aside.
-                for partition in &self.nodes[node].failed {
-                    self.checker.rebuilt(self.nodes[node].id, *partition);
+                // So may what was being set aside; never what is the only replica.
+                let id = self.nodes[node].id;
+                let alone = |partition: &&TopicPartition| {
+                    self.view(node, **partition).is_some_and(|view| view.voters == [id])
+                };
+                let failed = self.nodes[node].failed.iter().filter(|it| !alone(it)).copied();
+                for partition in failed.collect::<Vec<_>>() {
+                    self.checker.rebuilt(id, partition);
                 }
             }
             self.nodes[node].die(LastLife::Unclean);
