@@ -22,42 +22,22 @@ impl Api {
         // Drawn here, so that the controller recognises the command when it comes twice.
         let id = TopicId(Uuid::new_v4());
         let dry_run = request.dry_run;
-        match self.node.command(Command::CreateTopic { id, request }, COMMAND_MAX).await? {
-            CommandReply::TopicCreated(created) => {
-                if dry_run == DryRun::No {
-                    self.seen_here(|image| image.topic(created.id).is_some()).await;
-                }
-                Ok(created)
-            }
-            other @ (CommandReply::Registered
-            | CommandReply::TopicDeleted { .. }
-            | CommandReply::TopicAltered(_)
-            | CommandReply::PartitionsCreated(_)
-            | CommandReply::Moves(_)
-            | CommandReply::LoadsHeard
-            | CommandReply::SettingsAltered(_)
-            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
+        let reply = self.node.command(Command::CreateTopic { id, request }, COMMAND_MAX).await?;
+        let CommandReply::TopicCreated(created) = reply else { return Err(not_the_answer(&reply)) };
+        if dry_run == DryRun::No {
+            self.seen_here(|image| image.topic(created.id).is_some()).await;
         }
+        Ok(created)
     }
 
     /// Deletes a topic and its data, through the controller.
     pub async fn delete_topic(&self, request: DeleteTopicRequest) -> Result<(), WireError> {
         let name = request.name;
         let id = self.node.image().topic_named(&name).map(|topic| topic.id);
-        match self.node.command(Command::DeleteTopic { name, id }, COMMAND_MAX).await? {
-            CommandReply::TopicDeleted { id } => {
-                self.seen_here(|image| image.topic(id).is_none()).await;
-                Ok(())
-            }
-            other @ (CommandReply::Registered
-            | CommandReply::TopicCreated(_)
-            | CommandReply::TopicAltered(_)
-            | CommandReply::PartitionsCreated(_)
-            | CommandReply::Moves(_)
-            | CommandReply::LoadsHeard
-            | CommandReply::SettingsAltered(_)
-            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
-        }
+        let reply = self.node.command(Command::DeleteTopic { name, id }, COMMAND_MAX).await?;
+        let CommandReply::TopicDeleted { id } = reply else { return Err(not_the_answer(&reply)) };
+        self.seen_here(|image| image.topic(id).is_none()).await;
+        Ok(())
     }
 
     /// Waits a moment until this broker has the change, too, so that whoever asked finds what it

@@ -18,29 +18,17 @@ impl Api {
         request: AlterTopicRequest,
     ) -> Result<AlterTopicResponse, WireError> {
         let (id, dry_run) = (self.topic_id(&request.name), request.dry_run);
-        match self.node.command(Command::AlterTopic { id, request }, COMMAND_MAX).await? {
-            CommandReply::TopicAltered(altered) => {
-                if dry_run == DryRun::No {
-                    let AlterTopicResponse { id, changes } = &altered;
-                    self.seen_here(|image| {
-                        let topic = image.topic(*id);
-                        topic.is_none_or(|topic| {
-                            changes.iter().all(|change| change.is_in(&topic.configs))
-                        })
-                    })
-                    .await;
-                }
-                Ok(altered)
-            }
-            other @ (CommandReply::Registered
-            | CommandReply::TopicCreated(_)
-            | CommandReply::TopicDeleted { .. }
-            | CommandReply::PartitionsCreated(_)
-            | CommandReply::Moves(_)
-            | CommandReply::LoadsHeard
-            | CommandReply::SettingsAltered(_)
-            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
+        let reply = self.node.command(Command::AlterTopic { id, request }, COMMAND_MAX).await?;
+        let CommandReply::TopicAltered(altered) = reply else { return Err(not_the_answer(&reply)) };
+        if dry_run == DryRun::No {
+            let AlterTopicResponse { id, changes } = &altered;
+            self.seen_here(|image| {
+                let topic = image.topic(*id);
+                topic.is_none_or(|topic| changes.iter().all(|change| change.is_in(&topic.configs)))
+            })
+            .await;
         }
+        Ok(altered)
     }
 
     /// Adds partitions to a topic, through the controller.
@@ -49,27 +37,20 @@ impl Api {
         request: CreatePartitionsRequest,
     ) -> Result<CreatePartitionsResponse, WireError> {
         let (id, dry_run) = (self.topic_id(&request.name), request.dry_run);
-        match self.node.command(Command::CreatePartitions { id, request }, COMMAND_MAX).await? {
-            CommandReply::PartitionsCreated(created) => {
-                if dry_run == DryRun::No {
-                    let count = created.first.0 as usize + created.replicas.len();
-                    self.seen_here(|image| {
-                        let topic = image.topic(created.id);
-                        topic.is_none_or(|topic| topic.partitions.len() >= count)
-                    })
-                    .await;
-                }
-                Ok(created)
-            }
-            other @ (CommandReply::Registered
-            | CommandReply::TopicCreated(_)
-            | CommandReply::TopicDeleted { .. }
-            | CommandReply::TopicAltered(_)
-            | CommandReply::Moves(_)
-            | CommandReply::LoadsHeard
-            | CommandReply::SettingsAltered(_)
-            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
+        let reply =
+            self.node.command(Command::CreatePartitions { id, request }, COMMAND_MAX).await?;
+        let CommandReply::PartitionsCreated(created) = reply else {
+            return Err(not_the_answer(&reply));
+        };
+        if dry_run == DryRun::No {
+            let count = created.first.0 as usize + created.replicas.len();
+            self.seen_here(|image| {
+                let topic = image.topic(created.id);
+                topic.is_none_or(|topic| topic.partitions.len() >= count)
+            })
+            .await;
         }
+        Ok(created)
     }
 
     fn topic_id(&self, name: &str) -> Option<TopicId> {

@@ -53,18 +53,14 @@ impl Api {
         // Drawn here, so that the controller recognises the command when it comes twice.
         let id = MoveId(Uuid::new_v4().as_u64_pair().0);
         let SetDutyRequest { node, duty, dry_run } = request;
-        match self.ask_brokers(BrokerCommand::SetDuty(id, request)).await? {
-            BrokerReply::DutySet(response) => {
-                if dry_run == DryRun::No {
-                    self.seen_here(|image| image.broker(node).is_none_or(|it| it.duty == duty))
-                        .await;
-                }
-                Ok(response)
-            }
-            other @ (BrokerReply::Removed | BrokerReply::Refilled | BrokerReply::Voters { .. }) => {
-                Err(not_the_answer(&CommandReply::Broker(other)))
-            }
+        let reply = self.ask_brokers(BrokerCommand::SetDuty(id, request)).await?;
+        let BrokerReply::DutySet(response) = reply else {
+            return Err(not_the_answer(&CommandReply::Broker(reply)));
+        };
+        if dry_run == DryRun::No {
+            self.seen_here(|image| image.broker(node).is_none_or(|it| it.duty == duty)).await;
         }
+        Ok(response)
     }
 
     /// Takes a broker out of the cluster, through the controller.
@@ -72,17 +68,14 @@ impl Api {
         &self,
         request: RemoveBrokerRequest,
     ) -> Result<RemoveBrokerResponse, WireError> {
-        match self.ask_brokers(BrokerCommand::Remove(request)).await? {
-            BrokerReply::Removed => {
-                if request.dry_run == DryRun::No {
-                    self.seen_here(|image| image.broker(request.node).is_none()).await;
-                }
-                Ok(RemoveBrokerResponse)
-            }
-            other @ (BrokerReply::DutySet(_)
-            | BrokerReply::Refilled
-            | BrokerReply::Voters { .. }) => Err(not_the_answer(&CommandReply::Broker(other))),
+        let reply = self.ask_brokers(BrokerCommand::Remove(request)).await?;
+        let BrokerReply::Removed = reply else {
+            return Err(not_the_answer(&CommandReply::Broker(reply)));
+        };
+        if request.dry_run == DryRun::No {
+            self.seen_here(|image| image.broker(request.node).is_none()).await;
         }
+        Ok(RemoveBrokerResponse)
     }
 
     /// Gives a broker a vote on the metadata or takes it away, through the controller.
@@ -90,31 +83,20 @@ impl Api {
         &self,
         request: ChangeControllerRequest,
     ) -> Result<ChangeControllerResponse, WireError> {
-        match self.ask_brokers(BrokerCommand::ChangeController(request)).await? {
-            BrokerReply::Voters { target, dry_run } => {
-                if dry_run == DryRun::No {
-                    self.seen_here(|image| image.voters() == target).await;
-                }
-                Ok(ChangeControllerResponse { voters: target })
-            }
-            other @ (BrokerReply::DutySet(_) | BrokerReply::Removed | BrokerReply::Refilled) => {
-                Err(not_the_answer(&CommandReply::Broker(other)))
-            }
+        let reply = self.ask_brokers(BrokerCommand::ChangeController(request)).await?;
+        let BrokerReply::Voters { target, dry_run } = reply else {
+            return Err(not_the_answer(&CommandReply::Broker(reply)));
+        };
+        if dry_run == DryRun::No {
+            self.seen_here(|image| image.voters() == target).await;
         }
+        Ok(ChangeControllerResponse { voters: target })
     }
 
     async fn ask_brokers(&self, command: BrokerCommand) -> Result<BrokerReply, WireError> {
-        match self.node.command(Command::Brokers(command), COMMAND_MAX).await? {
-            CommandReply::Broker(reply) => Ok(reply),
-            other @ (CommandReply::Registered
-            | CommandReply::TopicCreated(_)
-            | CommandReply::TopicDeleted { .. }
-            | CommandReply::TopicAltered(_)
-            | CommandReply::PartitionsCreated(_)
-            | CommandReply::LoadsHeard
-            | CommandReply::SettingsAltered(_)
-            | CommandReply::Moves(_)) => Err(not_the_answer(&other)),
-        }
+        let reply = self.node.command(Command::Brokers(command), COMMAND_MAX).await?;
+        let CommandReply::Broker(reply) = reply else { return Err(not_the_answer(&reply)) };
+        Ok(reply)
     }
 }
 

@@ -39,23 +39,13 @@ impl Api {
             return Ok(FindCoordinatorResponse { partition });
         }
         let id = TopicId(Uuid::new_v4());
-        match self.node.command(Command::CreateGroupsTopic { id }, COMMAND_MAX).await? {
-            CommandReply::TopicCreated(_) => {
-                self.seen_here(|image| image.topic_named(GROUPS_TOPIC).is_some()).await;
-                self.node
-                    .coordinator_of(&group)
-                    .map(|partition| FindCoordinatorResponse { partition })
-                    .ok_or_else(|| errors::starting(self.node.options().me))
-            }
-            other @ (CommandReply::Registered
-            | CommandReply::TopicDeleted { .. }
-            | CommandReply::TopicAltered(_)
-            | CommandReply::PartitionsCreated(_)
-            | CommandReply::Moves(_)
-            | CommandReply::LoadsHeard
-            | CommandReply::SettingsAltered(_)
-            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
-        }
+        let reply = self.node.command(Command::CreateGroupsTopic { id }, COMMAND_MAX).await?;
+        let CommandReply::TopicCreated(_) = reply else { return Err(not_the_answer(&reply)) };
+        self.seen_here(|image| image.topic_named(GROUPS_TOPIC).is_some()).await;
+        self.node
+            .coordinator_of(&group)
+            .map(|partition| FindCoordinatorResponse { partition })
+            .ok_or_else(|| errors::starting(self.node.options().me))
     }
 
     /// A member joins, stays, or leaves.

@@ -71,17 +71,9 @@ impl Api {
         &self,
         command: MoveCommand,
     ) -> Result<Vec<PlannedMove>, WireError> {
-        match self.node.command(Command::Moves(command), COMMAND_MAX).await? {
-            CommandReply::Moves(moves) => Ok(moves),
-            other @ (CommandReply::Registered
-            | CommandReply::TopicCreated(_)
-            | CommandReply::TopicDeleted { .. }
-            | CommandReply::TopicAltered(_)
-            | CommandReply::PartitionsCreated(_)
-            | CommandReply::LoadsHeard
-            | CommandReply::SettingsAltered(_)
-            | CommandReply::Broker(_)) => Err(not_the_answer(&other)),
-        }
+        let reply = self.node.command(Command::Moves(command), COMMAND_MAX).await?;
+        let CommandReply::Moves(moves) = reply else { return Err(not_the_answer(&reply)) };
+        Ok(moves)
     }
 }
 

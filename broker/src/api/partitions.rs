@@ -44,13 +44,9 @@ impl Api {
         &self,
         request: DescribePartitionRequest,
     ) -> Result<DescribePartitionResponse, WireError> {
-        match self.ask_replica(request.partition, ReplicaCommand::Describe).await? {
-            AdminReply::Description(description) => Ok(description),
-            AdminReply::Done(_)
-            | AdminReply::Trimmed(_)
-            | AdminReply::Inspection(_)
-            | AdminReply::Unreadable(_) => Err(not_the_answer()),
-        }
+        let reply = self.ask_replica(request.partition, ReplicaCommand::Describe).await?;
+        let AdminReply::Description(description) = reply else { return Err(not_the_answer()) };
+        Ok(description)
     }
 
     /// Gives up the oldest records of a partition that this broker leads.
@@ -66,13 +62,9 @@ impl Api {
         }
         self.led_here(request.partition, None)?;
         let command = ReplicaCommand::TrimBefore(request.before);
-        match self.ask_replica(request.partition, command).await? {
-            AdminReply::Trimmed(log_start) => Ok(TrimPartitionResponse { log_start }),
-            AdminReply::Description(_)
-            | AdminReply::Done(_)
-            | AdminReply::Inspection(_)
-            | AdminReply::Unreadable(_) => Err(not_the_answer()),
-        }
+        let reply = self.ask_replica(request.partition, command).await?;
+        let AdminReply::Trimmed(log_start) = reply else { return Err(not_the_answer()) };
+        Ok(TrimPartitionResponse { log_start })
     }
 
     /// Hands the leadership of a partition that this broker leads to another replica.
@@ -93,13 +85,9 @@ impl Api {
             );
             return Err(WireError::new(ErrorCode::Conflict, why));
         }
-        match self.ask_replica(partition, ReplicaCommand::TransferLeader(to)).await? {
-            AdminReply::Done(_) => Ok(()),
-            AdminReply::Description(_)
-            | AdminReply::Trimmed(_)
-            | AdminReply::Inspection(_)
-            | AdminReply::Unreadable(_) => Err(not_the_answer()),
-        }
+        let reply = self.ask_replica(partition, ReplicaCommand::TransferLeader(to)).await?;
+        let AdminReply::Done(_) = reply else { return Err(not_the_answer()) };
+        Ok(())
     }
 
     pub(super) async fn ask_replica(

@@ -42,12 +42,8 @@ impl Api {
                        what was decided there";
             return Err(WireError::new(ErrorCode::InvalidRequest, why));
         }
-        match self.ask_replica(partition, ReplicaCommand::Repair { give_up, start }).await? {
-            AdminReply::Unreadable(seen) => Ok(seen),
-            AdminReply::Description(_)
-            | AdminReply::Inspection(_)
-            | AdminReply::Done(_)
-            | AdminReply::Trimmed(_) => Err(not_the_answer()),
-        }
+        let reply = self.ask_replica(partition, ReplicaCommand::Repair { give_up, start }).await?;
+        let AdminReply::Unreadable(seen) = reply else { return Err(not_the_answer()) };
+        Ok(seen)
     }
 }

@@ -27,26 +27,18 @@ impl Api {
             return Err(WireError::new(ErrorCode::InvalidConfig, why));
         }
         let (scope, dry_run) = (request.scope, request.dry_run);
-        match self.node.command(Command::AlterSettings(request), COMMAND_MAX).await? {
-            CommandReply::SettingsAltered(altered) => {
-                if dry_run == DryRun::No {
-                    self.seen_here(|image| {
-                        let given = image.settings().given(scope);
-                        altered.changes.iter().all(|change| change.is_in(given))
-                    })
-                    .await;
-                }
-                Ok(altered)
-            }
-            other @ (CommandReply::Registered
-            | CommandReply::TopicCreated(_)
-            | CommandReply::TopicDeleted { .. }
-            | CommandReply::TopicAltered(_)
-            | CommandReply::PartitionsCreated(_)
-            | CommandReply::Moves(_)
-            | CommandReply::Broker(_)
-            | CommandReply::LoadsHeard) => Err(not_the_answer(&other)),
+        let reply = self.node.command(Command::AlterSettings(request), COMMAND_MAX).await?;
+        let CommandReply::SettingsAltered(altered) = reply else {
+            return Err(not_the_answer(&reply));
+        };
+        if dry_run == DryRun::No {
+            self.seen_here(|image| {
+                let given = image.settings().given(scope);
+                altered.changes.iter().all(|change| change.is_in(given))
+            })
+            .await;
         }
+        Ok(altered)
     }
 
     /// All settings of the cluster, or of this broker, and where each value comes from.
