@@ -148,6 +148,40 @@ async fn hw_says_what_the_records_of_a_topic_are_like() {
     assert!(told(&gone).contains("nowhere") && !gone.status.success(), "{}", told(&gone));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hw_sets_lists_and_takes_back_quotas() {
+    let cluster = Cluster::started(1);
+    cluster.client().await.close().await;
+    let quotas = || json(&hw(&cluster, &["quota", "list", "-o", "json"]))["quotas"].clone();
+    let shown = |client: Option<&str>, produce: Option<u64>, fetch: Option<u64>| {
+        serde_json::json!({
+            "client": client, "produce_bytes_per_s": produce, "fetch_bytes_per_s": fetch,
+        })
+    };
+    let ran = |line: &str| {
+        let output = hw(&cluster, &line.split(' ').collect::<Vec<_>>());
+        assert!(output.status.success(), "{line}: {}", told(&output));
+    };
+    assert_eq!(quotas(), serde_json::json!([shown(None, None, None)]));
+    ran("quota set --everyone --produce 1MiB --fetch 2MiB");
+    ran("quota set reports --produce none");
+    let (everyone, one) = (shown(None, Some(1 << 20), Some(2 << 20)), Some("reports"));
+    assert_eq!(quotas(), serde_json::json!([everyone, shown(one, None, Some(2 << 20))]));
+    ran("quota reset reports");
+    assert_eq!(quotas(), serde_json::json!([everyone]));
+    let cases: [(&[&str], &str); 4] = [
+        (&["set", "a/b", "--fetch", "1MiB"], "no slash"),
+        (&["set", "reports", "--fetch", "12"], "1024"),
+        (&["set", "reports"], "--produce"),
+        (&["set", "--fetch", "1MiB"], "NAME"),
+    ];
+    for (arguments, named) in cases {
+        let refused = hw(&cluster, &[&["quota"], arguments].concat());
+        assert!(!refused.status.success(), "{arguments:?}");
+        assert!(told(&refused).contains(named), "{arguments:?}: {}", told(&refused));
+    }
+}
+
 /// Runs the command line as a script would: without a terminal.
 fn hw(cluster: &Cluster, arguments: &[&str]) -> Output {
     let program = Path::new(env!("CARGO_BIN_EXE_highwater")).with_file_name("hw");

@@ -59,9 +59,44 @@ async fn each_principal_writes_and_reads_at_its_quota_and_no_faster() {
     assert!(begun.elapsed() > least, "{read} records in {:?}", begun.elapsed());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_with_a_quota_of_its_own_goes_by_that_and_everyone_else_by_the_clusters() {
+    let cluster = Cluster::started(1);
+    let client = cluster.client().await;
+    client.admin().create_topic(NewTopic::new("orders", 1).replication(1)).await.expect("made");
+    let other = other_principal(&cluster).await;
+    set_for(&client, SettingScope::Client("other".to_owned()), "quota.produce.rate").await;
+
+    // What is saved up goes first.
+    let (one, two) = (producer(&client), producer(&other));
+    send(&two, A_SECOND).await;
+    let (free, bound) = tokio::join!(send(&one, 3 * A_SECOND), send(&two, 3 * A_SECOND));
+    assert!(bound > Duration::from_secs(3).mul_f64(0.9), "{bound:?}");
+    assert!(free < bound / 2, "{free:?} without a quota, {bound:?} with one");
+    let admin = client.admin();
+    let known = admin.client_settings().await.expect("known");
+    assert_eq!(known.iter().map(|it| it.client.as_str()).collect::<Vec<_>>(), ["other"]);
+
+    let reset = SettingsChange {
+        scope: SettingScope::Client("other".to_owned()),
+        set: Vec::new(),
+        unset: vec!["quota.produce.rate".to_owned()],
+        dry_run: DryRun::No,
+    };
+    admin.alter_settings(reset).await.expect("taken back");
+    assert_eq!(admin.client_settings().await.expect("known"), []);
+    // A batch more may be under way still when the debt is looked at.
+    send(&two, 1).await;
+    assert!(send(&two, 3 * A_SECOND).await < bound / 2, "its quota is gone");
+}
+
 async fn set(client: &Client, name: &str) {
+    set_for(client, SettingScope::Cluster, name).await;
+}
+
+async fn set_for(client: &Client, scope: SettingScope, name: &str) {
     let change = SettingsChange {
-        scope: SettingScope::Cluster,
+        scope,
         set: vec![(name.to_owned(), QUOTA.to_string())],
         unset: Vec::new(),
         dry_run: DryRun::No,

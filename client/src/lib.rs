@@ -98,7 +98,9 @@ pub use highwater_protocol::native::metadata::{BrokerInfo, PartitionInfo, TopicD
 pub use highwater_protocol::native::moves::{MoveInfo, MoveStage, MoveWish, PlannedMove};
 pub use highwater_protocol::native::produce::{AckMode, Receipt};
 pub use highwater_protocol::native::repair::{RepairReplicaResponse, UnreadableRange};
-pub use highwater_protocol::native::settings::{SettingScope, SettingSource, SettingValue};
+pub use highwater_protocol::native::settings::{
+    ClientSettings, SettingScope, SettingSource, SettingValue,
+};
 pub use highwater_protocol::native::throttle::ThrottleMovesResponse;
 pub use highwater_protocol::settings::{ConfigKey, topic::KEYS as TOPIC_SETTINGS};
 

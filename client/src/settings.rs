@@ -1,9 +1,9 @@
-//! Settings of the cluster and of single brokers that change while they run.
+//! Settings of the cluster, of single brokers and of single clients that change while they run.
 
 use highwater_protocol::native::admin::DryRun;
 use highwater_protocol::native::alter::SettingChange;
 use highwater_protocol::native::settings::{
-    AlterSettingsRequest, DescribeSettingsRequest, SettingScope, SettingValue,
+    AlterSettingsRequest, ClientSettings, DescribeSettingsRequest, SettingScope, SettingValue,
 };
 
 use crate::admin::Admin;
@@ -23,7 +23,7 @@ pub struct SettingsChange {
 }
 
 impl Admin {
-    /// Changes settings of the cluster or of a broker while they run, or only checks that they could
+    /// Changes settings of the cluster, of a broker or of a client while they run, or only checks that they could
     /// be changed; says what differs afterwards.
     ///
     /// # Errors
@@ -37,20 +37,33 @@ impl Admin {
         Ok(self.change(&request).await?.changes)
     }
 
-    /// All settings of the cluster or of a broker, sorted by name, and where each value comes from.
+    /// All settings of the cluster, of a broker or of a client, sorted by name, and where each value comes from.
     /// A broker is asked itself, for it alone knows its file.
     ///
     /// # Errors
     /// `Unreachable` or `TimedOut` where nobody, or that broker, did not answer.
     pub async fn describe_settings(&self, scope: SettingScope) -> Result<Vec<SettingValue>, Error> {
+        let node = match &scope {
+            SettingScope::Cluster | SettingScope::Client(_) => None,
+            SettingScope::Broker(node) => Some(*node),
+        };
         let request = DescribeSettingsRequest { scope };
-        match scope {
-            SettingScope::Cluster => Ok(self.change(&request).await?.settings),
-            SettingScope::Broker(node) => {
+        match node {
+            None => Ok(self.change(&request).await?.settings),
+            Some(node) => {
                 let connection = self.core.connection(node).await?;
                 let answer = connection.call(&request, self.core.config.request_timeout).await?;
                 Ok(answer.settings)
             }
         }
+    }
+
+    /// The clients with settings of their own, sorted by name.
+    ///
+    /// # Errors
+    /// `Unreachable` or `TimedOut` where nobody answered.
+    pub async fn client_settings(&self) -> Result<Vec<ClientSettings>, Error> {
+        let request = DescribeSettingsRequest { scope: SettingScope::Cluster };
+        Ok(self.change(&request).await?.clients)
     }
 }

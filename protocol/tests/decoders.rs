@@ -463,17 +463,22 @@ proptest! {
         node: u32, set in vec((".*", ".*"), 0..4), unset in vec(".*", 0..4), name in ".*", value: Option<u8>
     ) {
         let value = value.map(|value| value.to_string());
-        for scope in [SettingScope::Cluster, SettingScope::Broker(NodeId(node))] {
+        let client = SettingScope::Client(name.clone());
+        for scope in [SettingScope::Cluster, SettingScope::Broker(NodeId(node)), client] {
             let (set, unset, dry_run) = (set.clone(), unset.clone(), DryRun::Yes);
+            comes_back!(DescribeSettingsRequest { scope: scope.clone() }, DescribeSettingsRequest);
             comes_back!(AlterSettingsRequest { scope, set, unset, dry_run }, AlterSettingsRequest);
-            comes_back!(DescribeSettingsRequest { scope }, DescribeSettingsRequest);
         }
         let change = SettingChange { name: name.clone(), before: value.clone(), after: None };
         comes_back!(AlterSettingsResponse { changes: vec![change] }, AlterSettingsResponse);
-        let sources =
-            [SettingSource::Default, SettingSource::File, SettingSource::Cluster, SettingSource::Broker];
+        let sources = [
+            SettingSource::Default, SettingSource::File, SettingSource::Cluster, SettingSource::Broker, SettingSource::Client,
+        ];
         let settings = sources.map(|source| SettingValue { name: name.clone(), value: value.clone(), source });
-        comes_back!(DescribeSettingsResponse { settings: settings.to_vec() }, DescribeSettingsResponse);
+        for clients in [Vec::new(), vec![ClientSettings { client: name.clone(), settings: set }]] {
+            let settings = settings.to_vec();
+            comes_back!(DescribeSettingsResponse { settings, clients }, DescribeSettingsResponse);
+        }
     }
 
     #[test]

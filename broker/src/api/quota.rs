@@ -3,7 +3,7 @@
 //! Nothing is refused: what was taken has to be paid for in time before more is taken. It is charged when it comes, so
 //! that whatever comes behind waits; a batch that is then refused was not taken, and gets its price back. Each principal has one
 //! account for writing and one for reading, shared by its connections; a debt outlives them. The rates are settings
-//! of the cluster and the same for all, and change while accounts are open.
+//! of the cluster, or of a single client, and change while accounts are open.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,14 +67,21 @@ impl Account {
 /// The accounts of one principal.
 #[derive(Debug)]
 pub struct Purse {
+    /// Its name, if it is a client.
+    client: Option<String>,
     opened: Instant,
     produce: Mutex<Account>,
     fetch: Mutex<Account>,
 }
 
 impl Purse {
-    fn new() -> Purse {
-        Purse { opened: Instant::now(), produce: Mutex::default(), fetch: Mutex::default() }
+    fn new(client: Option<&str>) -> Purse {
+        Purse {
+            client: client.map(str::to_owned),
+            opened: Instant::now(),
+            produce: Mutex::default(),
+            fetch: Mutex::default(),
+        }
     }
 
     fn account(&self, way: Way) -> std::sync::MutexGuard<'_, Account> {
@@ -120,28 +127,29 @@ pub(super) struct Purses {
 }
 
 impl Purses {
-    fn of(&self, principal: &str) -> Arc<Purse> {
+    fn of(&self, principal: &str, client: Option<&str>) -> Arc<Purse> {
         let mut all = self.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
         let owes = |purse: &Purse| {
             [Way::Produce, Way::Fetch].iter().any(|way| !purse.owes(*way).is_zero())
         };
         all.retain(|_, purse| Arc::strong_count(purse) > 1 || owes(purse));
-        all.entry(principal.to_owned()).or_insert_with(|| Arc::new(Purse::new())).clone()
+        all.entry(principal.to_owned()).or_insert_with(|| Arc::new(Purse::new(client))).clone()
     }
 }
 
 impl Api {
-    /// The purse of a principal that is connecting.
-    pub fn purse(&self, principal: &str) -> Arc<Purse> {
-        self.purses.of(principal)
+    /// The purse of a principal that is connecting, and which client it is, if it is one.
+    pub fn purse(&self, principal: &str, client: Option<&str>) -> Arc<Purse> {
+        self.purses.of(principal, client)
     }
 
     /// How many bytes a second a principal may move that way; `None` for any number.
-    pub fn quota(&self, way: Way) -> Option<u64> {
-        self.node.image().settings().quota(match way {
+    pub fn quota(&self, purse: &Purse, way: Way) -> Option<u64> {
+        let name = match way {
             Way::Produce => "quota.produce.rate",
             Way::Fetch => "quota.fetch.rate",
-        })
+        };
+        self.node.image().settings().quota(purse.client.as_deref(), name)
     }
 }
 
@@ -212,7 +220,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_that_is_refused_costs_nothing_unless_it_may_have_been_appended() {
-        let purse = Purse::new();
+        let purse = Purse::new(None);
         let charge = purse.take(Way::Produce, 100_000, Some(RATE));
         purse.refused(charge, ErrorCode::RequestTimedOut);
         assert!(purse.owes(Way::Produce) > ms(0));
@@ -224,10 +232,10 @@ mod tests {
     async fn a_debt_outlives_its_connection_and_a_purse_without_one_does_not() {
         let purses = Purses::default();
         let rate = Some(RATE);
-        purses.of("a").take(Way::Produce, 100_000, rate);
-        drop(purses.of("b"));
-        assert!(purses.of("a").owes(Way::Produce) > ms(0));
-        assert_eq!(purses.of("c").owes(Way::Produce), ms(0));
+        purses.of("a", None).take(Way::Produce, 100_000, rate);
+        drop(purses.of("b", None));
+        assert!(purses.of("a", None).owes(Way::Produce) > ms(0));
+        assert_eq!(purses.of("c", None).owes(Way::Produce), ms(0));
         assert!(!purses.by_principal.lock().expect("nobody panics").contains_key("b"));
     }
 }

@@ -1,11 +1,11 @@
-//! Settings of the cluster and of this broker: changed through the controller, shown with where each
+//! Settings of the cluster, of this broker and of clients: changed through the controller, shown with where each
 //! value comes from.
 
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::native::admin::DryRun;
 use highwater_protocol::native::settings::{
-    AlterSettingsRequest, AlterSettingsResponse, DescribeSettingsRequest, DescribeSettingsResponse,
-    SettingScope, SettingSource, SettingValue,
+    AlterSettingsRequest, AlterSettingsResponse, ClientSettings, DescribeSettingsRequest,
+    DescribeSettingsResponse, SettingScope, SettingSource, SettingValue,
 };
 use highwater_protocol::settings::{ConfigKey, Effect, broker, cluster};
 
@@ -15,7 +15,7 @@ use crate::config::is_log_filter;
 use crate::controller::{Command, CommandReply};
 
 impl Api {
-    /// Changes settings of the cluster or of a broker, through the controller.
+    /// Changes settings of the cluster, of a broker or of a client, through the controller.
     pub async fn alter_settings(
         &self,
         request: AlterSettingsRequest,
@@ -26,14 +26,14 @@ impl Api {
             let why = format!("`{name}` cannot be `{value}`: it is no filter");
             return Err(WireError::new(ErrorCode::InvalidConfig, why));
         }
-        let (scope, dry_run) = (request.scope, request.dry_run);
+        let (scope, dry_run) = (request.scope.clone(), request.dry_run);
         let reply = self.node.command(Command::AlterSettings(request), COMMAND_MAX).await?;
         let CommandReply::SettingsAltered(altered) = reply else {
             return Err(not_the_answer(&reply));
         };
         if dry_run == DryRun::No {
             self.seen_here(|image| {
-                let given = image.settings().given(scope);
+                let given = image.settings().given(&scope);
                 altered.changes.iter().all(|change| change.is_in(given))
             })
             .await;
@@ -41,15 +41,26 @@ impl Api {
         Ok(altered)
     }
 
-    /// All settings of the cluster, or of this broker, and where each value comes from.
+    /// All settings of the cluster, of this broker or of a client, and where each value comes from.
     pub fn describe_settings(
         &self,
         request: DescribeSettingsRequest,
     ) -> Result<DescribeSettingsResponse, WireError> {
         let me = self.node.options().me;
+        let mut clients = Vec::new();
         let settings = match request.scope {
             SettingScope::Cluster => {
+                let image = self.node.image();
+                let all = image.settings().clients().iter();
+                let of = |(client, settings): (&String, &Vec<_>)| ClientSettings {
+                    client: client.clone(),
+                    settings: settings.clone(),
+                };
+                clients.extend(all.map(of));
                 cluster::settable().into_iter().map(|(key, _)| self.of_cluster(key)).collect()
+            }
+            SettingScope::Client(name) => {
+                cluster::of_clients().map(|key| self.of_client(&name, key)).collect()
             }
             SettingScope::Broker(node) if node == me => {
                 broker::KEYS.iter().map(|key| self.of_broker(key)).collect()
@@ -60,7 +71,7 @@ impl Api {
                 return Err(WireError::new(ErrorCode::InvalidRequest, why));
             }
         };
-        Ok(DescribeSettingsResponse { settings })
+        Ok(DescribeSettingsResponse { settings, clients })
     }
 
     /// What was set for this broker while it runs, in place of what its file says.
@@ -75,27 +86,49 @@ impl Api {
 
     fn of_cluster(&self, key: &ConfigKey) -> SettingValue {
         let image = self.node.image();
-        let set = image.settings().get(SettingScope::Cluster, key.name);
+        let set = image.settings().of_cluster(key.name);
         match set {
             Some(value) => shown(key, value, SettingSource::Cluster),
             None => by_default(key),
         }
     }
 
+    fn of_client(&self, name: &str, key: &ConfigKey) -> SettingValue {
+        let image = self.node.image();
+        let own = image.settings().get(&SettingScope::Client(name.to_owned()), key.name);
+        first_of(
+            key,
+            [
+                (own, SettingSource::Client),
+                (image.settings().of_cluster(key.name), SettingSource::Cluster),
+            ],
+        )
+    }
+
     fn of_broker(&self, key: &ConfigKey) -> SettingValue {
         let image = self.node.image();
         let me = SettingScope::Broker(self.node.options().me);
         let changes = key.effect == Effect::AtOnce;
-        let set = |scope| image.settings().get(scope, key.name).filter(|_| changes);
+        let own = image.settings().get(&me, key.name);
         let file = self.file.get(key.name).map(String::as_str);
-        let found = [
-            (set(me), SettingSource::Broker),
-            (set(SettingScope::Cluster), SettingSource::Cluster),
-            (file, SettingSource::File),
-        ];
-        let found = found.into_iter().find_map(|(value, source)| Some((value?, source)));
-        found.map_or_else(|| by_default(key), |(value, source)| shown(key, value, source))
+        first_of(
+            key,
+            [
+                (own.filter(|_| changes), SettingSource::Broker),
+                (image.settings().of_cluster(key.name).filter(|_| changes), SettingSource::Cluster),
+                (file, SettingSource::File),
+            ],
+        )
     }
+}
+
+/// The strongest value that was set, or the default.
+fn first_of<const N: usize>(
+    key: &ConfigKey,
+    found: [(Option<&str>, SettingSource); N],
+) -> SettingValue {
+    let found = found.into_iter().find_map(|(value, source)| Some((value?, source)));
+    found.map_or_else(|| by_default(key), |(value, source)| shown(key, value, source))
 }
 
 fn shown(key: &ConfigKey, value: &str, source: SettingSource) -> SettingValue {

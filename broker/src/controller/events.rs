@@ -67,8 +67,9 @@ pub fn tell(before: &ClusterImage, record: &MetadataRecord) -> Story {
             let subject = match scope {
                 SettingScope::Cluster => "the cluster".to_owned(),
                 SettingScope::Broker(node) => format!("broker {node}"),
+                SettingScope::Client(name) => format!("client {name}"),
             };
-            let old = before.settings().given(*scope);
+            let old = before.settings().given(scope);
             story("settings-altered", subject, differences(old, configs))
         }
         MetadataRecord::Move(change) => moved(before, change),

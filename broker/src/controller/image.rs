@@ -114,7 +114,7 @@ impl ClusterImage {
                 Ok(())
             }
             MetadataRecord::AlterSettings { scope, configs } => {
-                self.settings.replace(*scope, configs);
+                self.settings.replace(scope, configs);
                 self.topics_go_by_settings()
             }
             MetadataRecord::Broker(change) => self.change_broker(change),
@@ -256,7 +256,7 @@ impl ClusterImage {
                         }
                     }
                     // Whoever gets the id next begins without them.
-                    self.settings.replace(SettingScope::Broker(*node), &Vec::new());
+                    self.settings.replace(&SettingScope::Broker(*node), &Vec::new());
                     self.throttle.take(&ThrottleRecord { broker: Some(*node), bytes_per_s: None });
                 }
                 self.note_removed(*node, *directory);

@@ -403,6 +403,9 @@ mod tests {
             Just(MetadataRecord::BeginImage),
             (uuid(), vec((".{0,9}", ".{0,9}"), 0..4))
                 .prop_map(|(id, configs)| MetadataRecord::AlterTopic { id: TopicId(id), configs }),
+            (".{0,9}", vec((".{0,9}", ".{0,9}"), 0..4)).prop_map(|(client, configs)| {
+                MetadataRecord::AlterSettings { scope: SettingScope::Client(client), configs }
+            }),
             (proptest::option::of(any::<u32>()), vec((".{0,9}", ".{0,9}"), 0..4)).prop_map(
                 |(node, configs)| {
                     let broker = |node| SettingScope::Broker(NodeId(node));

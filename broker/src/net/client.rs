@@ -27,6 +27,7 @@ use tracing::{debug, warn};
 use super::CloseCode;
 use super::client_calls::{Answer, Answering, Calls};
 use super::frames::{FrameError, FrameReader, Gather};
+use super::tls::Identity;
 use crate::api::Api;
 use crate::config::Limits;
 use crate::metrics::Metrics;
@@ -64,10 +65,15 @@ enum StreamFailed {
 }
 
 impl Session {
-    pub(super) fn new(api: Api, metrics: Arc<Metrics>, limits: Limits, principal: &str) -> Session {
+    pub(super) fn new(
+        api: Api,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+        caller: &Identity,
+    ) -> Session {
         let set = api.limit_set("limits.requests_in_flight");
         let seats = Arc::new(Semaphore::new(set.unwrap_or(limits.requests_in_flight_max)));
-        let calls = Calls::new(api, Arc::clone(&metrics), principal);
+        let calls = Calls::new(api, Arc::clone(&metrics), caller);
         Session { calls, metrics, seats }
     }
 

@@ -51,6 +51,7 @@ use highwater_protocol::wire::{DecodeError, Reader, Writer};
 use tokio::time::sleep;
 use tracing::debug;
 
+use super::tls::Identity;
 use crate::api::Api;
 use crate::api::quota::{Purse, Way};
 use crate::metrics::{Histogram, Metrics};
@@ -84,8 +85,8 @@ macro_rules! ask {
 }
 
 impl Calls {
-    pub(super) fn new(api: Api, metrics: Arc<Metrics>, principal: &str) -> Calls {
-        let purse = api.purse(principal);
+    pub(super) fn new(api: Api, metrics: Arc<Metrics>, caller: &Identity) -> Calls {
+        let purse = api.purse(&caller.to_string(), caller.client());
         Calls { api, metrics, purse }
     }
 
@@ -293,7 +294,8 @@ impl Calls {
     ) -> Result<Answering, DecodeError> {
         let bytes = body.len() as u64;
         let request = ProduceRequest::decode(header.version, body)?;
-        let charge = self.purse.take(Way::Produce, bytes, self.api.quota(Way::Produce));
+        let charge =
+            self.purse.take(Way::Produce, bytes, self.api.quota(&self.purse, Way::Produce));
         let throttle_ms = u32::try_from(charge.pause.as_millis()).unwrap_or(u32::MAX);
         let acks = request.acks;
         let receipt = self.api.produce(request);
@@ -311,7 +313,7 @@ impl Calls {
 
     /// Reads when what was read before is paid for, and then no more than a second's worth.
     async fn fetch(&self, mut request: FetchRequest) -> FetchResponse {
-        let quota = self.api.quota(Way::Fetch);
+        let quota = self.api.quota(&self.purse, Way::Fetch);
         if let Some(bytes_per_s) = quota {
             sleep(self.purse.owes(Way::Fetch)).await;
             let second = u32::try_from(bytes_per_s).unwrap_or(u32::MAX);

@@ -236,7 +236,7 @@ impl Doors {
             self.metrics.client_connections_total.bump();
             self.metrics.client_connections.up();
             let (api, metrics) = (self.api.clone(), Arc::clone(&self.metrics));
-            let session = client::Session::new(api, metrics, self.limits, &identity.to_string());
+            let session = client::Session::new(api, metrics, self.limits, &identity);
             session.run(connection).await;
             self.metrics.client_connections.down();
             debug!(%remote, principal = %identity, "client disconnected");

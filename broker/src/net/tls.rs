@@ -78,6 +78,14 @@ impl Identity {
         Some(Identity { cluster: cluster.to_owned(), principal })
     }
 
+    /// The client's name, if it is none of the brokers.
+    pub fn client(&self) -> Option<&str> {
+        match &self.principal {
+            Principal::Client(name) => Some(name),
+            Principal::Node(_) => None,
+        }
+    }
+
     /// The one identity in a certificate; none if there are two that differ.
     pub fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Identity> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;

@@ -70,7 +70,7 @@ impl Throttles {
         let mostly = 2.0 * paused >= of;
         mostly.then(|| format!(
             "node {node} had this producer pause for {paused:.1} s of the last {of:.1} s, because its principal writes more than \
-             its quota: send less, or raise the quota of all with `hw cluster config set quota.produce.rate=BYTES_PER_SECOND`"
+             its quota: send less, or raise it with `hw quota set NAME --produce SIZE`"
         ))
     }
 
@@ -110,7 +110,7 @@ mod tests {
             why.contains("node 2 had this producer pause for 8.0 s of the last 10.0 s"),
             "{why}"
         );
-        assert!(why.contains("quota.produce.rate"), "{why}");
+        assert!(why.contains("hw quota set NAME --produce SIZE"), "{why}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Admin: settings of the cluster and of single brokers that change while they run.
+//! Admin: settings of the cluster, of single brokers and of single clients that change while they run.
 //!
 //! They are committed records. Any broker takes a change and passes it on to the controller; what a
 //! broker goes by is asked of that broker, which alone knows its file.
@@ -10,12 +10,14 @@ use crate::native::coding;
 use crate::wire::{DecodeError, Reader, Writer};
 
 /// Whose settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SettingScope {
-    /// The cluster's, and what it says for topics and brokers that do not say otherwise.
+    /// The cluster's, and what it says for topics, brokers and clients that do not say otherwise.
     Cluster,
     /// One broker's.
     Broker(NodeId),
+    /// One client's, by the name in its certificate.
+    Client(String),
 }
 
 /// New values for settings.
@@ -38,10 +40,10 @@ pub struct AlterSettingsResponse {
     pub changes: Vec<SettingChange>,
 }
 
-/// A question for all settings of the cluster, or of the broker that is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A question for all settings of the cluster, of the broker that is asked, or of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribeSettingsRequest {
-    /// Whose; a broker answers only for itself.
+    /// Whose; a broker answers only for itself, and each one for every client.
     pub scope: SettingScope,
 }
 
@@ -50,6 +52,17 @@ pub struct DescribeSettingsRequest {
 pub struct DescribeSettingsResponse {
     /// The settings.
     pub settings: Vec<SettingValue>,
+    /// The clients with settings of their own, sorted by name, in an answer for the cluster.
+    pub clients: Vec<ClientSettings>,
+}
+
+/// What was set for a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// The name in its certificate.
+    pub client: String,
+    /// Names and values, in the order in which they were given.
+    pub settings: Vec<(String, String)>,
 }
 
 /// A setting's value in force.
@@ -74,16 +87,22 @@ pub enum SettingSource {
     Cluster,
     /// The broker's settings.
     Broker,
+    /// The client's settings.
+    Client,
 }
 
 impl SettingScope {
     /// Writes the scope.
-    pub fn encode(self, writer: &mut Writer) {
+    pub fn encode(&self, writer: &mut Writer) {
         match self {
             SettingScope::Cluster => writer.u8(0),
             SettingScope::Broker(node) => {
                 writer.u8(1);
                 writer.u32(node.0);
+            }
+            SettingScope::Client(name) => {
+                writer.u8(2);
+                writer.text(name);
             }
         }
     }
@@ -93,6 +112,7 @@ impl SettingScope {
         match reader.u8()? {
             0 => Ok(SettingScope::Cluster),
             1 => Ok(SettingScope::Broker(coding::node(reader)?)),
+            2 => Ok(SettingScope::Client(reader.text("a client")?)),
             found => Err(DecodeError::Invalid { what: "whose settings", found: found.into() }),
         }
     }
@@ -165,9 +185,20 @@ impl DescribeSettingsResponse {
                 SettingSource::File => 1,
                 SettingSource::Cluster => 2,
                 SettingSource::Broker => 3,
+                SettingSource::Client => 4,
             });
         });
-        writer.no_tagged_fields();
+        if self.clients.is_empty() {
+            return writer.no_tagged_fields();
+        }
+        let mut field = Writer::new();
+        field.list(&self.clients, |writer, of| {
+            writer.text(&of.client);
+            coding::put_pairs(writer, &of.settings);
+        });
+        writer.uvarint(1);
+        writer.uvarint(TAG_CLIENTS);
+        writer.blob(&field.finish());
     }
 
     /// Reads the body.
@@ -181,6 +212,7 @@ impl DescribeSettingsResponse {
                 1 => SettingSource::File,
                 2 => SettingSource::Cluster,
                 3 => SettingSource::Broker,
+                4 => SettingSource::Client,
                 found => {
                     let what = "where a value comes from";
                     return Err(DecodeError::Invalid { what, found: found.into() });
@@ -188,7 +220,19 @@ impl DescribeSettingsResponse {
             };
             Ok(SettingValue { name, value, source })
         })?;
-        reader.tagged_fields()?;
-        Ok(DescribeSettingsResponse { settings })
+        let mut clients = Vec::new();
+        reader.tagged_fields_with(|tag, field| {
+            if tag == TAG_CLIENTS {
+                clients = Reader::new(field).list("clients", 2, |reader| {
+                    let client = reader.text("a client")?;
+                    Ok(ClientSettings { client, settings: coding::pairs(reader)? })
+                })?;
+            }
+            Ok(())
+        })?;
+        Ok(DescribeSettingsResponse { settings, clients })
     }
 }
+
+/// The tagged field of an answer for the cluster.
+const TAG_CLIENTS: u64 = 0;

@@ -76,7 +76,7 @@ pub const KEYS: &[ConfigKey] = &[
         description: "How fast each principal may read from each broker. What is beyond waits, and is not \
                       refused.",
         advice: "Set it where one reader could take what others need. It counts for every owner of a \
-                 certificate by itself, over all its connections.",
+                 certificate by itself, over all its connections; `hw quota set NAME` gives one of them another.",
         example: "hw cluster config set quota.fetch.rate=52428800",
     },
     ConfigKey {
@@ -88,7 +88,8 @@ pub const KEYS: &[ConfigKey] = &[
         description: "How fast each principal may write to each broker, as bytes come, packed or not. What is \
                       beyond waits, and is not refused.",
         advice: "Set it where one producer could take what others need. It counts for every owner of a \
-                 certificate by itself, over all its connections; answers tell clients how long to wait. \
+                 certificate by itself, over all its connections; `hw quota set NAME` gives one of them another. \
+                 Answers tell clients how long to wait. \
                  A producer with a full buffer of 32 MiB needs 1.1 MB/s to send all of it in the 30 s of its \
                  `delivery_timeout`: where less is allowed, give producers a smaller `buffer_bytes_max`.",
         example: "hw cluster config set quota.produce.rate=10485760",
@@ -104,6 +105,11 @@ pub enum Serves {
     Topics,
     /// Brokers that do not say otherwise.
     Brokers,
+}
+
+/// All that can be set for a single client, sorted by name.
+pub fn of_clients() -> impl Iterator<Item = &'static ConfigKey> {
+    KEYS.iter().filter(|key| key.name.starts_with("quota."))
 }
 
 /// All that can be set for the cluster, sorted by name, and whom it serves.

@@ -12,13 +12,14 @@ use super::rig::{Rig, eventually, led_topic, topic, within};
 use crate::api::Api;
 use crate::controller::config::FlushMode;
 
-fn set(scope: SettingScope, name: &str, value: &str) -> AlterSettingsRequest {
+fn set(scope: &SettingScope, name: &str, value: &str) -> AlterSettingsRequest {
     let set = vec![(name.to_string(), value.to_string())];
-    AlterSettingsRequest { scope, set, unset: Vec::new(), dry_run: DryRun::No }
+    AlterSettingsRequest { scope: scope.clone(), set, unset: Vec::new(), dry_run: DryRun::No }
 }
 
-fn shown(api: &Api, scope: SettingScope, name: &str) -> (Option<String>, SettingSource) {
-    let found = api.describe_settings(DescribeSettingsRequest { scope }).expect("its own");
+fn shown(api: &Api, scope: &SettingScope, name: &str) -> (Option<String>, SettingSource) {
+    let found =
+        api.describe_settings(DescribeSettingsRequest { scope: scope.clone() }).expect("its own");
     let found = found.settings.into_iter().find(|setting| setting.name == name);
     let found = found.expect("every setting is shown");
     (found.value, found.source)
@@ -28,7 +29,7 @@ fn shown(api: &Api, scope: SettingScope, name: &str) -> (Option<String>, Setting
 async fn what_the_cluster_says_holds_for_every_topic_that_does_not_say_otherwise() {
     let mut rig = Rig::start(3).await;
     within(rig.api(1).create_topic(topic("before", 1, 3))).await.expect("made");
-    let cluster = SettingScope::Cluster;
+    let cluster = &SettingScope::Cluster;
     for (name, value) in
         [("retention.ms", "5000"), ("flush", "50"), ("default.replication.factor", "1")]
     {
@@ -73,17 +74,18 @@ async fn what_the_cluster_says_holds_for_every_topic_that_does_not_say_otherwise
 async fn a_broker_goes_by_its_own_value_then_the_clusters_then_its_file() {
     let mut rig = Rig::start(1).await;
     let api = rig.api(1);
-    let (name, me) = ("limits.connections", SettingScope::Broker(NodeId(1)));
+    let (name, me) = ("limits.connections", &SettingScope::Broker(NodeId(1)));
     let is = |value: &str, source| (Some(value.to_string()), source);
     assert_eq!(shown(api, me, name), is("5", SettingSource::File));
     assert_eq!(api.limit_set(name), None);
-    within(api.alter_settings(set(SettingScope::Cluster, name, "6"))).await.expect("set");
+    within(api.alter_settings(set(&SettingScope::Cluster, name, "6"))).await.expect("set");
     assert_eq!(shown(api, me, name), is("6", SettingSource::Cluster));
     within(api.alter_settings(set(me, name, "7"))).await.expect("set");
     assert_eq!(shown(api, me, name), is("7", SettingSource::Broker));
     assert_eq!(api.limit_set(name), Some(7));
     let unset = vec![name.to_string()];
-    let reset = AlterSettingsRequest { scope: me, set: Vec::new(), unset, dry_run: DryRun::No };
+    let reset =
+        AlterSettingsRequest { scope: me.clone(), set: Vec::new(), unset, dry_run: DryRun::No };
     within(api.alter_settings(reset)).await.expect("reset");
     assert_eq!(shown(api, me, name), is("6", SettingSource::Cluster));
     let wrong = within(api.alter_settings(set(me, "log.filter", "a=[b"))).await;

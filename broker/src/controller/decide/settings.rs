@@ -1,4 +1,4 @@
-//! Deciding on settings of the cluster and of single brokers.
+//! Deciding on settings of the cluster, of single brokers and of single clients.
 //!
 //! A change is one record with all settings that the scope has then, so whoever asks again after a
 //! lost answer finds nothing left to change. Nothing is taken that nobody goes by.
@@ -31,10 +31,13 @@ pub(super) fn alter(
             format!("broker {node} is not registered; `hw cluster brokers` shows those that are");
         return Err(WireError::new(ErrorCode::UnknownBroker, why));
     }
+    if let SettingScope::Client(name) = scope {
+        check_client(image, name)?;
+    }
     let wishes = Wishes { set, unset };
-    let mut wrong = wishes.at_odds(|name| known(*scope, name).map(|_| ()));
-    wrong.extend(set.iter().filter_map(|(name, value)| check(*scope, name, value).err()));
-    let before = image.settings().given(*scope);
+    let mut wrong = wishes.at_odds(|name| known(scope, name).map(|_| ()));
+    wrong.extend(set.iter().filter_map(|(name, value)| check(scope, name, value).err()));
+    let before = image.settings().given(scope);
     let after = merged(before, wishes);
     if wrong.is_empty() && *scope == SettingScope::Cluster {
         wrong.extend(unfit(image, &after));
@@ -45,14 +48,31 @@ pub(super) fn alter(
     let changes = differences(before, &after);
     let records = match dry_run {
         DryRun::No if !changes.is_empty() => {
-            vec![MetadataRecord::AlterSettings { scope: *scope, configs: after }]
+            vec![MetadataRecord::AlterSettings { scope: scope.clone(), configs: after }]
         }
         DryRun::No | DryRun::Yes => Vec::new(),
     };
     Ok((records, CommandReply::SettingsAltered(AlterSettingsResponse { changes })))
 }
 
-fn known(scope: SettingScope, name: &str) -> Result<&'static ConfigKey, String> {
+/// A name that a certificate may have, of one client more than there are, at most so many.
+fn check_client(image: &ClusterImage, name: &str) -> Result<(), WireError> {
+    let refused = |why| Err(WireError::new(ErrorCode::InvalidRequest, why));
+    if name.is_empty() || name.len() > CLIENT_NAME_BYTES_MAX || name.contains('/') {
+        return refused(format!(
+            "a client cannot be called `{name}`: names have 1 to {CLIENT_NAME_BYTES_MAX} bytes, and no slash"
+        ));
+    }
+    let clients = image.settings().clients();
+    if !clients.contains_key(name) && clients.len() >= CLIENTS_MAX {
+        return refused(format!(
+            "{CLIENTS_MAX} clients have settings of their own, and no more may; `hw quota reset` takes them from one"
+        ));
+    }
+    Ok(())
+}
+
+fn known(scope: &SettingScope, name: &str) -> Result<&'static ConfigKey, String> {
     let settable = cluster::settable();
     let found = settable.iter().find(|(key, _)| key.name == name).map(|(key, _)| *key);
     match (scope, settings::broker::named(name)) {
@@ -67,6 +87,11 @@ fn known(scope: SettingScope, name: &str) -> Result<&'static ConfigKey, String> 
         (SettingScope::Broker(_), None) => {
             Err(unknown_key(name, "a broker", settings::broker::KEYS))
         }
+        (SettingScope::Client(_), _) => {
+            let keys: Vec<ConfigKey> = cluster::of_clients().copied().collect();
+            let key = cluster::of_clients().find(|key| key.name == name);
+            key.ok_or_else(|| unknown_key(name, "a client", &keys))
+        }
         (SettingScope::Cluster, _) => found.ok_or_else(|| {
             let keys: Vec<ConfigKey> = settable.iter().map(|(key, _)| **key).collect();
             unknown_key(name, "the cluster", &keys)
@@ -74,7 +99,7 @@ fn known(scope: SettingScope, name: &str) -> Result<&'static ConfigKey, String> 
     }
 }
 
-fn check(scope: SettingScope, name: &str, value: &str) -> Result<(), String> {
+fn check(scope: &SettingScope, name: &str, value: &str) -> Result<(), String> {
     let key = known(scope, name)?;
     match key.takes.read(value) {
         Some(_) => Ok(()),
@@ -95,6 +120,9 @@ fn unfit(image: &ClusterImage, after: &[(String, String)]) -> Vec<String> {
     unfit.take(UNFIT_NAMED_MAX).collect()
 }
 
+/// All brokers have all of them in memory.
+const CLIENTS_MAX: usize = 1_000;
+const CLIENT_NAME_BYTES_MAX: usize = 255;
 /// Nobody reads more of them.
 const UNFIT_NAMED_MAX: usize = 3;
 
@@ -125,20 +153,20 @@ mod tests {
         image
     }
 
-    fn request(scope: SettingScope, set: &[(&str, &str)], unset: &[&str]) -> AlterSettingsRequest {
+    fn request(scope: &SettingScope, set: &[(&str, &str)], unset: &[&str]) -> AlterSettingsRequest {
         let set = set.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let unset = unset.iter().map(|name| name.to_string()).collect();
-        AlterSettingsRequest { scope, set, unset, dry_run: DryRun::No }
+        AlterSettingsRequest { scope: scope.clone(), set, unset, dry_run: DryRun::No }
     }
 
-    fn refused(scope: SettingScope, name: &str, value: &str) -> String {
+    fn refused(scope: &SettingScope, name: &str, value: &str) -> String {
         alter(&image(), &request(scope, &[(name, value)], &[])).expect_err("a rule").detail
     }
 
     #[test]
     fn a_topic_goes_by_the_clusters_value_until_it_has_its_own() {
         let mut image = image();
-        let wish = request(SettingScope::Cluster, &[("retention.ms", "5000")], &[]);
+        let wish = request(&SettingScope::Cluster, &[("retention.ms", "5000")], &[]);
         let (records, _) = alter(&image, &wish).expect("all is well");
         records.iter().for_each(|record| image.apply(record).expect("fits"));
         let retention = |image: &ClusterImage| {
@@ -157,22 +185,46 @@ mod tests {
 
     #[test]
     fn nothing_is_taken_that_nobody_goes_by() {
-        let (cluster, broker) = (SettingScope::Cluster, SettingScope::Broker(NodeId(1)));
+        let (cluster, broker) = (&SettingScope::Cluster, &SettingScope::Broker(NodeId(1)));
         assert!(refused(cluster, "leader.balanse", "on").contains("did you mean `leader.balance`"));
         assert!(refused(cluster, "leader.balance", "maybe").contains("it takes `on` or `off`"));
         assert!(refused(cluster, "listen", "a:1").contains("does not change while a broker runs"));
         assert!(refused(broker, "leader.balance", "on").contains("set it for the cluster"));
         assert!(refused(broker, "limits.conections", "1").contains("limits.connections"));
         assert!(
-            refused(SettingScope::Broker(NodeId(9)), "log.filter", "info").contains("broker 9")
+            refused(&SettingScope::Broker(NodeId(9)), "log.filter", "info").contains("broker 9")
         );
+        let client = |name: &str| SettingScope::Client(name.to_owned());
+        assert!(refused(&client("a"), "leader.balance", "on").contains("`leader.balance`"));
+        assert!(refused(&client("a"), "quota.fetch.rate", "1").contains("1024"));
+        for name in ["", "a/b", &"a".repeat(256)] {
+            assert!(
+                refused(&client(name), "quota.fetch.rate", "-1").contains("no slash"),
+                "{name}"
+            );
+        }
         let wish = request(cluster, &[], &["x.y"]);
         assert!(alter(&image(), &wish).expect_err("no such key").detail.contains("`x.y`"));
     }
 
     #[test]
     fn a_value_that_some_topic_cannot_go_by_is_refused_by_naming_it() {
-        let why = refused(SettingScope::Cluster, "segment.bytes", "2097152");
+        let why = refused(&SettingScope::Cluster, "segment.bytes", "2097152");
         assert!(why.contains("topic orders could not go by it"), "{why}");
+    }
+
+    #[test]
+    fn no_more_clients_have_settings_of_their_own_than_brokers_hold_in_memory() {
+        let mut image = image();
+        let mut ask = |name: String| {
+            let scope = SettingScope::Client(name);
+            let decided = alter(&image, &request(&scope, &[("quota.fetch.rate", "4096")], &[]));
+            let (records, _) = decided.map_err(|error| error.detail)?;
+            records.iter().for_each(|record| image.apply(record).expect("fits"));
+            Ok::<(), String>(())
+        };
+        (0..CLIENTS_MAX).for_each(|nth| ask(format!("c{nth}")).expect("there is room"));
+        assert!(ask("one-more".to_owned()).expect_err("it is full").contains("hw quota reset"));
+        ask("c7".to_owned()).expect("it is one of them");
     }
 }

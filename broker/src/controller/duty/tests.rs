@@ -223,14 +223,14 @@ fn what_was_set_for_a_broker_goes_with_it() {
     let mut image = image(4, &[&[1, 2]]);
     let scope = SettingScope::Broker(NodeId(4));
     let configs = vec![("limits.connections".to_owned(), "7".to_owned())];
-    let settings = MetadataRecord::AlterSettings { scope, configs };
+    let settings = MetadataRecord::AlterSettings { scope: scope.clone(), configs };
     let throttle = ThrottleRecord { broker: Some(NodeId(4)), bytes_per_s: Some(5_000) };
     for record in [settings, MetadataRecord::Throttle(throttle)] {
         image.apply(&record).expect("fits");
     }
     fence(&mut image, 4);
     carry_out(&mut image, removal(4, Unretired::IfDead)).expect("it is dead and empty");
-    assert!(image.settings().given(scope).is_empty());
+    assert!(image.settings().given(&scope).is_empty());
     assert_eq!(image.throttle().brokers().count(), 0);
 }
 

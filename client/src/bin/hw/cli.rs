@@ -84,6 +84,9 @@ pub enum Noun {
     /// Look at consumer groups: members, lag, where they go on
     #[command(subcommand)]
     Group(crate::group::GroupVerb),
+    /// Say how fast clients may write and read
+    #[command(subcommand)]
+    Quota(crate::quota::QuotaVerb),
     /// Look at the cluster, and have brokers come and go
     #[command(subcommand)]
     Cluster(ClusterVerb),

@@ -151,13 +151,14 @@ fn change(
     SettingsChange { scope: scope(broker), set, unset, dry_run }
 }
 
-async fn alter(
+/// Changes settings, and says what differs.
+pub async fn alter(
     change: SettingsChange,
     asks: Asks,
     settings: &Settings,
     output: ReadOutput,
 ) -> Result<(), Failure> {
-    let (scope, dry_run) = (change.scope, change.dry_run);
+    let (scope, dry_run) = (change.scope.clone(), change.dry_run);
     let admin = settings.connect().await?.admin();
     if let SettingScope::Broker(node) = scope {
         crate::brokers::known(&admin, node).await?;
@@ -174,12 +175,12 @@ async fn alter(
     if scope == SettingScope::Cluster && changes.iter().any(|change| change.name == "flush") {
         eprintln!("flush: {}", settings::topic::FLUSH_ADVICE);
     }
-    Ok(alteration(scope, &changes, dry_run).print(output.format)?)
+    Ok(alteration(&scope, &changes, dry_run).print(output.format)?)
 }
 
 /// Whether somebody is asked before records are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asks {
+pub enum Asks {
     Never,
     BeforeLoss,
 }
@@ -233,6 +234,7 @@ pub fn source_word(source: SettingSource) -> &'static str {
         SettingSource::File => "file",
         SettingSource::Cluster => "cluster",
         SettingSource::Broker => "broker",
+        SettingSource::Client => "client",
     }
 }
 
@@ -281,10 +283,11 @@ fn known(name: &str) -> (Option<&'static ConfigKey>, &'static str) {
 const CHANGE_COLUMNS: &[Column] =
     &[Column::words("SETTING"), Column::words("BEFORE"), Column::words("AFTER")];
 
-fn alteration(scope: SettingScope, changes: &[SettingChange], dry_run: DryRun) -> Page {
-    let subject = match scope {
-        SettingScope::Cluster => "the cluster".to_owned(),
-        SettingScope::Broker(node) => format!("broker {node}"),
+fn alteration(scope: &SettingScope, changes: &[SettingChange], dry_run: DryRun) -> Page {
+    let (subject, broker, client) = match scope {
+        SettingScope::Cluster => ("the cluster".to_owned(), None, None),
+        SettingScope::Broker(node) => (format!("broker {node}"), Some(node.0), None),
+        SettingScope::Client(name) => (format!("client {name}"), None, Some(name.as_str())),
     };
     let mut page = Page::describe("hw.cluster.config.alter/1", subject.clone());
     let title = match (dry_run, changes.is_empty()) {
@@ -293,13 +296,8 @@ fn alteration(scope: SettingScope, changes: &[SettingChange], dry_run: DryRun) -
         (DryRun::No, false) => "Changed",
     };
     page.fact(title, subject);
-    page.field(
-        "broker",
-        match scope {
-            SettingScope::Cluster => None,
-            SettingScope::Broker(node) => Some(node.0),
-        },
-    );
+    page.field("broker", broker);
+    page.field("client", client);
     page.field("changed", dry_run == DryRun::No && !changes.is_empty());
     let row = |SettingChange { name, before, after }: &SettingChange| {
         let shown =
@@ -397,7 +395,7 @@ mod tests {
             before: None,
             after: Some("debug".to_owned()),
         };
-        let page = alteration(SettingScope::Broker(NodeId(2)), &[change], DryRun::Yes);
+        let page = alteration(&SettingScope::Broker(NodeId(2)), &[change], DryRun::Yes);
         let text = text(&page);
         assert!(text.contains("Would change  broker 2"), "{text}");
         assert!(text.contains("log.filter  (not set)  debug"), "{text}");

@@ -32,6 +32,7 @@ mod partition;
 mod plan;
 mod plan_file;
 mod profile;
+mod quota;
 mod reassign;
 mod rates;
 mod reasons;
@@ -87,6 +88,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Noun::Topic(verb) => online(until_ctrl_c(topic::run(verb, &settings))),
         Noun::Partition(verb) => online(until_ctrl_c(partition::run(verb, &settings))),
         Noun::Group(verb) => online(until_ctrl_c(group::run(verb, &settings))),
+        Noun::Quota(verb) => online(until_ctrl_c(quota::run(verb, &settings))),
         Noun::Cluster(verb) => online(until_ctrl_c(cluster::run(verb, &settings))),
         // These two finish tidily on Ctrl-C, so they listen for it themselves.
         Noun::Produce(args) => online(record::produce::run(args, &settings)),

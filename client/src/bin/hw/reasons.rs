@@ -81,6 +81,12 @@ pub const REASONS: &[Reason] = &[
         "hw cluster health",
     ),
     reason(
+        "client",
+        "The value was set for this client by its name, and wins over that of everyone.",
+        "`hw quota set NAME` changes it, `hw quota reset NAME` takes it back.",
+        "hw quota list",
+    ),
+    reason(
         "cluster",
         "The value was set for the whole cluster, and wins over defaults and files.",
         "`hw cluster config set` changes it, `hw cluster config reset` takes it back.",
@@ -374,11 +380,11 @@ mod tests {
 
     #[test]
     fn every_state_that_a_table_shows_is_explained() {
-        use SettingSource::{Broker, Cluster, Default, File};
+        use SettingSource::{Broker, Client, Cluster, Default, File};
         use highwater_client::{MoveStage, ReplicaRole, SettingSource};
         let stages = [MoveStage::Waiting, MoveStage::Running, MoveStage::GoingBack];
         let roles = [ReplicaRole::Leader, ReplicaRole::Follower, ReplicaRole::Learner];
-        let sources = [Default, File, Cluster, Broker].map(crate::config::source_word);
+        let sources = [Default, File, Cluster, Broker, Client].map(crate::config::source_word);
         let words = stages.map(crate::moving::stage_word).into_iter().chain(sources);
         let words = words.chain(roles.map(crate::partition::role_word)).chain(["topic"]);
         let words = words.chain(crate::verify::VERDICTS).chain(crate::verify::FINDINGS);
