@@ -4,8 +4,9 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
+use common::terminal::Terminal;
 use common::{Cluster, read_all};
 use highwater_client::{
     AckMode, Client, DryRun, MoveWish, NewTopic, NodeId, Offset, PartitionId, ProducerConfig,
@@ -16,7 +17,7 @@ use highwater_client::{
 async fn a_partition_goes_on_with_what_the_survivor_has_and_old_disks_disturb_nobody() {
     let mut cluster = Cluster::started(4);
     let client = cluster.client().await;
-    client.admin().create_topic(NewTopic::new("orders", 1).replication(3)).await.expect("created");
+    client.admin().create_topic(NewTopic::new("orders", 2).replication(3)).await.expect("created");
     move_to(&cluster, &client, &[1, 3, 4]).await;
     produce(&client, 0..50).await;
     let id = client.admin().describe_topic("orders").await.expect("it exists").id;
@@ -34,37 +35,70 @@ async fn a_partition_goes_on_with_what_the_survivor_has_and_old_disks_disturb_no
     cluster.kill(3);
     cluster.kill(4);
     cluster.start(1);
-    let refused = hw(&cluster, &["partition", "unsafe-recover", "orders/0"]);
+    let refused = hw(&cluster, &[RECOVER, &["orders/0"]].concat());
     assert!(!refused.status.success(), "it asks for the name, and there is no terminal");
     fenced(&cluster, &client, &[3, 4]).await;
 
-    let dry = hw(&cluster, &["partition", "unsafe-recover", "orders/0", "--dry-run"]);
-    let said = String::from_utf8_lossy(&dry.stderr).into_owned();
-    assert!(dry.status.success(), "{said}");
-    for part in [
-        "orders/0 has lost its majority: 1 of 3 replicas can vote, 2 are needed",
-        "broker 3: its broker is down, fenced since",
-        "kept: offsets 0 up to 50 (exclusive)",
-        "lost: every record from offset 50 on",
-    ] {
-        assert!(said.contains(part), "{part}\nis not in\n{said}");
-    }
-    let done =
-        hw(&cluster, &["partition", "unsafe-recover", "orders/0", "--yes-i-lose", "orders/0"]);
+    a_wrong_name_changes_nothing(&cluster);
+    let said = recover_by_typing_the_name(&cluster);
+    // Brokers 1 and 2 are alive, so two replicas are what it gets for now.
+    assert!(said.contains("orders/0 gets 2 replicas"), "{said}");
+    let done = hw(&cluster, &[RECOVER, &["orders/1", "--yes-i-lose", "orders/1"]].concat());
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success(), "{said}\n{}", cluster.logs());
-    assert!(said.contains("broker 1 leads, and takes writes again"), "{said}");
-    // Brokers 1 and 2 are alive, so two replicas are what it gets for now.
-    assert!(said.contains("gets 2 replicas"), "{said}");
+    assert!(said.contains("orders/1: broker 1 leads, and takes writes again"), "{said}");
+
     produce(&client, 100..130).await;
     assert_eq!(values(&client).await, numbers(0..50).chain(numbers(100..130)).collect::<Vec<_>>());
 
     come_back(&mut cluster, &client).await;
-    let healthy =
-        hw(&cluster, &["partition", "unsafe-recover", "orders/0", "--yes-i-lose", "orders/0"]);
+    let healthy = hw(&cluster, &[RECOVER, &["orders/0", "--yes-i-lose", "orders/0"]].concat());
     let said = String::from_utf8_lossy(&healthy.stderr).into_owned();
     assert_eq!(healthy.status.code(), Some(4), "{said}");
     assert!(said.contains("has not lost its majority"), "{said}");
+}
+
+/// What is lost is shown and the name asked for; who types another one, and be it that of the partition
+/// beside it, has said no.
+fn a_wrong_name_changes_nothing(cluster: &Cluster) {
+    let look = || {
+        let dry = hw(cluster, &[RECOVER, &["orders/0", "--dry-run"]].concat());
+        let said = String::from_utf8_lossy(&dry.stderr).into_owned();
+        assert!(dry.status.success(), "{said}");
+        said
+    };
+    let before = look();
+    has(&before, &WHAT_IS_LOST);
+    for wrong in ["orders/1", ""] {
+        let (ended, shown) = typed(cluster, wrong);
+        assert_eq!(ended.code(), Some(1), "{wrong:?}\n{shown}");
+        has(&shown, &WHAT_IS_LOST);
+        has(&shown, &["what was typed is not orders/0; nothing was changed"]);
+        assert!(!shown.contains("decided"), "{shown}");
+    }
+    assert_eq!(look(), before, "nothing was changed");
+}
+
+/// Gives back what was shown.
+fn recover_by_typing_the_name(cluster: &Cluster) -> String {
+    let (ended, shown) = typed(cluster, "orders/0");
+    assert!(ended.success(), "{shown}\n{}", cluster.logs());
+    has(&shown, &WHAT_IS_LOST);
+    has(&shown, &["orders/0: broker 1 leads, and takes writes again"]);
+    shown
+}
+
+/// Recovers at a terminal, and types this when asked for the name.
+fn typed(cluster: &Cluster, name: &str) -> (ExitStatus, String) {
+    let mut terminal = Terminal::run(command(cluster, &[RECOVER, &["orders/0"]].concat()));
+    terminal.answer("It cannot be undone.\r\nType orders/0 to go on: ", name);
+    terminal.end()
+}
+
+fn has(said: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(said.contains(part), "{part}\nis not in\n{said}");
+    }
 }
 
 /// The old majority comes back with what it had acknowledged, is copied anew, and then stands in.
@@ -96,20 +130,22 @@ fn numbers(range: std::ops::Range<u32>) -> impl Iterator<Item = String> {
 async fn produce(client: &Client, range: std::ops::Range<u32>) {
     let producer = client.producer(ProducerConfig::default().acks(AckMode::Sync));
     for value in numbers(range) {
-        let sent = producer.send(Record::to("orders").value(value)).await.expect("taken");
+        let record = Record::to("orders").partition(0).value(value);
+        let sent = producer.send(record).await.expect("taken");
         sent.await.expect("acknowledged");
     }
 }
 
 async fn values(client: &Client) -> Vec<String> {
-    read_all(client, "orders").await.into_values().collect()
+    let all = read_all(client, "orders").await.into_iter();
+    all.filter(|((partition, _), _)| *partition == PartitionId(0)).map(|(_, it)| it).collect()
 }
 
 async fn move_to(cluster: &Cluster, client: &Client, brokers: &[u32]) {
     let admin = client.admin();
     let wanted: Vec<NodeId> = brokers.iter().copied().map(NodeId).collect();
     let id = admin.describe_topic("orders").await.expect("it exists").id;
-    let at = vec![TopicPartition::new(id, PartitionId(0))];
+    let at = [0, 1].map(|number| TopicPartition::new(id, PartitionId(number))).to_vec();
     cluster
         .eventually("the move is begun", async || {
             admin.reassign(at.clone(), MoveWish::To(wanted.clone()), DryRun::No).await.ok()
@@ -118,10 +154,14 @@ async fn move_to(cluster: &Cluster, client: &Client, brokers: &[u32]) {
     cluster
         .eventually("the replicas are there", async || {
             let detail = admin.describe_topic("orders").await.ok()?;
-            let found = &detail.partitions[0];
-            let mut in_sync = found.in_sync.clone();
-            in_sync.sort_unstable();
-            (found.replicas == wanted && in_sync == wanted).then_some(())
+            // Each partition prefers another one of them.
+            let are = |set: &[NodeId]| {
+                let mut set = set.to_vec();
+                set.sort_unstable();
+                set == wanted
+            };
+            let there = detail.partitions.iter().all(|it| are(&it.replicas) && are(&it.in_sync));
+            there.then_some(())
         })
         .await;
 }
@@ -147,9 +187,22 @@ fn replica_dirs(cluster: &Cluster, broker: usize) -> Vec<PathBuf> {
 
 /// Runs the command line as an operator's script would: without a terminal.
 fn hw(cluster: &Cluster, arguments: &[&str]) -> Output {
-    let hw = Path::new(env!("CARGO_BIN_EXE_highwater")).with_file_name("hw");
-    let mut command = Command::new(hw);
-    command.args(arguments).env("HIGHWATER_PROFILE", &cluster.created.profile);
+    let mut command = command(cluster, arguments);
     command.stdin(Stdio::null());
     command.output().expect("hw is built beside the broker")
 }
+
+fn command(cluster: &Cluster, arguments: &[&str]) -> Command {
+    let hw = Path::new(env!("CARGO_BIN_EXE_highwater")).with_file_name("hw");
+    let mut command = Command::new(hw);
+    command.args(arguments).env("HIGHWATER_PROFILE", &cluster.created.profile);
+    command
+}
+
+const RECOVER: &[&str] = &["partition", "unsafe-recover"];
+const WHAT_IS_LOST: [&str; 4] = [
+    "orders/0 has lost its majority: 1 of 3 replicas can vote, 2 are needed",
+    "broker 3: its broker is down, fenced since",
+    "kept: offsets 0 up to 50 (exclusive)",
+    "lost: every record from offset 50 on",
+];

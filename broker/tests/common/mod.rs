@@ -9,6 +9,7 @@ pub mod limits;
 pub mod links;
 pub mod load;
 pub mod tail;
+pub mod terminal;
 pub mod weather;
 
 use std::collections::BTreeMap;
