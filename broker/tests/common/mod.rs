@@ -8,6 +8,7 @@ pub mod disks;
 pub mod limits;
 pub mod links;
 pub mod load;
+pub mod operator;
 pub mod tail;
 pub mod terminal;
 pub mod weather;
