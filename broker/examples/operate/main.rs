@@ -1,21 +1,25 @@
 //! A cluster that is operated while it is used: what a producer and a following reader see of it.
 //!
 //! Five brokers on this machine, one topic of many partitions with three replicas each, keyed records at a
-//! steady rate and a reader that checks loss, repeats and order (`highwater-bench e2e`). Three runs of the
-//! bench on one cluster: nothing happens; replicas move all the time; moves while the brokers that matter are killed.
+//! steady rate and a reader that checks loss, repeats and order (`highwater-bench e2e`). Four runs of the
+//! bench on one cluster: nothing happens; replicas move all the time, and what they receive is held against the throttle;
+//! every broker is restarted, one after the other; moves while the brokers that matter are killed.
 //!
 //! `cargo build --release && cargo run --release -p highwater-broker --features sim --example operate -- --rate 1000`
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../../tests/common/mod.rs"]
 mod common;
+mod received;
 
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use common::{Cluster, program};
+use common::Cluster;
+use highwater_client::{Client, Profiles};
+use received::{Flow, OVER, Received};
 use serde_json::Value;
 
 /// A cluster that is operated while it is used.
@@ -38,6 +42,9 @@ struct Args {
     /// Bytes a second of moves.
     #[arg(long, default_value = "20MiB")]
     throttle: String,
+    /// How many times the throttle moving replicas may receive for the run to succeed.
+    #[arg(long, default_value_t = 1.1)]
+    over_throttle_max: f64,
     /// Seconds of the run in which nothing happens.
     #[arg(long, default_value_t = 30)]
     before: u32,
@@ -52,12 +59,19 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let mut site = Site::begin(&args);
     let quiet = site.bench(&args, "before", args.before).end(End::ByItself);
-    site.hw(&["partition", "throttle", &args.throttle]);
+    site.cluster.hw(&["partition", "throttle", &args.throttle]);
 
     let bench = site.bench(&args, "moving", FOR_EVER);
     sleep(WARMUP);
+    let received = site.received();
     site.move_all_the_time();
+    let throttled = site.judge_throttle(&args, &received.end());
     let moving = bench.end(End::Now);
+
+    let bench = site.bench(&args, "restart", FOR_EVER);
+    sleep(WARMUP);
+    site.restart_one_by_one();
+    let restarted = bench.end(End::Now);
 
     let bench = site.bench(&args, "killed", FOR_EVER);
     sleep(WARMUP);
@@ -66,7 +80,10 @@ fn main() -> ExitCode {
 
     let slower = moving.p99_ms / quiet.p99_ms;
     println!("p99 while moving is {slower:.2} times that before");
-    match quiet.clean && moving.clean && killed.clean && slower <= args.slower_max {
+    let clean = [&quiet, &moving, &restarted, &killed].iter().all(|seen| seen.clean);
+    // A kill may cost a reader an answer; a restart that somebody asked for may not.
+    let unnoticed = restarted.failed_fetches == 0;
+    match clean && unnoticed && throttled && slower <= args.slower_max {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
@@ -95,23 +112,34 @@ enum End {
 /// What came of a run.
 struct Seen {
     p99_ms: f64,
+    /// Every record was acknowledged, and arrived, once and in order.
     clean: bool,
+    /// Errors that the reader was given.
+    failed_fetches: usize,
 }
 
 impl Site {
     fn begin(args: &Args) -> Site {
         let mut site = Site { cluster: Cluster::started(NODES), begun: Instant::now() };
-        site.healthy();
+        site.cluster.healthy();
         // Three vote on the metadata, so that any of the others may leave.
-        site.hw(&["cluster", "controller", "remove", "4"]);
-        site.hw(&["cluster", "controller", "remove", "5"]);
+        site.cluster.hw(&["cluster", "controller", "remove", "4"]);
+        site.cluster.hw(&["cluster", "controller", "remove", "5"]);
         let partitions = args.partitions.to_string();
-        site.hw(&["topic", "create", TOPIC, "--partitions", &partitions, "--replication", "3"]);
-        site.healthy();
+        site.cluster.hw(&[
+            "topic",
+            "create",
+            TOPIC,
+            "--partitions",
+            &partitions,
+            "--replication",
+            "3",
+        ]);
+        site.cluster.healthy();
         let records = (args.preload_mib * 1024).to_string();
         let fill =
             ["produce", "--topic", TOPIC, "--max", "--records", &records, "--warmup", "0", "-q"];
-        site.run("highwater-bench", &fill);
+        site.cluster.run("highwater-bench", &fill);
         site.note(&format!("{} MiB in {partitions} partitions", args.preload_mib));
         site
     }
@@ -123,11 +151,11 @@ impl Site {
         self.step("broker 3 drained", &["cluster", "drain", "3"]);
         self.step("and taken back", &["cluster", "undrain", "3"]);
         self.cluster.join();
-        self.healthy();
+        self.cluster.healthy();
         self.step("evened out with a sixth broker", &["cluster", "balance", "-y"]);
         self.step("broker 5 decommissioned", &["cluster", "decommission", "5", "-y"]);
         self.step("and removed", &["cluster", "remove", "5", "-y"]);
-        self.hw(&["partition", "reassign", "--drain", "4", "-y", "--detach"]);
+        self.cluster.hw(&["partition", "reassign", "--drain", "4", "-y", "--detach"]);
         sleep(Duration::from_secs(6));
         let left = self.moves();
         self.step(
@@ -139,23 +167,64 @@ impl Site {
 
     /// The leader of the controller, the source and a target are killed, one after another.
     fn kill_amid_moves(&mut self) {
-        self.hw(&["partition", "reassign", "--drain", "1", "-y", "--detach"]);
+        self.cluster.hw(&["partition", "reassign", "--drain", "1", "-y", "--detach"]);
         for (role, node) in [("controller", None), ("source", Some(1)), ("target", Some(6))] {
             sleep(Duration::from_secs(2));
-            let node = node.unwrap_or_else(|| self.controller());
+            let node = node.unwrap_or_else(|| self.cluster.controller_leader());
             let left = self.moves();
             self.cluster.kill(node);
             self.note(&format!("killed broker {node}, the {role}, with {left} moves left"));
             sleep(Duration::from_secs(2));
             self.cluster.start(node);
-            self.healthy();
+            self.cluster.healthy();
         }
         self.settle();
     }
 
+    /// Every broker that is left, with the next one only when all is well again.
+    fn restart_one_by_one(&mut self) {
+        for node in 1..=self.cluster.addresses.len() {
+            if self.cluster.is_up(node) {
+                let begun = Instant::now();
+                assert!(self.cluster.stop(node), "it ends well\n{}", self.cluster.logs());
+                self.cluster.start(node);
+                self.cluster.healthy();
+                let seconds = begun.elapsed().as_secs_f64();
+                self.note(&format!("broker {node} restarted: {seconds:.1} s"));
+            }
+        }
+    }
+
+    /// Looks at what moving replicas receive, by a client of its own.
+    fn received(&self) -> Received {
+        let profiles = Profiles::load_from(&self.cluster.created.profile).expect("init wrote it");
+        let config = profiles.get(None).expect("one profile").config();
+        let client =
+            async move || Client::connect(config).await.expect("the cluster is well").admin();
+        Received::watch(client)
+    }
+
+    /// Whether moving replicas received no more than the throttle says, or little.
+    fn judge_throttle(&self, args: &Args, flow: &Flow) -> bool {
+        let holds = self.cluster.hw_json(&["partition", "throttle"]);
+        let set = holds["throttles"][0]["bytes_per_s"].as_f64().expect("it was set");
+        let mib = |bytes: f64| bytes / f64::from(1 << 20);
+        let copying = flow.copying().as_secs_f64();
+        println!(
+            "moving replicas received {:.0} MiB in {copying:.1} s: {:.1} MiB/s, {:.1} MiB/s at most over {} s, where {:.1} \
+             are allowed",
+            mib(flow.bytes() as f64),
+            mib(flow.bytes() as f64 / copying),
+            mib(flow.highest()),
+            OVER.as_secs(),
+            mib(set)
+        );
+        flow.bytes() > 0 && flow.highest() <= set * args.over_throttle_max
+    }
+
     fn step(&self, what: &str, command: &[&str]) {
         let begun = Instant::now();
-        self.hw(command);
+        self.cluster.hw(command);
         self.settle();
         self.note(&format!("{what}: {:.1} s", begun.elapsed().as_secs_f64()));
     }
@@ -167,63 +236,19 @@ impl Site {
         }
     }
 
-    /// Who leads the controller, however the cluster is amid its moves.
-    fn controller(&self) -> usize {
-        let begun = Instant::now();
-        while begun.elapsed() < ELECTION_MAX {
-            let listed = self.json(&["cluster", "controller", "list"]);
-            let voters = listed["brokers"].as_array().expect("a list");
-            let leads = voters.iter().find(|voter| voter["controller_leads"] == true);
-            if let Some(leader) = leads.and_then(|voter| voter["broker"].as_u64()) {
-                return leader as usize;
-            }
-            sleep(Duration::from_millis(200));
-        }
-        panic!("nobody leads the controller for {ELECTION_MAX:?}");
-    }
-
     fn moves(&self) -> usize {
-        self.json(&["partition", "moves"])["moves"].as_array().expect("a list").len()
-    }
-
-    fn healthy(&mut self) {
-        let nodes = self.cluster.addresses.len();
-        let up = (1..=nodes).filter(|node| self.cluster.is_up(*node)).count().to_string();
-        self.hw(&["cluster", "health", "--wait", "--brokers-min", &up]);
+        self.cluster.hw_json(&["partition", "moves"])["moves"].as_array().expect("a list").len()
     }
 
     fn bench(&mut self, args: &Args, name: &'static str, seconds: u32) -> Bench {
         let report = self.cluster.dir.path().join(format!("{name}.json"));
         let (rate, seconds) = (args.rate.to_string(), seconds.to_string());
-        let mut command = self.command("highwater-bench");
+        let mut command = self.cluster.command("highwater-bench");
         command.args(["e2e", "--topic", TOPIC, "--rate", &rate, "--acks", &args.acks]);
         command.args(["--keys", "10000", "--warmup", "5", "--duration", &seconds]);
         command.args(["--report-gaps", "--gap-ms", "50", "-q", "--json"]).arg(&report);
         let process = command.stdout(Stdio::null()).spawn().expect("the bench is built");
         Bench { name, report, process }
-    }
-
-    fn hw(&self, args: &[&str]) -> Vec<u8> {
-        self.run("hw", args)
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let printed = self.hw(&[args, &["-o", "json"]].concat());
-        serde_json::from_slice(&printed).expect("hw prints JSON")
-    }
-
-    fn run(&self, program: &str, args: &[&str]) -> Vec<u8> {
-        let done = self.command(program).args(args).output();
-        let done = done.unwrap_or_else(|error| panic!("{program}: {error}: build it first"));
-        let errors = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{program} {args:?}: {}\n{errors}", done.status);
-        done.stdout
-    }
-
-    fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(program().with_file_name(name));
-        command.env("HIGHWATER_PROFILE", &self.cluster.created.profile);
-        command
     }
 
     fn note(&self, what: &str) {
@@ -261,9 +286,13 @@ impl Bench {
             report["outcome"],
         );
         if !clean {
-            println!("{}", report["verdict"]);
+            println!("{} {}", report["verdict"], report["totals"]);
         }
-        Seen { p99_ms: ms("p99"), clean }
+        let warnings = report["warnings"].as_array().expect("a list").iter();
+        let failed = warnings.filter_map(Value::as_str).filter(|it| it.starts_with("reading: "));
+        let failed: Vec<&str> = failed.collect();
+        failed.iter().for_each(|failed| println!("          {failed}"));
+        Seen { p99_ms: ms("p99"), clean, failed_fetches: failed.len() }
     }
 }
 
@@ -275,7 +304,5 @@ impl Drop for Bench {
     }
 }
 
-/// So long nobody may lead the controller.
-const ELECTION_MAX: Duration = Duration::from_secs(20);
 /// Seconds: until it is told to end.
 const FOR_EVER: u32 = 100_000;
