@@ -1,6 +1,6 @@
 //! What one simulated file holds, in the cache and on the medium.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,12 +21,14 @@ pub(super) struct Contents {
     pub handles: Arc<()>,
     /// Pages that give an error.
     pub unreadable: BTreeSet<u64>,
-    pages: BTreeMap<u64, Arc<Page>>,
-    pages_on_medium: BTreeMap<u64, Arc<Page>>,
+    pages: Pages,
+    pages_on_medium: Pages,
     dirty: BTreeSet<u64>,
 }
 
 type Page = [u8; PAGE_BYTES];
+/// By number, up to the last one that was ever written.
+type Pages = Vec<Option<Arc<Page>>>;
 
 impl Contents {
     /// An empty file of a length.
@@ -40,8 +42,8 @@ impl Contents {
         while !rest.is_empty() {
             let (page, from) = (at / PAGE_BYTES as u64, at as usize % PAGE_BYTES);
             let some = rest.len().min(PAGE_BYTES - from);
-            let held = self.pages.entry(page).or_insert_with(|| Arc::new(ZEROS));
-            Arc::make_mut(held)[from..from + some].copy_from_slice(&rest[..some]);
+            let held = Arc::make_mut(page_of(&mut self.pages, page));
+            held[from..from + some].copy_from_slice(&rest[..some]);
             self.dirty.insert(page);
             (at, rest) = (at + some as u64, &rest[some..]);
         }
@@ -54,7 +56,7 @@ impl Contents {
         while at < range.end {
             let (page, from) = (at / PAGE_BYTES as u64, at as usize % PAGE_BYTES);
             let some = (PAGE_BYTES - from).min((range.end - at) as usize);
-            let held = self.pages.get(&page).map_or(&ZEROS, |held| &**held);
+            let held = get(&self.pages, page).map_or(&ZEROS, |held| &**held);
             bytes.extend_from_slice(&held[from..from + some]);
             at += some as u64;
         }
@@ -75,8 +77,8 @@ impl Contents {
             }
         }
         for page in std::mem::take(&mut self.dirty) {
-            let cached = Arc::clone(self.pages.get(&page).expect("a dirty page was written"));
-            let held = self.pages_on_medium.entry(page).or_insert_with(|| Arc::new(ZEROS));
+            let cached = Arc::clone(get(&self.pages, page).expect("a dirty page was written"));
+            let held = page_of(&mut self.pages_on_medium, page);
             match fate(Unflushed::Page(id, page)) {
                 Fate::Kept => {
                     *held = cached;
@@ -94,7 +96,7 @@ impl Contents {
         }
         self.len = self.len_on_medium;
         // What lies behind the length is not part of the file.
-        self.pages_on_medium.retain(|page, _| page * (PAGE_BYTES as u64) < self.len);
+        self.pages_on_medium.truncate(self.len.div_ceil(PAGE_BYTES as u64) as usize);
         self.pages = self.pages_on_medium.clone();
         self.released = self.released.min(self.len);
     }
@@ -103,8 +105,8 @@ impl Contents {
     pub(super) fn flush(&mut self) {
         self.len_on_medium = self.len;
         for page in std::mem::take(&mut self.dirty) {
-            let bytes = self.pages.get(&page).expect("a dirty page was written");
-            self.pages_on_medium.insert(page, Arc::clone(bytes));
+            let bytes = get(&self.pages, page).expect("a dirty page was written");
+            *page_of(&mut self.pages_on_medium, page) = Arc::clone(bytes);
         }
     }
 
@@ -116,8 +118,8 @@ impl Contents {
     /// Puts into a page what another one holds, or zeros, in the cache and on the medium.
     pub(super) fn spoil_page(&mut self, page: u64, with: Option<u64>) {
         for pages in [&mut self.pages, &mut self.pages_on_medium] {
-            let other = with.and_then(|with| pages.get(&with)).cloned();
-            pages.insert(page, other.unwrap_or_else(|| Arc::new(ZEROS)));
+            let other = with.and_then(|with| get(pages, with)).cloned();
+            *page_of(pages, page) = other.unwrap_or_else(|| Arc::new(ZEROS));
         }
     }
 
@@ -128,11 +130,25 @@ impl Contents {
             return false;
         }
         for pages in [&mut self.pages, &mut self.pages_on_medium] {
-            let page = Arc::make_mut(pages.entry(page).or_insert_with(|| Arc::new(ZEROS)));
+            let page = Arc::make_mut(page_of(pages, page));
             page[byte as usize % PAGE_BYTES] ^= 1 << (bit % 8);
         }
         true
     }
+}
+
+/// A page that was written.
+fn get(pages: &Pages, page: u64) -> Option<&Arc<Page>> {
+    pages.get(page as usize)?.as_ref()
+}
+
+/// A page, zero if it was never written.
+fn page_of(pages: &mut Pages, page: u64) -> &mut Arc<Page> {
+    let page = page as usize;
+    if page >= pages.len() {
+        pages.resize(page + 1, None);
+    }
+    pages[page].get_or_insert_with(|| Arc::new(ZEROS))
 }
 
 const PAGE_BYTES: usize = 4096;

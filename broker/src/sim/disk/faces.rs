@@ -1,5 +1,6 @@
 //! The simulated disk as the core sees it: `Disk` and `File`.
 
+use std::ffi::OsString;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -36,11 +37,11 @@ impl Disk for SimDisk {
     fn create(&self, path: &Path, bytes: u64, _bytes_max: u64) -> io::Result<Arc<dyn File>> {
         let mut state = self.lock();
         let id = state.operate(path, |state| {
-            if state.names.contains_key(path) {
+            if state.named(path).is_some() {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             state.may_make(path)?;
-            if !path.parent().is_some_and(|dir| state.dirs.contains(dir)) {
+            if !path.parent().is_some_and(|dir| state.has_dir(dir)) {
                 return Err(io::ErrorKind::NotFound.into());
             }
             state.allocate(bytes)?;
@@ -57,18 +58,19 @@ impl Disk for SimDisk {
         let mut state = self.lock();
         state.may_open(path)?;
         let missing = || explain(&io::ErrorKind::NotFound.into(), "open", path);
-        let id = *state.names.get(path).ok_or_else(missing)?;
+        let id = state.named(path).ok_or_else(missing)?;
         Ok(self.file(&state, id, path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut state = self.lock();
         state.powered(dir)?;
-        if !state.dirs.contains(dir) {
+        if !state.has_dir(dir) {
             return Err(explain(&io::ErrorKind::NotFound.into(), "list", dir));
         }
         state.may_open(dir)?;
-        let paths = state.names.keys().chain(&state.dirs);
+        let files = state.inside(dir).map(|(path, _)| path);
+        let paths = files.chain(state.dirs.iter().map(Path::new));
         let names =
             paths.filter(|path| path.parent() == Some(dir)).filter_map(|path| path.file_name());
         let mut names: Vec<String> =
@@ -79,18 +81,18 @@ impl Disk for SimDisk {
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        if state.dirs.contains(dir) {
+        if state.has_dir(dir) {
             return state.powered(dir);
         }
         state.operate(dir, |state| {
-            state.dirs.extend(dir.ancestors().map(Path::to_owned));
+            state.dirs.extend(dir.ancestors().map(OsString::from));
             Ok(())
         })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.lock().operate(from, |state| {
-            if !state.names.contains_key(from) {
+            if state.named(from).is_none() {
                 return Err(io::ErrorKind::NotFound.into());
             }
             if from.parent() != to.parent() {
@@ -104,7 +106,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.lock().operate(path, |state| {
-            if !state.names.contains_key(path) {
+            if state.named(path).is_none() {
                 return Err(io::ErrorKind::NotFound.into());
             }
             state.change(Change::Removed(path.to_owned()));
@@ -114,14 +116,11 @@ impl Disk for SimDisk {
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         self.lock().operate(dir, |state| {
-            if state.dirs.contains(dir) {
+            if state.has_dir(dir) {
                 state.may_open(dir)?;
             }
-            let inside = state.names.keys().filter(|path| path.starts_with(dir));
-            for path in inside.cloned().collect::<Vec<_>>() {
-                state.change(Change::Removed(path));
-            }
-            state.dirs.retain(|held| !held.starts_with(dir));
+            state.remove_inside(dir);
+            state.dirs.retain(|held| !Path::new(held).starts_with(dir));
             Ok(())
         })
     }

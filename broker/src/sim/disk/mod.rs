@@ -18,7 +18,7 @@ mod state;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use state::{Change, FlushFails, State};
+use state::{FlushFails, State};
 
 /// The simulated disk of one machine, through all of its lives.
 pub struct SimDisk {
@@ -179,7 +179,7 @@ impl SimDisk {
     /// Flips one bit of a file, in the cache and on the medium; false if there is no such bit.
     pub fn flip_bit(&self, path: &Path, bit: u64) -> bool {
         let mut state = self.lock();
-        let Some(id) = state.names.get(path).copied() else { return false };
+        let Some(id) = state.named(path) else { return false };
         let flipped = state.contents(id).flip_bit(bit);
         state.injected.bits_flipped += u64::from(flipped);
         flipped
@@ -188,7 +188,7 @@ impl SimDisk {
     /// Puts into a page of a file what another page of it holds, or zeros, in the cache and on the medium.
     pub fn spoil_page(&self, path: &Path, page: u64, with: Option<u64>) {
         let mut state = self.lock();
-        let id = *state.names.get(path).expect("the caller found the file");
+        let id = state.named(path).expect("the caller found the file");
         state.contents(id).spoil_page(page, with);
         state.injected.pages_spoilt += 1;
     }
@@ -196,7 +196,7 @@ impl SimDisk {
     /// A page of a file cannot be read any more: whoever tries gets an error.
     pub fn make_unreadable(&self, path: &Path, page: u64) {
         let mut state = self.lock();
-        let id = *state.names.get(path).expect("the caller found the file");
+        let id = state.named(path).expect("the caller found the file");
         state.contents(id).unreadable.insert(page);
         state.injected.pages_spoilt += 1;
     }
@@ -206,8 +206,7 @@ impl SimDisk {
     pub fn write_back(&self, dir: &Path) {
         let mut state = self.lock();
         state.flush_dir(dir);
-        let inside = state.names.iter().filter(|(path, _)| path.starts_with(dir));
-        for id in inside.map(|(_, id)| *id).collect::<Vec<_>>() {
+        for id in state.inside(dir).map(|(_, id)| id).collect::<Vec<_>>() {
             state.contents(id).flush();
         }
     }
@@ -215,10 +214,7 @@ impl SimDisk {
     /// Takes all files out of a directory, for good.
     pub fn remove_all_in(&self, dir: &Path) {
         let mut state = self.lock();
-        let inside = state.names.keys().filter(|path| path.starts_with(dir));
-        for path in inside.cloned().collect::<Vec<_>>() {
-            state.change(Change::Removed(path));
-        }
+        state.remove_inside(dir);
         state.flush_dir(dir);
     }
 

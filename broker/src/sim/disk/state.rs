@@ -3,7 +3,9 @@
 //! Who holds a handle or asks for a fault is none of its business: `faces` and `SimDisk` are for that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,14 +32,19 @@ pub(super) struct State {
     pub bytes_max: Option<u64>,
     /// Nothing can be opened, and only so many files be made, with what was kept back.
     pub spares: Option<usize>,
-    pub names: BTreeMap<PathBuf, u64>,
-    names_on_medium: BTreeMap<PathBuf, u64>,
+    pub names: Names,
+    names_on_medium: Names,
     /// Changes of names since their directories were flushed, oldest first.
     changes: Vec<Change>,
-    pub dirs: BTreeSet<PathBuf>,
+    pub dirs: BTreeSet<OsString>,
     pub files: BTreeMap<u64, Contents>,
+    /// Those of them that no name leads to any more.
+    unnamed: BTreeSet<u64>,
     pub injected: Injected,
 }
+
+/// Where names lead. Whole paths are compared as bytes, which is much faster than part by part.
+pub(super) type Names = BTreeMap<OsString, u64>;
 
 /// Which flush fails next.
 #[derive(Clone, PartialEq, Eq)]
@@ -81,6 +88,7 @@ impl State {
             changes: Vec::new(),
             dirs: BTreeSet::new(),
             files: BTreeMap::new(),
+            unnamed: BTreeSet::new(),
             injected: Injected::default(),
         }
     }
@@ -151,25 +159,61 @@ impl State {
         self.files.values().map(|file| file.len - file.released).sum()
     }
 
-    pub(super) fn change(&mut self, change: Change) {
-        change.apply(&mut self.names);
-        self.changes.push(change);
-        self.drop_unnamed();
+    /// The id behind a name.
+    pub(super) fn named(&self, path: &Path) -> Option<u64> {
+        self.names.get(path.as_os_str()).copied()
     }
 
-    /// Forgets what neither a name nor, after a power cut, a handle leads to.
-    fn drop_unnamed(&mut self) {
-        let made = self.changes.iter().filter_map(|change| match change {
-            Change::Made(_, id) => Some(*id),
-            Change::Renamed(..) | Change::Removed(_) => None,
-        });
-        let named: BTreeSet<u64> =
-            self.names.values().chain(self.names_on_medium.values()).copied().chain(made).collect();
-        self.files.retain(|id, held| named.contains(id) || Arc::strong_count(&held.handles) > 1);
-        for (_, held) in self.files.iter_mut().filter(|(id, _)| !named.contains(id)) {
+    pub(super) fn has_dir(&self, dir: &Path) -> bool {
+        self.dirs.contains(dir.as_os_str())
+    }
+
+    /// The names of files in a directory, at any depth.
+    pub(super) fn inside(&self, dir: &Path) -> impl Iterator<Item = (&Path, u64)> {
+        let begin = dir.as_os_str();
+        let names = self.names.range::<OsStr, _>((Bound::Included(begin), Bound::Unbounded));
+        names
+            .take_while(move |(name, _)| {
+                name.as_encoded_bytes().starts_with(begin.as_encoded_bytes())
+            })
+            .map(|(name, id)| (Path::new(name), *id))
+            .filter(move |(name, _)| name.starts_with(dir))
+    }
+
+    /// Removes all files in a directory, in the order of their paths.
+    pub(super) fn remove_inside(&mut self, dir: &Path) {
+        let mut inside: Vec<PathBuf> = self.inside(dir).map(|(name, _)| name.to_owned()).collect();
+        inside.sort_unstable();
+        inside.into_iter().for_each(|path| self.change(Change::Removed(path)));
+    }
+
+    pub(super) fn change(&mut self, change: Change) {
+        let lost = change.apply(&mut self.names);
+        self.changes.push(change);
+        self.drop_unnamed(lost);
+    }
+
+    /// Forgets what neither a name nor, after a power cut, a handle leads to. `lost` were behind names that
+    /// have just gone.
+    fn drop_unnamed(&mut self, lost: impl IntoIterator<Item = u64>) {
+        for id in lost {
+            let mut named = self.names.values().chain(self.names_on_medium.values());
+            let made = |change: &Change| matches!(change, Change::Made(_, made) if *made == id);
+            if !named.any(|named| *named == id) && !self.changes.iter().any(made) {
+                self.unnamed.insert(id);
+            }
+        }
+        let State { unnamed, files, .. } = self;
+        unnamed.retain(|id| {
+            let Some(held) = files.get_mut(id) else { return false };
             // They can still be read through handles, but hold no space.
             held.released = held.len;
-        }
+            let is_open = Arc::strong_count(&held.handles) > 1;
+            if !is_open {
+                files.remove(id);
+            }
+            is_open
+        });
     }
 
     /// `told` counts the errors that whoever flushes knows of.
@@ -228,13 +272,14 @@ impl State {
         let (durable, left) = std::mem::take(&mut self.changes).into_iter().partition(|change| {
             let parent = change.path().parent();
             // Nothing leads to what lay in a directory that is gone, once that is on the medium.
-            let gone = |inside: &Path| inside.starts_with(dir) && !self.dirs.contains(inside);
+            let gone = |inside: &Path| inside.starts_with(dir) && !self.has_dir(inside);
             parent == Some(dir) || parent.is_some_and(gone)
         });
         let durable: Vec<Change> = durable;
-        durable.iter().for_each(|change| change.apply(&mut self.names_on_medium));
+        let lost = durable.iter().filter_map(|change| change.apply(&mut self.names_on_medium));
+        let lost: Vec<u64> = lost.collect();
         self.changes = left;
-        self.drop_unnamed();
+        self.drop_unnamed(lost);
     }
 
     pub(super) fn lose_power(&mut self, fate: &mut dyn FnMut(Unflushed) -> Fate) {
@@ -245,18 +290,21 @@ impl State {
         }
         for change in std::mem::take(&mut self.changes) {
             match fate(Unflushed::Name(change.path().to_owned())) {
-                Fate::Kept => change.apply(&mut self.names_on_medium),
+                Fate::Kept => {
+                    change.apply(&mut self.names_on_medium);
+                }
                 Fate::Lost | Fate::Torn(_) => self.injected.names_lost += 1,
             }
         }
         self.names = self.names_on_medium.clone();
         let left: BTreeSet<u64> = self.names.values().copied().collect();
         self.files.retain(|id, _| left.contains(id));
+        self.unnamed.clear();
         for (id, contents) in &mut self.files {
             contents.lose_power(*id, fate, &mut self.injected);
         }
-        let parents = self.names.keys().flat_map(|path| path.ancestors().skip(1));
-        self.dirs.extend(parents.map(Path::to_owned));
+        let parents = self.names.keys().flat_map(|path| Path::new(path).ancestors().skip(1));
+        self.dirs.extend(parents.map(OsString::from));
         self.life += 1;
         self.injected.power_cuts += 1;
         (self.fuse, self.dead, self.hanging) = (None, false, None);
@@ -273,20 +321,15 @@ impl Change {
         }
     }
 
-    /// Changes names, as far as what it relies on happened.
-    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
+    /// Changes names, as far as what it relies on happened, and says which id a name leads to no more.
+    fn apply(&self, names: &mut Names) -> Option<u64> {
         match self {
-            Change::Made(path, id) => {
-                names.insert(path.clone(), *id);
-            }
+            Change::Made(path, id) => names.insert(path.into(), *id),
             Change::Renamed(from, to) => {
-                if let Some(id) = names.remove(from) {
-                    names.insert(to.clone(), id);
-                }
+                let id = names.remove(from.as_os_str())?;
+                names.insert(to.into(), id)
             }
-            Change::Removed(path) => {
-                names.remove(path);
-            }
+            Change::Removed(path) => names.remove(path.as_os_str()),
         }
     }
 }
