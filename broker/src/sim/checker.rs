@@ -118,10 +118,20 @@ impl Checker {
         }
         self.follow_log(node, partition, log, view)?;
         self.founded(node, partition, view, log.start())?;
-        self.check_watermarks(node, partition, view)?;
-        self.check_trust(node, partition, view)?;
+        let shadow = self.shadows.get_mut(&(node, partition)).expect("followed just now");
+        check_watermarks(shadow, node, partition, view)?;
+        let (committed, losses) = (&self.committed[&partition], self.losses.get(&partition));
+        let is_committed = |held: &Frame| {
+            committed.frame_ending_at(held.end).is_some_and(|known| {
+                known.hash == held.hash || losses.is_some_and(|it| it.allow(known, held))
+            })
+        };
+        check_trust(shadow, (node, partition), view, is_committed)?;
+        let commits = view.commit != shadow.commit;
         self.check_voters_kept(node, partition, view)?;
-        self.check_commit(node, partition, view)?;
+        if commits {
+            self.check_commit(node, partition, view)?;
+        }
         self.check_start(node, partition, view)?;
         if view.leads {
             self.check_leader(node, partition, view)?;
@@ -180,78 +190,6 @@ impl Checker {
         }
     }
 
-    /// I8: whoever lost what it once counted is Suspect until it has it again, and counts it. I12: an end
-    /// that may take what is counted is one that the journal tells of.
-    fn check_trust(&mut self, node: NodeId, partition: TopicPartition, view: &View) -> Checked {
-        let shadow = self.shadows.get_mut(&(node, partition)).expect("followed before");
-        shadow.vouches(view.vouched);
-        if view.noted == Counts::Flushed && shadow.vouched > shadow.flushed {
-            return broken(
-                "I12: who lets others count what is not on disk has noted that",
-                format_args!(
-                    "{node} has {partition} on disk up to {}, and lets others count it up to {}",
-                    shadow.flushed, shadow.vouched
-                ),
-            );
-        }
-        let (committed, losses) = (&self.committed[&partition], self.losses.get(&partition));
-        let is_committed = |held: &Frame| {
-            committed.frame_ending_at(held.end).is_some_and(|known| {
-                known.hash == held.hash || losses.is_some_and(|it| it.allow(known, held))
-            })
-        };
-        match shadow.owes(view.log_start, shadow.vouched, is_committed) {
-            Some(end) if view.trusted => broken(
-                "I8: a replica that lost what it counted is not trusted until it has it again",
-                format_args!("{node} lacks what it had of {partition} up to {end}"),
-            ),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// I5: what only ever grows.
-    fn check_watermarks(
-        &mut self,
-        node: NodeId,
-        partition: TopicPartition,
-        view: &View,
-    ) -> Checked {
-        let shadow = self.shadows.get_mut(&(node, partition)).expect("followed before");
-        let monotone = "I5: high watermark, log start and term are monotone";
-        if view.term < shadow.term {
-            return broken(
-                monotone,
-                format_args!(
-                    "{node} went from term {} to {} in {partition}",
-                    shadow.term, view.term
-                ),
-            );
-        }
-        if view.commit < shadow.commit || view.log_start < shadow.log_start {
-            return broken(
-                monotone,
-                format_args!(
-                    "{node}, {partition}: commit {} to {}, start {} to {}",
-                    shadow.commit, view.commit, shadow.log_start, view.log_start
-                ),
-            );
-        }
-        if view.flushed > view.log_end || view.commit > view.log_end {
-            return broken(
-                "a watermark lies within the log",
-                format_args!(
-                    "{node}, {partition}: flushed {}, commit {}, end {}",
-                    view.flushed, view.commit, view.log_end
-                ),
-            );
-        }
-        shadow.term = view.term;
-        // After a restart a replica may not know what of its log is on disk; it is there all the same.
-        // Nor is there any promise about what it only knows by its index.
-        shadow.flushed = shadow.flushed.max(view.flushed.min(shadow.end()));
-        Ok(())
-    }
-
     /// S3: a log starts where a committed decision says, and its records before that are given up.
     fn check_start(&mut self, node: NodeId, partition: TopicPartition, view: &View) -> Checked {
         let shadow = self.shadows.get_mut(&(node, partition)).expect("followed before");
@@ -280,9 +218,6 @@ impl Checker {
     fn check_commit(&mut self, node: NodeId, partition: TopicPartition, view: &View) -> Checked {
         let shadow = self.shadows.get_mut(&(node, partition)).expect("followed before");
         let before = std::mem::replace(&mut shadow.commit, view.commit);
-        if view.commit == before {
-            return Ok(());
-        }
         let shadow = &self.shadows[&(node, partition)];
         let committed = self.committed.get_mut(&partition).expect("every partition was added");
         let from = shadow.frames.partition_point(|frame| frame.end <= before);
@@ -457,5 +392,71 @@ impl Checker {
             ),
             Some(_) | None => Ok(()),
         }
+    }
+}
+
+/// I5: what only ever grows.
+fn check_watermarks(
+    shadow: &mut Shadow,
+    node: NodeId,
+    partition: TopicPartition,
+    view: &View,
+) -> Checked {
+    let monotone = "I5: high watermark, log start and term are monotone";
+    if view.term < shadow.term {
+        return broken(
+            monotone,
+            format_args!("{node} went from term {} to {} in {partition}", shadow.term, view.term),
+        );
+    }
+    if view.commit < shadow.commit || view.log_start < shadow.log_start {
+        return broken(
+            monotone,
+            format_args!(
+                "{node}, {partition}: commit {} to {}, start {} to {}",
+                shadow.commit, view.commit, shadow.log_start, view.log_start
+            ),
+        );
+    }
+    if view.flushed > view.log_end || view.commit > view.log_end {
+        return broken(
+            "a watermark lies within the log",
+            format_args!(
+                "{node}, {partition}: flushed {}, commit {}, end {}",
+                view.flushed, view.commit, view.log_end
+            ),
+        );
+    }
+    shadow.term = view.term;
+    // After a restart a replica may not know what of its log is on disk; it is there all the same.
+    // Nor is there any promise about what it only knows by its index.
+    shadow.flushed = shadow.flushed.max(view.flushed.min(shadow.end()));
+    Ok(())
+}
+
+/// I8: whoever lost what it once counted is Suspect until it has it again, and counts it. I12: an end
+/// that may take what is counted is one that the journal tells of.
+fn check_trust(
+    shadow: &mut Shadow,
+    (node, partition): (NodeId, TopicPartition),
+    view: &View,
+    is_committed: impl Fn(&Frame) -> bool,
+) -> Checked {
+    shadow.vouches(view.vouched);
+    if view.noted == Counts::Flushed && shadow.vouched > shadow.flushed {
+        return broken(
+            "I12: who lets others count what is not on disk has noted that",
+            format_args!(
+                "{node} has {partition} on disk up to {}, and lets others count it up to {}",
+                shadow.flushed, shadow.vouched
+            ),
+        );
+    }
+    match shadow.owes(view.log_start, shadow.vouched, is_committed) {
+        Some(end) if view.trusted => broken(
+            "I8: a replica that lost what it counted is not trusted until it has it again",
+            format_args!("{node} lacks what it had of {partition} up to {end}"),
+        ),
+        Some(_) | None => Ok(()),
     }
 }

@@ -10,6 +10,7 @@ use highwater_protocol::native::produce::{AckMode, Receipt};
 use highwater_protocol::peer::{GroupMessage, PeerBody, PeerFrame, RaftMessage};
 
 use crate::disk::File;
+use crate::replica::Replica;
 use crate::shard::event::{AfterClose, Effect, FlushTicket, RequestId};
 use crate::sim::checker::{Broken, Checked};
 use crate::sim::cluster::{Cluster, Early, Happening, dir_of, flush_each};
@@ -152,17 +153,18 @@ impl Cluster {
             if !self.checker.is_judged(*group, *epoch) {
                 continue;
             }
-            let view = shard.replica(*group).map(|replica| replica.view());
+            let replica = shard.replica(*group);
             // A vote may be that of a replica that was closed in the same pass, before this one was opened.
             let speaks = !broker.closed.contains(group);
-            let suspect = view.as_ref().is_some_and(|view| view.suspect && speaks);
+            let suspect = replica.is_some_and(|replica| replica.raft().is_suspect() && speaks);
             self.checker.sent(broker.id, to, *group, message, suspect)?;
             if let (RaftMessage::Append(append), Some(rate)) =
                 (message, self.swarm.learner_bytes_per_s)
             {
                 let stint = (broker.id, broker.life, *group, append.term, to);
                 let bytes = append.entries.iter().map(Bytes::len).sum();
-                match view.is_some_and(|view| view.learners.contains(&to)) {
+                let learns = |replica: &Replica| replica.raft().voter_set().learners.contains(&to);
+                match replica.is_some_and(learns) {
                     true => self.throttled.sent(stint, broker.pass_at, rate, bytes)?,
                     false => self.throttled.free(stint),
                 }
@@ -174,11 +176,7 @@ impl Cluster {
             to: incarnation,
             body: PeerBody::Raft(messages),
         };
-        let mut bytes = Vec::new();
-        for chunk in frame.encode_chunks() {
-            bytes.extend_from_slice(&chunk);
-        }
-        let (frame, to) = (Bytes::from(bytes), node_number(to));
+        let (frame, to) = (Bytes::from(frame.encode_chunks().concat()), node_number(to));
         for at_us in self.network.send(self.now_us, node, to) {
             self.schedule(at_us, Happening::Deliver { from: node, to, frame: frame.clone() });
         }

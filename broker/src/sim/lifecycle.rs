@@ -270,7 +270,7 @@ impl Cluster {
         }
         let failed = node.failed.contains(&partition);
         let Some(shard) = &node.shard else { return failed || node.last_life == LastLife::Unclean };
-        failed || shard.replica(partition).is_none_or(|replica| replica.view().suspect)
+        failed || shard.replica(partition).is_none_or(|replica| replica.raft().is_suspect())
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Frame {
     pub base_end: Offset,
     /// The term that wrote it.
     pub term: Term,
+    /// Whether it is a mark.
+    pub kind: FrameKind,
     /// A hash of all its bytes.
     pub hash: u64,
     /// Its bytes, shared with the log they were read from.
@@ -46,6 +48,7 @@ pub fn parse_frames(from: LogIndex, slices: &[Bytes]) -> Result<Vec<Frame>, Stri
                 base: header.base_offset,
                 base_end: header.base_offset.advance(u64::from(header.records())),
                 term: header.term,
+                kind: header.kind(),
                 hash: xxh3_64(&bytes),
                 bytes,
             });
@@ -74,17 +77,24 @@ impl fmt::Debug for Frame {
 impl Frame {
     /// The voters it puts in force, if it is such a mark.
     pub fn voters(&self) -> Option<Vec<highwater_protocol::ids::NodeId>> {
-        match Mark::parse(&self.bytes) {
-            Ok(Mark::Voters(set)) => Some(set.voters),
-            Ok(Mark::TermStart | Mark::LogStart(_)) | Err(_) => None,
+        match self.mark()? {
+            Mark::Voters(set) => Some(set.voters),
+            Mark::TermStart | Mark::LogStart(_) => None,
         }
     }
 
     /// Where it decides that the log starts, if it is such a mark.
     pub fn log_start(&self) -> Option<LogIndex> {
-        match Mark::parse(&self.bytes) {
-            Ok(Mark::LogStart(decided)) => Some(decided.index),
-            Ok(Mark::TermStart | Mark::Voters(_)) | Err(_) => None,
+        match self.mark()? {
+            Mark::LogStart(decided) => Some(decided.index),
+            Mark::TermStart | Mark::Voters(_) => None,
+        }
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        match self.kind {
+            FrameKind::Data => None,
+            FrameKind::Mark => Mark::parse(&self.bytes).ok(),
         }
     }
 

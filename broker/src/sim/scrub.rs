@@ -25,7 +25,7 @@ impl Cluster {
                 };
                 (place, faulty) = (scrubbed.next, faulty + scrubbed.faulty);
             }
-            if faulty == 0 && replica.is_some_and(|replica| !replica.view().faulty) {
+            if faulty == 0 && replica.is_some_and(|replica| !replica.log().is_faulty()) {
                 sound.push(*partition);
             }
         }

@@ -45,6 +45,11 @@ impl Trace {
         self.last.push_back(note);
     }
 
+    /// Whether printing was asked for.
+    pub fn prints(&self) -> bool {
+        self.verbose
+    }
+
     /// Prints what is too much to remember, if printing was asked for.
     pub fn print(&self, at_us: u64, what: fmt::Arguments<'_>) {
         if self.verbose {

@@ -223,6 +223,11 @@ impl SimDisk {
         self.lock().injected
     }
 
+    /// How many operations have changed something so far.
+    pub fn operations(&self) -> u64 {
+        self.lock().injected.operations
+    }
+
     /// What a power cut could take now, in a fixed order.
     pub fn unflushed(&self) -> Vec<Unflushed> {
         let mut found = Vec::new();
