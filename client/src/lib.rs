@@ -33,6 +33,7 @@
 //!   task. No `Drop` blocks; [`Producer::close`] does the work.
 //! * Producers are always idempotent: retries neither repeat nor reorder records of a partition.
 //! * [`Producer::send_if`] appends only where the partition ends as expected, for event sourcing.
+//! * [`Consumer::for_each_partition`] gives each partition a worker: order within a key, and no waiting across them.
 //! * Everything that waits says under "Cancel safety" what dropping its future does.
 //! * Every queue is bounded, and every error answers [`Error::retriable`], [`Error::fatal`] and
 //!   [`Error::outcome`].
@@ -108,7 +109,8 @@ pub use admin::{Admin, ClusterInfo, NewTopic};
 pub use alter::TopicChange;
 pub use client::{Client, ClientConfig, Pem, TlsConfig};
 pub use consumer::{
-    Commit, Consumer, ConsumerConfig, Event, OwnedPartition, Revocation, membership,
+    Commit, Consumer, ConsumerConfig, Event, OwnedPartition, PartitionConsumer, Revocation,
+    membership,
 };
 pub use error::{Error, ErrorKind, Outcome};
 pub use partitioner::{murmur2, partition_for_key};

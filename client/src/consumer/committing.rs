@@ -37,6 +37,15 @@ impl Consumer {
         }
     }
 
+    /// Commits what is marked of partitions that are about to be given up, where that is done by itself.
+    pub(super) async fn commit_before_giving_up(&mut self) {
+        if let Commit::AutoMarked(_) = self.config.commit
+            && let Err(error) = self.commit().await
+        {
+            tracing::warn!(%error, "partitions are given up without a commit: their next owner may see some records again");
+        }
+    }
+
     pub(super) fn uncommitted(&self) -> Vec<OffsetToCommit> {
         let behind = self.owned.iter().filter(|(_, owned)| owned.is_behind());
         let offset = |owned: &Owned| owned.marked.expect("only what is marked is behind");

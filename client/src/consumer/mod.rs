@@ -2,7 +2,7 @@
 //! remembers how far it has come.
 //!
 //! Read `config`, then `membership` (the rules, pure), `driver` (the task that lives by them), `place` (where
-//! to begin), the `Consumer` here, `committing`, and `steer` (pausing and seeking).
+//! to begin), the `Consumer` here, `committing`, `steer` (pausing and seeking), and `workers` (one for each partition).
 
 mod committing;
 mod config;
@@ -10,9 +10,11 @@ mod coordinator;
 mod driver;
 mod event;
 pub mod membership;
+mod partition;
 mod place;
 mod polling;
 mod steer;
+mod workers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -37,6 +39,7 @@ pub(crate) use coordinator::Coordinator;
 use driver::{Driver, Tidings, Why, Word};
 pub use event::{Event, OwnedPartition, Revocation};
 use membership::Membership;
+pub use partition::PartitionConsumer;
 use place::Placed;
 use polling::Polling;
 
@@ -191,11 +194,7 @@ impl Consumer {
                 Event::Revoking(revocation) => {
                     // Not in this future, with which it would be dropped and the partitions given up.
                     self.giving_up = Some(revocation);
-                    if let Commit::AutoMarked(_) = self.config.commit
-                        && let Err(error) = self.commit().await
-                    {
-                        tracing::warn!(%error, "partitions are given up without a commit: their next owner may see some records again");
-                    }
+                    self.commit_before_giving_up().await;
                     drop(self.giving_up.take());
                 }
                 Event::Assigned(_) | Event::Lost(_) => {}
@@ -248,8 +247,7 @@ impl Consumer {
     /// # Panics
     /// If the offset lies behind the batch, or before it.
     pub fn mark_before(&mut self, batch: &RecordBatch, offset: Offset) {
-        assert!(offset <= batch.next_offset(), "offset {offset} lies behind the batch");
-        assert!(offset >= batch.first_offset(), "offset {offset} lies before the batch");
+        batch.must_reach(offset);
         // Of an earlier time of the same partition, or of before a seek, it says nothing about this one.
         let is_of = |owned: &&mut Owned| {
             let OwnedPartition { topic, partition } = &owned.name;
@@ -257,6 +255,13 @@ impl Consumer {
                 && batch.stint() >= owned.marks_since
         };
         if let Some(owned) = self.owned.values_mut().find(is_of) {
+            owned.marked = owned.marked.max(Some(offset));
+        }
+    }
+
+    /// Of a partition of its own, all records before an offset are done with.
+    fn note_marked(&mut self, name: &OwnedPartition, offset: Offset) {
+        if let Some(owned) = self.owned.values_mut().find(|owned| owned.name == *name) {
             owned.marked = owned.marked.max(Some(offset));
         }
     }

@@ -1,7 +1,7 @@
 //! Pausing partitions of one's own, and going on elsewhere in them.
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{Offset, TopicPartition};
 
 use super::{Consumer, OwnedPartition, Reading, Stint, place};
 use crate::error::{Error, ErrorKind};
@@ -52,6 +52,19 @@ impl Consumer {
         if reading == Reading::On {
             self.read_on(id);
         }
+        Ok(())
+    }
+
+    /// A partition is paused, and when it is resumed, it goes on behind what was marked, or at `first` where nothing was.
+    pub(super) fn rewind(
+        &mut self,
+        partition: &OwnedPartition,
+        first: Offset,
+    ) -> Result<(), Error> {
+        let id = self.find_own(partition, "rewind")?;
+        self.stop_reading(id, Reading::Paused);
+        let owned = self.owned.get_mut(&id).expect("just found");
+        owned.next = owned.marked.map_or(first, |marked| marked.max(first));
         Ok(())
     }
 

@@ -9,19 +9,25 @@ use super::committing::NEVER;
 use super::*;
 
 /// A consumer, and what it tells its driver and hears from it.
-struct Bench {
-    consumer: Consumer,
-    words: mpsc::UnboundedReceiver<Word>,
-    driver: mpsc::UnboundedSender<Tidings>,
+pub(super) struct Bench {
+    pub(super) consumer: Consumer,
+    pub(super) words: mpsc::UnboundedReceiver<Word>,
+    pub(super) driver: mpsc::UnboundedSender<Tidings>,
 }
 
-fn partition() -> TopicPartition {
+pub(super) fn partition() -> TopicPartition {
     TopicPartition::new(TopicId(Uuid::nil()), PartitionId(0))
+}
+
+/// News of the partition, from its start on.
+pub(super) fn assigned() -> Tidings {
+    let (topic, start) = ("orders".into(), Offset(0));
+    Tidings::Assigned(vec![Placed { partition: partition(), topic, start, committed: None }])
 }
 
 impl Bench {
     /// One that owns a partition, of which it has marked what lies before offset 7.
-    fn new() -> Bench {
+    pub(super) fn new() -> Bench {
         let (words, said) = mpsc::unbounded_channel();
         let (driver, tidings) = mpsc::unbounded_channel();
         let config = Arc::new(ConsumerConfig::new("g", ["orders"]));
@@ -29,9 +35,7 @@ impl Bench {
         let core = Core::for_tests();
         let member = MemberId(Uuid::nil());
         let mut consumer = Consumer::of(core, config, member, (words, tidings), (polled, begun));
-        let (topic, start) = ("orders".into(), Offset(0));
-        let placed = Placed { partition: partition(), topic, start, committed: None };
-        consumer.take(Tidings::Assigned(vec![placed])).expect("it is news");
+        consumer.take(assigned()).expect("it is news");
         consumer.owned.get_mut(&partition()).expect("its own").marked = Some(Offset(7));
         Bench { consumer, words: said, driver }
     }

@@ -149,6 +149,12 @@ impl RecordBatch {
         self.to
     }
 
+    /// Marking is about what lies in the batch.
+    pub(crate) fn must_reach(&self, offset: Offset) {
+        assert!(offset <= self.to, "offset {offset} lies behind the batch");
+        assert!(offset >= self.from, "offset {offset} lies before the batch");
+    }
+
     /// `part` of a record of this batch as `Bytes`, without copying. It keeps all that was fetched
     /// together in memory; copy what lives long.
     ///
@@ -161,6 +167,22 @@ impl RecordBatch {
         let inside = |batch: &&Bytes| batch.as_ptr_range().contains(&part.as_ptr());
         let batch = self.batches.iter().find(inside).expect("the part lies within this batch");
         batch.slice_ref(part)
+    }
+
+    /// Records of `topic`/0, each with its offset as value.
+    #[cfg(test)]
+    pub(crate) fn for_tests(topic: &str, offsets: Range<u64>) -> RecordBatch {
+        let wanted = Wanted {
+            from: Offset(offsets.start),
+            until: None,
+            room: usize::MAX,
+            unpacked_bytes_max: usize::MAX,
+        };
+        let bytes = tests::batch(offsets.start, offsets.end - offsets.start);
+        let (topic, fetched) = (TopicName::from(topic), [Bytes::from(bytes)]);
+        let end = Offset(offsets.end);
+        let checked = RecordBatch::check(&topic, PartitionId(0), end, &fetched, wanted);
+        checked.expect("it is good").batch.expect("it is not empty")
     }
 
     /// Bytes that are kept of it.
@@ -255,7 +277,7 @@ mod tests {
     use highwater_protocol::ids::{Term, Timestamp};
 
     /// A batch of `count` records from offset `base`, each with its offset as value.
-    fn batch(base: u64, count: u64) -> Vec<u8> {
+    pub(super) fn batch(base: u64, count: u64) -> Vec<u8> {
         packed(base, count, Compression::None)
     }
 

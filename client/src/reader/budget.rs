@@ -50,6 +50,11 @@ impl Budget {
         self.freed.send_replace(());
     }
 
+    /// So many bytes were fetched.
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.lock().held += bytes;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Used> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -70,7 +75,7 @@ impl Part {
     }
 
     pub(super) fn hold(&self, bytes: usize) {
-        self.budget.lock().held += bytes;
+        self.budget.hold(bytes);
     }
 
     /// Waits until some was released or given back.
