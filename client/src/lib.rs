@@ -55,6 +55,7 @@ mod error;
 mod events;
 mod groups;
 mod inspect;
+mod lag;
 mod metadata;
 mod moves;
 mod partitioner;
@@ -113,6 +114,7 @@ pub use consumer::{
     membership,
 };
 pub use error::{Error, ErrorKind, Outcome};
+pub use lag::PartitionLag;
 pub use partitioner::{murmur2, partition_for_key};
 pub use producer::{Appended, Delivery, FlushReport, Producer, ProducerConfig, TrySendError};
 pub use profile::{Profile, Profiles};

@@ -1,18 +1,13 @@
 //! `hw group lag`: how many records a group has not handled yet, partition by partition, and how old they are.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use highwater_client::{
-    Admin, Client, CommittedOffset, GroupDescription, Offset, OffsetAt, OutOfRange, PartitionId,
-    ReaderConfig, StartAt, TopicPartition,
-};
+use highwater_client::{Client, OutOfRange, PartitionLag, ReaderConfig, StartAt};
 use serde_json::json;
 
-use super::pace::{self, Drains, Pace, Place};
-use super::{names, title};
+use super::pace::{self, Drains, Pace};
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::output::{Column, Page, ReadOutput, Row, Rows, or_dash};
@@ -40,33 +35,38 @@ pub struct LagArgs {
 
 /// How far a group is behind in one partition.
 struct Behind {
-    at: TopicPartition,
-    title: String,
-    place: Place,
+    lag: PartitionLag,
     /// How old the first record is that it has not handled.
     age: Option<Duration>,
-    owner: Option<String>,
     pace: Option<Pace>,
 }
 
 pub async fn run(args: LagArgs, client: &Client) -> Result<Exit, Failure> {
     let LagArgs { group, max, max_age, over, watch, output } = args;
     let admin = client.admin();
-    let mut last = None;
+    let mut last: Option<(Instant, Vec<PartitionLag>)> = None;
     let look = async || {
         if let (Some(over), None) = (over, &last) {
-            last = Some((Instant::now(), places(&behind(client, &admin, &group).await?)));
+            last = Some((Instant::now(), admin.group_lag(&group).await?));
             tokio::time::sleep(over).await;
         }
-        let (now, mut behind) = (Instant::now(), behind(client, &admin, &group).await?);
-        if let Some((then, places)) = &last {
-            for it in &mut behind {
-                let before = places.get(&it.at);
-                it.pace = before.map(|before| pace::between(*before, it.place, now - *then));
-            }
-            last = Some((now, self::places(&behind)));
+        let (now, lag) = (Instant::now(), admin.group_lag(&group).await?);
+        let before = last.take();
+        if over.is_some() {
+            last = Some((now, lag.clone()));
         }
-        let total = behind.iter().map(|it| it.place.lag()).sum::<u64>();
+        let pace = |lag: &PartitionLag| {
+            let (then, before) = before.as_ref()?;
+            let place = |of: &PartitionLag| (of.topic.clone(), of.partition);
+            let before = before.iter().find(|before| place(before) == place(lag))?;
+            Some(pace::between(before, lag, now - *then))
+        };
+        let behind = stream::iter(lag).map(async |lag| {
+            let (age, pace) = (age(client, &lag).await?, pace(&lag));
+            Ok::<_, Failure>(Behind { lag, age, pace })
+        });
+        let behind: Vec<Behind> = behind.buffered(AT_ONCE).try_collect().await?;
+        let total = behind.iter().map(|it| it.lag.records()).sum::<u64>();
         let oldest = behind.iter().filter_map(|it| it.age).max();
         let late = max.is_some_and(|max| total > max)
             || max_age.is_some_and(|max| oldest.is_some_and(|oldest| oldest > max));
@@ -76,63 +76,13 @@ pub async fn run(args: LagArgs, client: &Client) -> Result<Exit, Failure> {
     watch.show(output.format, look).await
 }
 
-fn places(behind: &[Behind]) -> BTreeMap<TopicPartition, Place> {
-    behind.iter().map(|it| (it.at, it.place)).collect()
-}
-
-async fn behind(client: &Client, admin: &Admin, group: &str) -> Result<Vec<Behind>, Failure> {
-    let described = admin.describe_group(group).await?;
-    let offsets = admin.group_offsets(group).await?;
-    let names = names(admin).await?;
-    let mut wanted: BTreeMap<TopicPartition, Option<Offset>> = offsets
-        .iter()
-        .map(|CommittedOffset { partition, offset, .. }| (*partition, Some(*offset)))
-        .collect();
-    for at in described.members.iter().flat_map(|member| &member.target) {
-        wanted.entry(*at).or_insert(None);
+/// How old the first record is that a group has not handled, by its own timestamp and our clock.
+async fn age(client: &Client, lag: &PartitionLag) -> Result<Option<Duration>, Failure> {
+    if lag.records() == 0 {
+        return Ok(None);
     }
-    // Topics that are gone are forgotten by the group in a moment.
-    let known = wanted.into_iter().filter(|(at, _)| names.contains_key(&at.topic));
-    let look = |(at, committed): (TopicPartition, Option<Offset>)| {
-        let (name, described) = (&names[&at.topic], &described);
-        let title = title(&names, at);
-        async move {
-            let found = |place| admin.list_offsets(name, at.partition, place);
-            let (start, end) =
-                (found(OffsetAt::Start).await?.offset, found(OffsetAt::End).await?.offset);
-            let place = Place { committed, start, end };
-            let age = match place.lag() {
-                0 => None,
-                _ => age(client, name, at.partition, place.next()).await?,
-            };
-            let owner = owner(described, at);
-            Ok::<_, Failure>(Behind { at, title, place, age, owner, pace: None })
-        }
-    };
-    let mut behind: Vec<Behind> =
-        stream::iter(known).map(look).buffer_unordered(AT_ONCE).try_collect().await?;
-    behind.sort_by(|one, other| {
-        let place = |it: &Behind| (names[&it.at.topic].clone(), it.at.partition);
-        place(one).cmp(&place(other))
-    });
-    Ok(behind)
-}
-
-fn owner(described: &GroupDescription, at: TopicPartition) -> Option<String> {
-    let owns = described.members.iter().find(|member| member.assigned.contains(&at))?;
-    Some(owns.instance.clone().unwrap_or_else(|| owns.member.to_string()))
-}
-
-/// How old the first record from an offset on is, by its own timestamp and our clock; none where there is no record
-/// any more.
-async fn age(
-    client: &Client,
-    topic: &str,
-    partition: PartitionId,
-    from: Offset,
-) -> Result<Option<Duration>, Failure> {
-    let mut config = ReaderConfig::new(topic, StartAt::Offset(from))
-        .partitions([partition.0])
+    let mut config = ReaderConfig::new(lag.topic.clone(), StartAt::Offset(lag.next()))
+        .partitions([lag.partition.0])
         .out_of_range(OutOfRange::Start)
         .until_end();
     (config.partition_bytes_max, config.prefetch_bytes_max) = (LOOK_BYTES, LOOK_BYTES as usize);
@@ -165,7 +115,7 @@ const PACE_COLUMNS: &[Column] = &[
 ];
 
 fn page(group: &str, behind: &[Behind], paced: bool) -> Page {
-    let total = behind.iter().map(|it| it.place.lag()).sum::<u64>();
+    let total = behind.iter().map(|it| it.lag.records()).sum::<u64>();
     let oldest = behind.iter().filter_map(|it| it.age).max();
     let mut page = Page::describe("hw.group.lag/1", group);
     page.fact("Group", group);
@@ -186,24 +136,25 @@ fn page(group: &str, behind: &[Behind], paced: bool) -> Page {
 }
 
 fn row(it: &Behind, paced: bool) -> Row {
-    let Behind { at, title, place, age, owner, pace } = it;
+    let Behind { lag, age, pace } = it;
+    let title = format!("{}/{}", lag.topic, lag.partition);
     let mut cells = vec![
         title.clone(),
-        or_dash(place.committed),
-        place.end.to_string(),
-        place.lag().to_string(),
+        or_dash(lag.committed),
+        lag.end.to_string(),
+        lag.records().to_string(),
         or_dash(age.map(spoken)),
-        or_dash(owner.as_ref()),
+        or_dash(lag.owner.as_ref()),
     ];
     let mut value = json!({
-        "partition": at.partition.0,
-        "topic": title.rsplit_once('/').map(|(topic, _)| topic),
-        "committed_offset": place.committed.map(|offset| offset.0),
-        "start_offset": place.start.0,
-        "end_offset": place.end.0,
-        "lag": place.lag(),
+        "partition": lag.partition.0,
+        "topic": lag.topic.as_str(),
+        "committed_offset": lag.committed.map(|offset| offset.0),
+        "start_offset": lag.start.0,
+        "end_offset": lag.end.0,
+        "lag": lag.records(),
         "lag_ms": millis(*age),
-        "owner": owner,
+        "owner": lag.owner,
     });
     if paced {
         let rate = |of: fn(&Pace) -> f64| or_dash(pace.map(|pace| format!("{:.1}", of(&pace))));
@@ -212,11 +163,11 @@ fn row(it: &Behind, paced: bool) -> Row {
         value["handled_per_s"] = json!(pace.map(|pace| pace.handled));
         value["caught_up_in_s"] = json!(drains(it).seconds());
     }
-    Row { name: title.clone(), cells, value }
+    Row { name: title, cells, value }
 }
 
 fn drains(it: &Behind) -> Drains {
-    pace::drains(it.place.lag(), it.pace)
+    pace::drains(it.lag.records(), it.pace)
 }
 
 fn spoken(age: Duration) -> String {

@@ -3,32 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use highwater_client::Offset;
+use highwater_client::{Offset, PartitionLag};
 
 use crate::human;
-
-/// Where a group is in one partition.
-#[derive(Debug, Clone, Copy)]
-pub struct Place {
-    /// What it committed last.
-    pub committed: Option<Offset>,
-    /// Where the partition starts.
-    pub start: Offset,
-    /// Where it ends.
-    pub end: Offset,
-}
-
-impl Place {
-    /// What it handles next. What was never committed counts from the oldest record.
-    pub fn next(self) -> Offset {
-        self.committed.map_or(self.start, |committed| committed.max(self.start))
-    }
-
-    /// How many records it has not handled.
-    pub fn lag(self) -> u64 {
-        self.end.0.saturating_sub(self.next().0)
-    }
-}
 
 /// What came and what was handled, in records a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,7 +17,7 @@ pub struct Pace {
 }
 
 /// What happened between two looks.
-pub fn between(before: Place, now: Place, time: Duration) -> Pace {
+pub fn between(before: &PartitionLag, now: &PartitionLag, time: Duration) -> Pace {
     let seconds = time.as_secs_f64().max(1e-3);
     let rate = |from: Offset, to: Offset| to.0.saturating_sub(from.0) as f64 / seconds;
     Pace { new: rate(before.end, now.end), handled: rate(before.next(), now.next()) }
@@ -91,25 +68,26 @@ impl fmt::Display for Drains {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use highwater_client::PartitionId;
 
-    fn place(committed: Option<u64>, start: u64, end: u64) -> Place {
-        Place { committed: committed.map(Offset), start: Offset(start), end: Offset(end) }
-    }
-
-    #[test]
-    fn what_was_never_committed_or_is_trimmed_counts_from_the_start() {
-        assert_eq!(place(None, 40, 100).lag(), 60);
-        assert_eq!(place(Some(10), 40, 100).lag(), 60);
-        assert_eq!(place(Some(90), 40, 100).lag(), 10);
+    fn lag(committed: u64, end: u64) -> PartitionLag {
+        PartitionLag {
+            topic: "orders".into(),
+            partition: PartitionId(0),
+            committed: Some(Offset(committed)),
+            start: Offset(0),
+            end: Offset(end),
+            owner: None,
+        }
     }
 
     #[test]
     fn it_has_caught_up_when_it_handles_more_than_comes() {
         let ten = Duration::from_secs(10);
-        let gains = between(place(Some(0), 0, 1_000), place(Some(500), 0, 1_200), ten);
+        let gains = between(&lag(0, 1_000), &lag(500, 1_200), ten);
         assert_eq!(gains, Pace { new: 20.0, handled: 50.0 });
         assert_eq!(drains(700, Some(gains)), Drains::In(24));
-        let falls = between(place(Some(0), 0, 1_000), place(Some(100), 0, 1_200), ten);
+        let falls = between(&lag(0, 1_000), &lag(100, 1_200), ten);
         assert_eq!(drains(1_100, Some(falls)), Drains::Never);
         assert_eq!(drains(0, Some(falls)), Drains::Now);
         assert_eq!(drains(5, None), Drains::Never);
