@@ -81,6 +81,23 @@ async fn the_end_is_where_new_records_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_last_record_is_one_or_none() {
+    let cluster = Cluster::start(1, 2).await;
+    let client = cluster.client().await;
+    fill(&client, 1, 0..10).await;
+    let config = ReaderConfig::new("t", StartAt::Last).until_end();
+    let mut reader = client.reader(config).await.expect("placed");
+    let batch = reader.next_batch().await.expect("no error").expect("there is one");
+    assert_eq!(
+        (batch.partition, batch.first_offset(), batch.len()),
+        (PartitionId(1), Offset(9), 1)
+    );
+    assert!(reader.next_batch().await.expect("no error").is_none());
+    let ends: Vec<u64> = reader.positions().iter().map(|(_, offset)| offset.0).collect();
+    assert_eq!(ends, [0, 10], "where to append");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reading_goes_on_over_moves_and_dead_leaders_without_gap_or_repeat() {
     let cluster = Cluster::start(3, 1).await;
     let client = cluster.client().await;

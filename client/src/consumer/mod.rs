@@ -384,7 +384,7 @@ impl Consumer {
             config.prefetch_bytes_max = self.config.prefetch_bytes_max;
             config.out_of_range = match self.config.when_no_offset {
                 StartAt::Start => OutOfRange::Start,
-                StartAt::End => OutOfRange::End,
+                StartAt::End | StartAt::Last => OutOfRange::End,
                 StartAt::Offset(_) | StartAt::Time(_) => OutOfRange::Error,
             };
             let (steer, words) = mpsc::unbounded_channel();

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use highwater_protocol::ids::{Offset, Term, TopicId, TopicPartition};
-use highwater_protocol::native::fetch::{ListOffsetsRequest, OffsetAt};
 use highwater_protocol::native::groups::FetchOffsetsRequest;
 use tokio::time::timeout;
 
@@ -15,7 +14,7 @@ use super::ConsumerConfig;
 use super::coordinator::Coordinator;
 use crate::client::{Core, again};
 use crate::error::Error;
-use crate::reader::StartAt;
+use crate::reader::find;
 use crate::record::TopicName;
 use crate::retry::{self, Backoff};
 
@@ -135,21 +134,6 @@ async fn gather(
         }
     }
     Found { placed, missing: missing.into_iter().collect(), failed }
-}
-
-/// The offset that a place means.
-pub(super) async fn find(
-    core: &Core,
-    partition: TopicPartition,
-    start: StartAt,
-) -> Result<Offset, Error> {
-    let at = match start {
-        StartAt::Offset(offset) => return Ok(offset),
-        StartAt::Start => OffsetAt::Start,
-        StartAt::End => OffsetAt::End,
-        StartAt::Time(time) => OffsetAt::Time(time),
-    };
-    Ok(core.on_leader(partition, &ListOffsetsRequest { partition, at }).await?.offset)
 }
 
 /// The names of the topics that partitions belong to, as far as they are among those to read.

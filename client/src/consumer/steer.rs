@@ -3,9 +3,9 @@
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, TopicPartition};
 
-use super::{Consumer, OwnedPartition, Reading, Stint, place};
+use super::{Consumer, OwnedPartition, Reading, Stint};
 use crate::error::{Error, ErrorKind};
-use crate::reader::StartAt;
+use crate::reader::{StartAt, find};
 
 impl Consumer {
     /// Nothing more of a partition comes until it is resumed; it stays this member's own, and what was done before
@@ -43,7 +43,7 @@ impl Consumer {
     /// Nothing has changed if the future is dropped.
     pub async fn seek(&mut self, partition: &OwnedPartition, to: StartAt) -> Result<(), Error> {
         let id = self.find_own(partition, "seek in")?;
-        let next = place::find(&self.core, id, to).await?;
+        let next = find(&self.core, id, to).await?;
         let reading = self.owned[&id].reading;
         self.stop_reading(id, reading);
         let owned = self.owned.get_mut(&id).expect("nothing else was heard meanwhile");

@@ -13,7 +13,7 @@ use highwater_protocol::ids::{Offset, PartitionId};
 
 use crate::error::{Error, ErrorKind};
 use crate::reader::position::Stint;
-use crate::record::TopicName;
+use crate::record::{Record, TopicName};
 
 /// Consecutive records of one partition, at least one. It begins behind the batch before it, unless records
 /// between them are lost for good and were given up (`hw partition repair --accept-loss`), which is logged.
@@ -147,6 +147,33 @@ impl RecordBatch {
     /// The offset after the last record: where to go on.
     pub fn next_offset(&self) -> Offset {
         self.to
+    }
+
+    /// The same record for another topic, with its key, value, headers and time, without copying: as for
+    /// [`RecordBatch::slice`], all that was fetched together stays in memory until it is sent.
+    ///
+    /// ```no_run
+    /// # use highwater_client::{Error, Producer, RecordBatch};
+    /// # async fn run(batch: RecordBatch, producer: Producer) -> Result<(), Error> {
+    /// for record in &batch {
+    ///     let copy = batch.forward(&record, "archive").header("from", batch.topic.to_string());
+    ///     let _delivery = producer.send(copy).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    /// If the record does not lie within this batch.
+    pub fn forward(&self, record: &ReceivedRecord<'_>, topic: impl Into<TopicName>) -> Record {
+        let slice = |part: &[u8]| self.slice(part);
+        let header = |it: ReceivedHeader<'_>| (slice(it.name), it.value.map(slice));
+        Record {
+            key: record.key.map(slice),
+            value: record.value.map(slice),
+            headers: record.headers().map(header).collect(),
+            timestamp: Some(record.timestamp),
+            ..Record::to(topic)
+        }
     }
 
     /// Marking is about what lies in the batch.
@@ -373,6 +400,24 @@ mod tests {
         let checked = RecordBatch::check(&topic, PartitionId(0), Offset(99), &fetched, wanted);
         let checked = checked.expect("good");
         assert!(checked.batch.is_none() && checked.next == Offset(14), "{checked:?}");
+    }
+
+    #[test]
+    fn a_record_is_forwarded_with_all_that_belongs_to_it() {
+        let header = ReceivedHeader { name: b"trace", value: Some(b"42") };
+        let mut builder = BatchBuilder::new(BuilderOptions::default());
+        builder.push(Timestamp(7), Some(b"k"), None, &[header]);
+        builder.push(Timestamp(8), None, Some(b""), &[]);
+        let fetched = [Bytes::from(builder.finish().to_vec())];
+        let topic = TopicName::from("t");
+        let wanted =
+            Wanted { from: Offset(0), until: None, room: 1, unpacked_bytes_max: usize::MAX };
+        let checked = RecordBatch::check(&topic, PartitionId(3), Offset(2), &fetched, wanted);
+        let batch = checked.expect("good").batch.expect("not empty");
+        let copies: Vec<Record> = batch.iter().map(|it| batch.forward(&it, "copy")).collect();
+        let first = Record::to("copy").key("k").header("trace", "42").timestamp(Timestamp(7));
+        let second = Record::to("copy").value("").timestamp(Timestamp(8));
+        assert_eq!(copies, [first, second], "the partition is chosen anew");
     }
 
     #[test]

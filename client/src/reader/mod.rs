@@ -69,6 +69,8 @@ pub enum StartAt {
     Start,
     /// What comes after now.
     End,
+    /// The newest record that is there now; what comes after now where there is none.
+    Last,
     /// This offset.
     Offset(Offset),
     /// The first record whose timestamp is this or later.
@@ -194,21 +196,35 @@ async fn place(
     config: &ReaderConfig,
     partition: TopicPartition,
 ) -> Result<Assignment, Error> {
-    let find = async |at| {
-        let found = core.on_leader(partition, &ListOffsetsRequest { partition, at }).await?;
-        Ok::<Offset, Error>(found.offset)
-    };
-    let start = match config.start {
-        StartAt::Start => find(OffsetAt::Start).await?,
-        StartAt::End => find(OffsetAt::End).await?,
-        StartAt::Offset(offset) => offset,
-        StartAt::Time(time) => find(OffsetAt::Time(time)).await?,
-    };
+    let start = find(core, partition, config.start).await?;
     let end = match config.until_end {
-        true => Some(find(OffsetAt::End).await?),
+        true => Some(find(core, partition, StartAt::End).await?),
         false => None,
     };
     Ok(Assignment { partition, start, end, stint: Stint::default() })
+}
+
+/// The offset that a place means.
+pub(crate) async fn find(
+    core: &Core,
+    partition: TopicPartition,
+    start: StartAt,
+) -> Result<Offset, Error> {
+    let ask = async |at| {
+        let found = core.on_leader(partition, &ListOffsetsRequest { partition, at }).await?;
+        Ok::<Offset, Error>(found.offset)
+    };
+    match start {
+        StartAt::Start => ask(OffsetAt::Start).await,
+        StartAt::End => ask(OffsetAt::End).await,
+        StartAt::Offset(offset) => Ok(offset),
+        StartAt::Time(time) => ask(OffsetAt::Time(time)).await,
+        StartAt::Last => {
+            let end = ask(OffsetAt::End).await?;
+            let last = Offset(end.0.saturating_sub(1));
+            Ok(last.max(ask(OffsetAt::Start).await?))
+        }
+    }
 }
 
 const PLACING_AT_ONCE: usize = 64;

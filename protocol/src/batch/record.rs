@@ -23,6 +23,11 @@ impl<'a> Record<'a> {
     pub fn headers(&self) -> Headers<'a> {
         self.headers
     }
+
+    /// The value of the last header with this name, which is the one that was added last.
+    pub fn header(&self, name: impl AsRef<[u8]>) -> Option<&'a [u8]> {
+        self.headers.filter(|header| header.name == name.as_ref()).last()?.value
+    }
 }
 
 /// A header: a name that may repeat, and a value that may be missing.
@@ -193,6 +198,20 @@ mod tests {
         for record in view.records().expect("not packed") {
             assert_eq!(record.expect("sound").timestamp, Timestamp(1234));
         }
+    }
+
+    #[test]
+    fn of_headers_with_one_name_the_last_one_counts() {
+        let header = |value| Header { name: b"from", value };
+        let headers = [header(Some(b"a")), header(Some(b"b")), Header { name: b"x", value: None }];
+        let mut builder = BatchBuilder::new(BuilderOptions::default());
+        builder.push(Timestamp(5), None, None, &headers);
+        let batch = builder.finish().to_vec();
+        let view = BatchView::parse(&batch).expect("a batch");
+        let mut records = view.records().expect("not packed");
+        let record = records.next().expect("there is one").expect("sound");
+        assert_eq!(record.header("from"), Some(&b"b"[..]));
+        assert_eq!((record.header("x"), record.header("y")), (None, None));
     }
 
     /// Two records of eight bytes each: null key, a value of one byte, no headers.
