@@ -27,6 +27,8 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Whole programs for what people build on an event log, from a worker to an exactly-once pipeline: [`guide`].
+//!
 //! # What holds
 //!
 //! * Every handle is cheap to clone (but for [`Reader`], which has one position) and works from any
@@ -54,6 +56,8 @@ mod digest;
 mod error;
 mod events;
 mod groups;
+#[cfg(doc)]
+pub mod guide;
 mod inspect;
 mod lag;
 mod metadata;
