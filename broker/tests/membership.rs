@@ -100,6 +100,23 @@ async fn the_first_broker_is_retired_after_another_took_its_vote_on_the_metadata
     check_all_there(&acked, &read_all(&client, "orders").await);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_joins_when_none_of_those_that_it_was_told_of_votes_on_the_metadata() {
+    let mut cluster = Cluster::started(3);
+    let client = cluster.client().await;
+    let fourth = NodeId(cluster.join() as u32);
+    status(&cluster, &client, fourth, "the fourth broker is there", |it| !it.controller).await;
+    let admin = client.admin();
+    let voters = [(4, Vote::Add), (1, Vote::Remove), (2, Vote::Remove), (3, Vote::Remove)];
+    for (node, vote) in voters {
+        admin.change_controller(NodeId(node), vote, DryRun::No).await.expect("a majority stays");
+    }
+    let fifth = NodeId(cluster.join() as u32);
+    status(&cluster, &client, fifth, "the fifth broker is there", |it| !it.controller).await;
+    create(&client, "orders", 5).await;
+    all_in_sync(&cluster, &client, "orders").await;
+}
+
 /// Waits until a broker is as it should be.
 async fn status(
     cluster: &Cluster,

@@ -264,7 +264,7 @@ impl Reader {
         };
         let node = self.peers.inner.node.clone();
         tokio::spawn(async move {
-            let result = node.command_from_peer(command).await;
+            let result = node.command_from_peer(peer, command).await;
             outbox.send(peer, PeerBody::CommandAnswer { id, result });
             drop(permit);
         });

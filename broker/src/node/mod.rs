@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use highwater_protocol::error::WireError;
+use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{DirectoryId, Incarnation, NodeId, Offset, TopicPartition};
 use highwater_protocol::native::groups::GroupId;
 use highwater_protocol::peer::LeaderNews;
@@ -211,10 +211,24 @@ impl Node {
     }
 
     /// A controller command passed on by another broker (`PeerBody::Command`): the answer belongs
-    /// into `PeerBody::CommandAnswer`.
-    pub async fn command_from_peer(&self, command: Bytes) -> Result<Bytes, WireError> {
+    /// into `PeerBody::CommandAnswer`. Who joins knows the brokers of its invitation alone, of whom none may vote any
+    /// more: for such a one the command goes on to the leader. Others find it by themselves, so no command goes round.
+    pub async fn command_from_peer(
+        &self,
+        from: NodeId,
+        command: Bytes,
+    ) -> Result<Bytes, WireError> {
         let command = Command::decode(&command)?;
-        self.line.ask_here(command).await.map(|reply| reply.encode())
+        let reply = match self.line.ask_here(command.clone()).await {
+            Err(error)
+                if error.code == ErrorCode::NotController
+                    && self.image().broker(from).is_none() =>
+            {
+                self.line.command(command, RELAYED_MAX).await
+            }
+            reply => reply,
+        };
+        reply.map(|reply| reply.encode())
     }
 
     /// The answer to a command that this broker passed on (`PeerBody::CommandAnswer`).
@@ -380,3 +394,5 @@ fn cluster_dir(data_dir: &Path) -> PathBuf {
 /// Small, because the controller's log is trimmed in whole segments; a whole image fits in.
 const CLUSTER_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 const CLUSTER_LAG_MS_MAX: u64 = 10_000;
+/// How long the command of a broker that joins is passed on: that one waits for three seconds.
+const RELAYED_MAX: Duration = Duration::from_secs(2);

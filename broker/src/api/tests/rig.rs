@@ -231,7 +231,7 @@ async fn link(from: Ends, to: Ends) {
                 PeerBody::Command { id, command } => {
                     let (node, outbox, asker) = (to.node.clone(), to.outbox.clone(), from.me);
                     tokio::spawn(async move {
-                        let result = node.command_from_peer(command).await;
+                        let result = node.command_from_peer(asker, command).await;
                         outbox.send(asker, PeerBody::CommandAnswer { id, result });
                     });
                 }
