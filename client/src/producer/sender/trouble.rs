@@ -54,8 +54,9 @@ impl Sender {
             return;
         }
         let since = *refresh.since.get_or_insert(now);
-        let pause = match now.duration_since(since) < ELECTION_ABOUT {
-            true => ELECTION_PAUSE,
+        let lasts = now.duration_since(since);
+        let pause = match lasts < ELECTION_ABOUT {
+            true => lasts.clamp(HANDOVER_PAUSE, ELECTION_PAUSE),
             false => refresh.backoff.pause(),
         };
         refresh.not_before = Some(now + pause);
@@ -74,3 +75,5 @@ impl Sender {
 /// An election takes about this long; meanwhile metadata is asked for often.
 const ELECTION_ABOUT: Duration = Duration::from_secs(3);
 const ELECTION_PAUSE: Duration = Duration::from_millis(40);
+/// A leader that goes on purpose has a successor within some milliseconds.
+const HANDOVER_PAUSE: Duration = Duration::from_millis(5);
