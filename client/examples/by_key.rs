@@ -2,7 +2,7 @@
 //! so one key's records are handled one after the other while others go on beside it.
 //!
 //! `cargo run -p highwater-client --example by_key -- TOPIC GROUP`; Ctrl-C ends it. Start and end several: partitions
-//! move when their worker has ended, so that no two ever work on one key.
+//! move when their worker has ended, so that no two work on one key, unless one was taken for dead and is not.
 
 use std::time::Duration;
 

@@ -3,7 +3,8 @@
 //!
 //! `cargo run -p highwater-client --example exactly_one_copy -- TOPIC FILE`. Within a run the producer's sequence
 //! numbers keep retries from repeating anything. Between runs the topic itself says how far we came: each record carries
-//! the number of its line, and the next are appended only behind the last one that was read.
+//! the number of its line, and the next are appended only behind the last one that was read. So the topic keeps all
+//! (`retention.ms=-1`): one that has had lines and has none any more tells nothing, and is refused.
 
 use std::io::{BufRead, BufReader};
 
@@ -49,5 +50,9 @@ async fn uploaded(
         let number = std::str::from_utf8(last.header("line").unwrap_or_default())?;
         done = number.parse::<usize>()? + 1;
     }
-    Ok((reader.positions()[0].1, done))
+    let end = reader.positions()[0].1;
+    match (done, end) {
+        (0, end) if end > Offset::ZERO => Err("the lines that were there are gone".into()),
+        (done, end) => Ok((end, done)),
+    }
 }

@@ -2,7 +2,8 @@
 //! are stored in one transaction, so that no crash comes in between.
 //!
 //! `cargo run -p highwater-client --example outbox -- TOPIC FILE`. The database is a file of JSON, its transaction a
-//! rename; with SQL both tables are written between BEGIN and COMMIT.
+//! rename, which is none between processes: run one on a file. With SQL, lock the partition's row, and write both
+//! tables between BEGIN and COMMIT.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -45,11 +46,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
             Event::Batch(batch) => {
                 let mut database = load()?;
-                let next = database.next.insert(batch.partition.0, batch.next_offset().0);
-                if next.is_some_and(|next| next > batch.first_offset().0) {
-                    continue; // Somebody has it by now who came after us.
-                }
-                for record in &batch {
+                let next = database.next.entry(batch.partition.0).or_default();
+                let done = *next; // Somebody who came after us may have some of it, or all.
+                *next = done.max(batch.next_offset().0);
+                for record in batch.iter().filter(|record| record.offset.0 >= done) {
                     let customer = String::from_utf8_lossy(record.key.unwrap_or_default());
                     let amount = std::str::from_utf8(record.value.unwrap_or_default())?;
                     let total = database.totals.entry(customer.into()).or_default();

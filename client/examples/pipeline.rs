@@ -2,7 +2,7 @@
 //! same order, whichever of the pipelines, brokers or connections die.
 //!
 //! `cargo run -p highwater-client --example pipeline -- FROM TO`, several times if you like; Ctrl-C ends one. The topics
-//! need equally many partitions, and nobody else writes to the second, nor trims it to nothing: it says how far we are.
+//! need as many partitions; nobody else writes to the second, which has `retention.ms=-1`: it says how far we are.
 
 use std::time::Duration;
 

@@ -252,7 +252,9 @@ where
     fn take(&mut self, ended: Result<Ended<E>, JoinError>) {
         match ended {
             Ok(Ended::Worker(name, result)) => self.worker_ended(name, result),
-            // If it is not its own any more, its next owner reads on.
+            // If it is not its own any more, its next owner reads on. One with a worker was lost and came back since,
+            // and goes on when that one says so.
+            Ok(Ended::Pause(name)) if self.lanes.contains_key(&name) => {}
             Ok(Ended::Pause(name)) => drop(self.consumer.resume(&name)),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The runtime shuts down.

@@ -52,13 +52,16 @@ pub async fn run(args: AnalyzeArgs, settings: &Settings) -> Result<Exit, Failure
     let mut batches = pin!(batches);
     let (mut tally, mut left) = (Tally::new(KEYS_MAX), number.unwrap_or(u64::MAX));
     let mut exit = Exit::Fine;
+    // One for the whole reading: a signal may come while a batch is looked at.
+    let mut stop = pin!(tokio::signal::ctrl_c());
     while left > 0 && !stops.all_passed() {
         let next = tokio::select! {
-            next = batches.next() => next,
-            Ok(()) = tokio::signal::ctrl_c() => {
+            biased;
+            Ok(()) = &mut stop => {
                 exit = Exit::Interrupted;
                 break;
             }
+            next = batches.next() => next,
         };
         let batch = match next {
             Some(Ok(batch)) => batch,

@@ -6,6 +6,7 @@ use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use highwater_client::{Client, OutOfRange, PartitionLag, ReaderConfig, StartAt};
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::pace::{self, Drains, Pace};
 use crate::exit::{Exit, Failure};
@@ -23,7 +24,7 @@ pub struct LagArgs {
     /// Exit with 10 when the oldest record that it has not handled is older than this
     #[arg(long, value_name = "TIME", value_parser = crate::human::parse_duration)]
     pub max_age: Option<Duration>,
-    /// Look twice, so far apart, and say how fast it catches up and when it has
+    /// Look twice, so far apart, and say how fast it catches up and when it has; with --watch, since the last look
     #[arg(long, value_name = "TIME", value_parser = crate::human::parse_duration)]
     pub over: Option<Duration>,
     #[command(flatten)]
@@ -87,7 +88,9 @@ async fn age(client: &Client, lag: &PartitionLag) -> Result<Option<Duration>, Fa
         .until_end();
     (config.partition_bytes_max, config.prefetch_bytes_max) = (LOOK_BYTES, LOOK_BYTES as usize);
     let mut reader = client.reader(config).await?;
-    let Some(batch) = reader.next_batch().await? else { return Ok(None) };
+    // A reader waits for a leader as long as it takes; whoever asks for the lag does not.
+    let Ok(batch) = timeout(LOOK_MAX, reader.next_batch()).await else { return Ok(None) };
+    let Some(batch) = batch? else { return Ok(None) };
     let Some(record) = batch.iter().next() else { return Ok(None) };
     let age = jiff::Timestamp::now().as_millisecond().saturating_sub(record.timestamp.0);
     Ok(Some(Duration::from_millis(u64::try_from(age).unwrap_or(0))))
@@ -181,6 +184,7 @@ fn millis(age: Option<Duration>) -> Option<u64> {
 const AT_ONCE: usize = 32;
 /// One batch of records is enough, whatever its size.
 const LOOK_BYTES: u32 = 16 * 1024;
+const LOOK_MAX: Duration = Duration::from_secs(5);
 
 pub const EXAMPLES: &str = "\
 Examples:

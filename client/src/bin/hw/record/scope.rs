@@ -98,7 +98,9 @@ impl Scope<'_> {
                 stops.insert(partition.0, stop);
             }
             let start = StartAt::Offset(Offset(from));
-            let config = ReaderConfig::new(self.topic, start).partitions([partition.0]);
+            let mut config = ReaderConfig::new(self.topic, start).partitions([partition.0]);
+            // So that it ends, too, where what lies before its stop was given up.
+            config.until_end = until_end;
             streams.push(client.reader(config).await?.into_stream());
         }
         let bounded = until_end || self.range.until.is_some();
