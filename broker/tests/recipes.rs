@@ -310,8 +310,8 @@ async fn a_service_that_is_told_to_end_answers_nothing_twice_and_leaves_at_once(
     let client = cluster.client().await;
     create(&client, "requests", 3).await;
     create(&client, "answers", 1).await;
-    write(&client, "requests", numbered(0..2_000)).await;
     for signal in [Signal::TERM, Signal::INT] {
+        write(&client, "requests", numbered(0..2_000)).await;
         let service = Recipe::start(&cluster, "graceful_shutdown", &["requests", "answers"]);
         service.says(&cluster, "that it answers", |said| !said.is_empty()).await;
         write(&client, "requests", numbered(0..500)).await;
