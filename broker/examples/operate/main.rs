@@ -58,12 +58,13 @@ const WARMUP: Duration = Duration::from_secs(8);
 fn main() -> ExitCode {
     let args = Args::parse();
     let mut site = Site::begin(&args);
+    // Looks on before as well, so that what looking costs is in both figures.
+    let received = site.received();
     let quiet = site.bench(&args, "before", args.before).end(End::ByItself);
     site.cluster.hw(&["partition", "throttle", &args.throttle]);
 
     let bench = site.bench(&args, "moving", FOR_EVER);
     sleep(WARMUP);
-    let received = site.received();
     site.move_all_the_time();
     let throttled = site.judge_throttle(&args, &received.end());
     let moving = bench.end(End::Now);
