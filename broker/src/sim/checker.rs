@@ -139,6 +139,23 @@ impl Checker {
         Ok(())
     }
 
+    /// Looks at a replica amid the pass that closes it: what it has taken in there it may have said.
+    pub fn last_seen(
+        &mut self,
+        node: NodeId,
+        partition: TopicPartition,
+        view: &View,
+        log: &Log,
+    ) -> Checked {
+        if view.epoch != self.epoch(partition) {
+            return Ok(());
+        }
+        self.follow_log(node, partition, log, view)?;
+        let shadow = self.shadows.get_mut(&(node, partition)).expect("followed just now");
+        shadow.vouches(view.vouched);
+        check_watermarks(shadow, node, partition, view)
+    }
+
     /// Brings the shadow up to date with the log.
     fn follow_log(
         &mut self,
@@ -148,7 +165,6 @@ impl Checker {
         view: &View,
     ) -> Checked {
         let shadow = self.shadows.entry((node, partition)).or_default();
-        shadow.unseen = false;
         if shadow.starts_anew(log) {
             self.starts_anew += 1;
         }

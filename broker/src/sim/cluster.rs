@@ -18,7 +18,7 @@ use crate::disk::{File, FlushFailure};
 use crate::log::Mended;
 use crate::raft::Millis;
 use crate::replica::View;
-use crate::shard::event::{Effect, Event, FlushTicket, ReplicaCommand, RequestId};
+use crate::shard::event::{AfterClose, Effect, Event, FlushTicket, ReplicaCommand, RequestId};
 use crate::sim::accepted::Operator;
 use crate::sim::checker::{Broken, Checked, Checker, Death};
 use crate::sim::coverage::Coverage;
@@ -330,6 +330,9 @@ impl Cluster {
         self.trace.mix(&[self.now_us, node as u64, events.len() as u64]);
         for event in events {
             self.note_discard(node, &event);
+            if let Event::Close(partition, AfterClose::Keep) = event {
+                self.look_before_closing(node, partition)?;
+            }
             let shard = self.nodes[node].shard.as_mut().expect("it is up");
             shard.step(now, event, &mut effects);
         }
@@ -391,40 +394,6 @@ impl Cluster {
             self.nodes[node].tick_at_us = at_us;
             self.schedule(at_us, Happening::Tick(node, life));
         }
-    }
-
-    /// Shows the checker every replica of a broker.
-    fn observe(&mut self, node: usize) -> Checked {
-        // The checker opens what it likes.
-        let lacked = self.nodes[node].disk.give_files();
-        let observed = self.observe_all(node);
-        if let Some(spares) = lacked {
-            self.nodes[node].disk.take_files(spares);
-        }
-        observed
-    }
-
-    fn observe_all(&mut self, node: usize) -> Checked {
-        let broker = &mut self.nodes[node];
-        let shard = broker.shard.as_ref().expect("only a broker that is up is looked at");
-        for (number, partition) in self.partitions.iter().enumerate() {
-            if broker.failed.contains(partition) {
-                continue;
-            }
-            if let Some(replica) = shard.replica(*partition) {
-                let view = replica.view();
-                if view.trusted && !view.faulty && !broker.rotten.contains(partition) {
-                    broker.short.remove(partition);
-                }
-                self.trace.mix(&[view.commit.0, view.log_end.0, u64::from(view.term.0)]);
-                let observed = self.checker.observe(broker.id, *partition, &view, replica.log());
-                // What a replica shows whose files have failed is nobody's promise.
-                if observed.is_err() && !broker.disk.has_failed_in(&dir_of(number)) {
-                    return observed;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Where a replica stands, if its broker is up.

@@ -58,7 +58,6 @@ impl Checker {
         if let Some(shadow) = self.shadows.get_mut(&(node, partition)) {
             let survives = shadow.agreed(&self.committed[&partition]);
             shadow.ended(survives, Ended::Whole);
-            shadow.unseen = true;
         }
     }
 

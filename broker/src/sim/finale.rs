@@ -3,11 +3,14 @@
 //! Liveness is demanded only here, where every broker is up and every link works; under faults only
 //! safety is.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
-use highwater_protocol::ids::{NodeId, TopicPartition};
+use highwater_protocol::ids::{LogIndex, NodeId, TopicPartition};
 use highwater_protocol::native::produce::AckMode;
 
+use crate::log::LogReader;
 use crate::replica::View;
 use crate::sim::checker::{Broken, Checked};
 use crate::sim::cluster::{Cluster, Happening};
@@ -27,43 +30,42 @@ impl Cluster {
         self.every_promise_was_kept()
     }
 
-    /// I4, by the replicas' own means: what all of them have and know to be committed has one hash.
-    /// Who is no member any more counts too, unless its log rotted: nobody repairs that.
+    /// I4, by the replicas' own means: what the leader and another one have and know to be committed has one hash,
+    /// also if that one is no member any more. What of it has rotted nobody repairs then, nor what was given up.
     pub fn hashes_agree(&self) -> Checked {
         for partition in &self.partitions {
-            let members = self.members(*partition);
             let open = self.nodes.iter().enumerate().filter_map(|(number, node)| {
                 let view = node.shard.as_ref()?.replica(*partition)?.view();
-                if node.rotten.contains(partition) && !members.contains(&node_id(number)) {
-                    return None;
-                }
                 Some((number, view, node.readers.get(partition)?))
             });
-            let open: Vec<_> = open.collect();
-            let start = open.iter().map(|(_, view, _)| view.log_start).max();
-            let end = open.iter().map(|(_, view, _)| view.commit).min();
-            let Some((start, end)) = start.zip(end).filter(|(start, end)| start < end) else {
-                continue;
-            };
-            let mut first = None;
-            for (number, _, reader) in open {
-                let node = node_id(number);
-                let digested = reader.digest(start..end, 0, u64::MAX).map_err(|error| Broken {
-                    invariant: "S2: every record returned passes its checks",
-                    detail: format!("{node}, {partition}: hashing {start}..{end}: {error}"),
-                })?;
-                let (other, hash) = *first.get_or_insert((node, digested.hash));
-                if hash != digested.hash || digested.end != end {
-                    return Err(Broken {
-                        invariant: "I4: what is committed has the same hash on all replicas",
-                        detail: format!(
-                            "{partition}, {start}..{end}: {node} is not like {other}: {digested:?}"
-                        ),
-                    });
+            let mut open: Vec<_> = open.collect();
+            open.sort_by_key(|(_, view, _)| Reverse((view.leads, view.term)));
+            let Some(((_, ours, reader), others)) = open.split_first() else { continue };
+            for (number, view, its) in others {
+                let range = ours.log_start.max(view.log_start)..ours.commit.min(view.commit);
+                if !range.is_empty() && !self.is_left_behind(*number, *partition, its, &range) {
+                    same_hash(*partition, &range, reader, its)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether a replica is no member any more, and has something that nobody mends.
+    fn is_left_behind(
+        &self,
+        number: usize,
+        partition: TopicPartition,
+        reader: &LogReader,
+        range: &Range<LogIndex>,
+    ) -> bool {
+        let rots = || {
+            let digested = reader.digest(range.clone(), 0, u64::MAX);
+            self.nodes[number].rotten.contains(&partition)
+                && digested.map_or(true, |digested| digested.faulty.is_some())
+        };
+        !self.members(partition).contains(&node_id(number))
+            && (self.checker.losses.contains_key(&partition) || rots())
     }
 
     fn mend(&mut self) -> Checked {
@@ -272,6 +274,29 @@ fn check_fate(
             "{partition}: value {value:x} was {fate:?}, but is committed at {committed:?}"
         ),
     })
+}
+
+/// Whether two replicas have the same bytes in a range that both know to be committed.
+fn same_hash(
+    partition: TopicPartition,
+    range: &Range<LogIndex>,
+    one: &LogReader,
+    other: &LogReader,
+) -> Checked {
+    let hashed = |reader: &LogReader| {
+        reader.digest(range.clone(), 0, u64::MAX).map_err(|error| Broken {
+            invariant: "S2: every record returned passes its checks",
+            detail: format!("{partition}: hashing {range:?}: {error}"),
+        })
+    };
+    let (one, other) = (hashed(one)?, hashed(other)?);
+    if one.hash != other.hash || one.end != range.end || other.end != range.end {
+        return Err(Broken {
+            invariant: "I4: what is committed has the same hash on all replicas",
+            detail: format!("{partition}, {range:?}: {one:?} is not like {other:?}"),
+        });
+    }
+    Ok(())
 }
 
 const WRITE_WITHIN_MS: u64 = 10_000;

@@ -44,6 +44,7 @@ mod storage;
 pub mod swarm;
 mod throttled;
 pub mod trace;
+mod watching;
 pub mod wishes;
 pub mod workload;
 

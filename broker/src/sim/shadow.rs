@@ -31,9 +31,6 @@ pub struct Shadow {
     pub(super) log_start: LogIndex,
     /// Where it started when its files were lost: it had all before that once, as others know.
     lost_start: LogIndex,
-    /// Whether it was closed in a pass of which only the end was seen: what it took in there, and said that it
-    /// has, shows when its log is read again.
-    pub(super) unseen: bool,
     /// Set from a crash until the log was read again.
     pub(super) must_survive: Option<LogIndex>,
     /// Whether that crash took something that was not there to be cut.
@@ -96,16 +93,10 @@ impl Shadow {
             || self.frame_ending_at(frame.end).is_some_and(|held| held.hash == frame.hash)
     }
 
-    /// Whether it may have taken a frame in where nobody saw it.
-    fn may_have(&self, frame: &Frame) -> bool {
-        self.unseen && frame.end > self.end()
-    }
-
     /// Whether it holds a frame, or held it until a crash took it. What a leader's cut took does not
     /// count, whatever it said before.
     pub(super) fn held(&self, frame: &Frame) -> bool {
         self.holds(frame)
-            || self.may_have(frame)
             || frame.end <= self.lost_start
             || self.lost.contains_key(&(frame.end, frame.hash))
     }
@@ -113,7 +104,6 @@ impl Shadow {
     /// Whether it has a frame on disk, or had it there until it rotted.
     pub(super) fn held_on_disk(&self, frame: &Frame) -> bool {
         self.holds(frame) && self.flushed >= frame.end
-            || self.may_have(frame)
             || frame.end <= self.lost_start
             || self.lost.get(&(frame.end, frame.hash)).is_some_and(|lost| lost.flushed)
     }
@@ -121,7 +111,6 @@ impl Shadow {
     /// Whether it lets others count a frame, or did so until a crash took it.
     pub(super) fn counts(&self, frame: &Frame) -> bool {
         self.holds(frame) && self.vouched >= frame.end
-            || self.may_have(frame)
             || frame.end <= self.lost_start
             || self.lost.get(&(frame.end, frame.hash)).is_some_and(|lost| lost.counted)
     }
