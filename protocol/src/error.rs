@@ -156,7 +156,7 @@ error_codes! {
         "Stop the group's members first: `hw group describe NAME` shows them.";
     /// No group of that name has members or committed offsets.
     GroupNotFound = 69, fatal, "GROUP_ID_NOT_FOUND",
-        "Compare the name with `hw group list`; groups without members are forgotten after seven days.";
+        "Compare the name with `hw group list`; groups without members are forgotten after seven days, or `offsets.retention.minutes`.";
     /// The client's leader epoch is older than the partition's.
     FencedLeaderEpoch = 74, retriable, "FENCED_LEADER_EPOCH",
         "Fetch metadata again and repeat; clients do so by themselves.";

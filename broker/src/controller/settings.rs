@@ -115,6 +115,12 @@ impl Settings {
         }
     }
 
+    /// How long offsets are kept after the last member of their group has left.
+    pub fn offsets_kept_ms(&self) -> u64 {
+        let given = self.of_cluster("offsets.retention.minutes");
+        given.and_then(|minutes| minutes.parse().ok()).unwrap_or(OFFSETS_KEPT_MINUTES) * 60_000
+    }
+
     /// How many replicas a new topic has that does not say.
     pub fn replication(&self) -> Option<usize> {
         self.of_cluster("default.replication.factor")?.parse().ok()
@@ -156,6 +162,8 @@ pub(super) fn value<'a>(given: &'a [(String, String)], name: &str) -> Option<&'a
 const OWN_MOVES_BYTES_PER_S: u64 = 32 << 20;
 /// Long enough for a restart, a repair of a file system, a new power supply.
 const REPLACES_AFTER_MS: u64 = 1_800_000;
+/// Seven days, as in Kafka.
+const OFFSETS_KEPT_MINUTES: u64 = 7 * 24 * 60;
 /// What is settled when a topic is made.
 const SETTLED: &[&str] = &["flush"];
 
@@ -205,5 +213,14 @@ mod tests {
         assert_eq!(settings.for_topics(), given(&[("retention.ms", "5000")]));
         assert_eq!(settings.for_new_topics(), given(&[("flush", "50")]));
         assert!(!settings.leaders_return());
+    }
+
+    #[test]
+    fn offsets_are_kept_for_a_week_or_as_long_as_the_cluster_says() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.offsets_kept_ms(), 604_800_000);
+        let two_minutes = given(&[("offsets.retention.minutes", "2")]);
+        settings.replace(&SettingScope::Cluster, &two_minutes);
+        assert_eq!(settings.offsets_kept_ms(), 120_000);
     }
 }

@@ -67,7 +67,7 @@ pub struct Moment<'a> {
     pub wall: Timestamp,
     /// The cluster: topics and racks.
     pub cluster: &'a ClusterImage,
-    /// How long offsets of a group without members are kept.
+    /// How long offsets of a group are kept after its last member, or the last commit of somebody who is none.
     pub offsets_kept_ms: u64,
 }
 
@@ -200,14 +200,14 @@ impl Coordinator {
         }
     }
 
-    /// Forgets offsets of topics that are deleted, and groups that were empty for long.
+    /// Forgets offsets of topics that are deleted, and groups in which nobody was a member or committed for long.
     fn expire(&mut self, at: Moment<'_>, id: &GroupId) {
         let Some(group) = self.ledger.group(id) else { return };
         let kept_ms = i64::try_from(at.offsets_kept_ms).unwrap_or(i64::MAX);
         let over = |since: Timestamp| at.wall.0.saturating_sub(since.0) >= kept_ms;
-        if group.members.is_empty()
-            && (group.offsets.is_empty() || group.empty_since.is_some_and(over))
-        {
+        let unused =
+            || group.empty_since.is_some_and(over) && group.offsets.values().all(|it| over(it.at));
+        if group.members.is_empty() && (group.offsets.is_empty() || unused()) {
             self.ledger.put(id, GroupChange::Gone);
             return;
         }

@@ -206,6 +206,18 @@ fn who_leaves_for_good_makes_room_at_once_and_the_last_one_leaves_the_offsets() 
 }
 
 #[test]
+fn a_group_is_kept_as_long_as_somebody_commits_who_is_no_member() {
+    let mut rig = Rig::new(&[4]);
+    for offset in 1..=4 {
+        rig.commit_by(Committer::Outsider, at(1, 0), offset).expect("nobody else is there");
+        rig.pass(1_800_000);
+    }
+    assert_eq!(rig.committed(at(1, 0)), Some(4), "the last commit is not an hour old");
+    rig.pass(1_800_000);
+    assert_eq!(rig.committed(at(1, 0)), None, "and now it is");
+}
+
+#[test]
 fn offsets_are_committed_by_owners_or_by_anybody_while_there_are_no_members() {
     let mut rig = Rig::new(&[4]);
     rig.commit_by(Committer::Outsider, at(1, 0), 3).expect("nobody is there");

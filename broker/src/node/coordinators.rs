@@ -359,7 +359,7 @@ impl Leading {
             now: now(&self.node, self.log.partition()),
             wall: own_log::wall_clock(),
             cluster: image,
-            offsets_kept_ms: OFFSETS_KEPT_MS,
+            offsets_kept_ms: image.settings().offsets_kept_ms(),
         }
     }
 }
@@ -429,8 +429,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const ROUTE_WAIT: Duration = Duration::from_millis(100);
 /// How long a log that makes no sense waits for the next try.
 const BROKEN_WAIT: Duration = Duration::from_secs(5);
-/// As long as Kafka keeps them.
-const OFFSETS_KEPT_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
 #[cfg(test)]
 mod tests {

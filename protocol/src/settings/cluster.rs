@@ -68,6 +68,19 @@ pub const KEYS: &[ConfigKey] = &[
         example: "hw cluster config set leader.balance=off",
     },
     ConfigKey {
+        name: "offsets.retention.minutes",
+        default: "10080",
+        takes: Takes::Number { min: 1, max: 52_560_000 },
+        unit: Some("minutes"),
+        effect: Effect::AtOnce,
+        description: "How long the committed offsets of a group are kept after its last member has left, or after \
+                      the last commit of somebody who is none. Then the group is forgotten, and begins where a \
+                      new one does when it comes again.",
+        advice: "Longer than the longest time for which a program of yours may stand still. Offsets of topics that are \
+                 deleted go with them, and a group that has members keeps all of its own.",
+        example: "hw cluster config set offsets.retention.minutes=43200",
+    },
+    ConfigKey {
         name: "quota.fetch.rate",
         default: "-1",
         takes: Takes::Limit { min: 1024 },
