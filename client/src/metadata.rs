@@ -46,6 +46,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Clone)]
 struct Broker {
     address: Arc<str>,
+    rack: Option<Arc<str>>,
     fenced: bool,
     incarnation: Incarnation,
 }
@@ -68,10 +69,12 @@ pub(crate) struct TopicShape {
     pub(crate) codec: Option<Compression>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Leadership {
     leader: Option<NodeId>,
     term: Term,
+    /// The voters that keep up, as the leader last said.
+    in_sync: Arc<[NodeId]>,
 }
 
 /// Where a partition is led.
@@ -152,9 +155,25 @@ impl Snapshot {
     /// Where a partition is led, if that is known.
     pub(crate) fn place(&self, partition: TopicPartition) -> Option<Place> {
         let leaders = self.leaders.get(&partition.topic)?;
-        let Leadership { leader, term } = *leaders.get(partition.partition.0 as usize)?;
-        let node = leader?;
-        Some(Place { node, term, address: self.address(node)? })
+        let Leadership { leader, term, .. } = leaders.get(partition.partition.0 as usize)?;
+        let node = (*leader)?;
+        Some(Place { node, term: *term, address: self.address(node)? })
+    }
+
+    /// A replica in a rack that keeps up: the leader if it is there, else one by the partition's number, so that
+    /// several share the reading.
+    pub(crate) fn place_in(&self, partition: TopicPartition, rack: &str) -> Option<Place> {
+        let leaders = self.leaders.get(&partition.topic)?;
+        let Leadership { leader, term, in_sync } = leaders.get(partition.partition.0 as usize)?;
+        let is_there = |node: &&NodeId| {
+            let broker = self.brokers.get(node);
+            broker.is_some_and(|it| it.rack.as_deref() == Some(rack) && !it.fenced)
+        };
+        let there: Vec<NodeId> = in_sync.iter().filter(is_there).copied().collect();
+        let led = there.iter().find(|node| Some(**node) == *leader);
+        let number = partition.partition.0 as usize;
+        let node = *led.or_else(|| there.get(number % there.len().max(1)))?;
+        Some(Place { node, term: *term, address: self.address(node)? })
     }
 
     /// Where a broker listens.
@@ -196,12 +215,13 @@ impl Snapshot {
     }
 
     fn merge(&mut self, answer: &MetadataResponse) {
-        for BrokerInfo { node, address, fenced, incarnation, .. } in &answer.brokers {
-            let (fenced, incarnation) = (*fenced, *incarnation);
+        for BrokerInfo { node, address, rack, fenced, incarnation, .. } in &answer.brokers {
+            let (rack, fenced, incarnation) = (rack.as_deref(), *fenced, *incarnation);
             let known = self.brokers.get(node);
             if known.is_none_or(|known| known.incarnation <= incarnation) {
                 let address = Arc::from(address.as_str());
-                self.brokers.insert(*node, Broker { address, fenced, incarnation });
+                let rack = rack.map(Arc::from);
+                self.brokers.insert(*node, Broker { address, rack, fenced, incarnation });
             }
         }
         for info in &answer.topics {
@@ -224,7 +244,8 @@ impl Snapshot {
     fn merge_topic(&mut self, detail: &TopicDetail) -> TopicShape {
         let leaders = self.leaders.entry(detail.id).or_default();
         for info in &detail.partitions {
-            let news = Leadership { leader: info.leader, term: info.term };
+            let in_sync = info.in_sync.as_slice().into();
+            let news = Leadership { leader: info.leader, term: info.term, in_sync };
             let index = info.partition.0 as usize;
             if index == leaders.len() {
                 leaders.push(news);

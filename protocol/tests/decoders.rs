@@ -165,7 +165,8 @@ fn valid_encodings(body: PeerBody, fetched: Vec<FetchedPartition>) -> Vec<Vec<u8
             bytes_max: 9,
             leader_term: Some(Term(1)),
         }];
-        FetchRequest { wait_max_ms: 1, bytes_min: 2, bytes_max: 3, partitions }.encode(writer)
+        let from = FetchFrom::AnyReplica;
+        FetchRequest { wait_max_ms: 1, bytes_min: 2, bytes_max: 3, partitions, from }.encode(writer)
     });
     add(&|writer| {
         let (name, configs) = (name.clone(), configs.clone());
@@ -291,13 +292,14 @@ proptest! {
 
     #[test]
     fn fetch_requests_come_back(
-        wait_max_ms: u32, bytes_min: u32, bytes_max: u32,
+        wait_max_ms: u32, bytes_min: u32, bytes_max: u32, nearby: bool,
         parts in vec((partition(), countable(), any::<u32>(), any::<Option<u32>>()), 0..4)
     ) {
         let partitions = parts.into_iter().map(|(partition, offset, bytes_max, term)| FetchPartition {
             partition, offset: Offset(offset), bytes_max, leader_term: term.map(Term),
         }).collect();
-        comes_back!(FetchRequest { wait_max_ms, bytes_min, bytes_max, partitions }, FetchRequest);
+        let from = if nearby { FetchFrom::AnyReplica } else { FetchFrom::Leader };
+        comes_back!(FetchRequest { wait_max_ms, bytes_min, bytes_max, partitions, from }, FetchRequest);
     }
 
     #[test]

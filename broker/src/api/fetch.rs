@@ -12,8 +12,9 @@ use bytes::Bytes;
 use futures_util::future::select_all;
 use highwater_protocol::batch::frames;
 use highwater_protocol::error::WireError;
+use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::fetch::{
-    FetchPartition, FetchRequest, FetchResponse, FetchedPartition, FetchedRecords,
+    FetchFrom, FetchPartition, FetchRequest, FetchResponse, FetchedPartition, FetchedRecords,
 };
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
@@ -53,7 +54,7 @@ impl Api {
         let mut left = request.bytes_max.clamp(1, BYTES_MAX);
         let mut read = Read::default();
         let read_one = |wanted: &FetchPartition| {
-            let result = self.read_one(wanted, left, read.bytes);
+            let result = self.read_one(wanted, request.from, left, read.bytes);
             match &result {
                 Ok(records) => {
                     let bytes: usize = records.records.iter().map(|slice| slice.len()).sum();
@@ -71,12 +72,15 @@ impl Api {
     fn read_one(
         &self,
         wanted: &FetchPartition,
+        from: FetchFrom,
         left: u32,
         bytes_before: u64,
     ) -> Result<FetchedRecords, WireError> {
-        let Led { route, reader, .. } = self.led_here(wanted.partition, wanted.leader_term)?;
+        let Held { route, reader, leads } = self.readable_here(wanted, from)?;
         let bytes_max = wanted.bytes_max.min(left);
-        if left == 0 {
+        // What is committed may be known to the leader alone so far.
+        let later = !leads && wanted.offset > reader.high_watermark();
+        if left == 0 || later {
             return Ok(bounds(&reader, Vec::new()));
         }
         let mut records = reader
@@ -92,6 +96,40 @@ impl Api {
         }
         Ok(bounds(&reader, records))
     }
+
+    /// The log of a partition that this broker leads or, where any replica will do, follows: while it hears no leader
+    /// it may have missed much, and sends readers elsewhere.
+    fn readable_here(&self, wanted: &FetchPartition, from: FetchFrom) -> Result<Held, WireError> {
+        let followed = match from {
+            FetchFrom::Leader => None,
+            FetchFrom::AnyReplica => self.followed_here(wanted.partition)?,
+        };
+        match followed {
+            Some(held) => Ok(held),
+            None => {
+                let Led { route, reader, .. } =
+                    self.led_here(wanted.partition, wanted.leader_term)?;
+                Ok(Held { route, reader, leads: true })
+            }
+        }
+    }
+
+    fn followed_here(&self, partition: TopicPartition) -> Result<Option<Held>, WireError> {
+        let route = self.route(partition)?;
+        let leader = route.leader().leader;
+        let follows = leader.is_some_and(|leader| leader != self.node.options().me);
+        let Some(reader) = route.reader().filter(|_| follows && route.failed().is_none()) else {
+            return Ok(None);
+        };
+        Ok(Some(Held { route, reader, leads: false }))
+    }
+}
+
+/// A partition that can be read here.
+struct Held {
+    route: Arc<Route>,
+    reader: Arc<LogReader>,
+    leads: bool,
 }
 
 /// The bounds are taken after the records, which therefore never lie outside of them.

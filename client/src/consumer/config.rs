@@ -21,7 +21,7 @@ pub struct ConsumerConfig {
     /// A name that stays the same when the program is started again: its partitions wait for it for most
     /// of a session.
     pub instance: Option<String>,
-    /// The failure domain of the program; partitions with a replica there are preferred.
+    /// The failure domain of the program: partitions with a replica there are preferred, and read from it.
     pub rack: Option<String>,
     /// How partitions are given out; a group goes by what most members want. Default uniform.
     pub assignor: Assignor,

@@ -382,6 +382,7 @@ impl Consumer {
         let fetcher = self.fetchers.entry(partition.topic).or_insert_with(|| {
             let mut config = ReaderConfig::new(name, StartAt::Start).partitions([]);
             config.prefetch_bytes_max = self.config.prefetch_bytes_max;
+            config.rack.clone_from(&self.config.rack);
             config.out_of_range = match self.config.when_no_offset {
                 StartAt::Start => OutOfRange::Start,
                 StartAt::End | StartAt::Last => OutOfRange::End,

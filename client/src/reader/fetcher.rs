@@ -16,12 +16,14 @@ use futures_util::stream::FuturesUnordered;
 use highwater_protocol::error::{ErrorCode, WireError};
 use highwater_protocol::ids::{NodeId, Offset, PartitionId, TopicPartition};
 use highwater_protocol::native::fetch::{
-    FetchPartition, FetchRequest, FetchResponse, FetchedRecords, ListOffsetsRequest, OffsetAt,
+    FetchFrom, FetchPartition, FetchRequest, FetchResponse, FetchedRecords, ListOffsetsRequest,
+    OffsetAt,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::batch::{Checked, RecordBatch, Wanted};
 use super::budget::{Budget, Part, Reserved};
+use super::fetch::Fetch;
 use super::position::{Assignment, Position, State, Stint};
 use super::{OutOfRange, Partitions, ReaderConfig};
 use crate::client::{Core, again};
@@ -63,27 +65,6 @@ pub(crate) enum Steer {
     Read(Assignment),
     /// Read this no more.
     Stop(TopicPartition),
-}
-
-struct Fetch {
-    _reserved: Reserved,
-    /// Without an answer by then, others are asked who leads.
-    probe_at: Instant,
-    /// And again after this.
-    probe_pause: Duration,
-}
-
-impl Fetch {
-    /// Whether others are to be asked now: ever more rarely, for a leader may be silent because there is a quota for
-    /// reading and what was read before is paid for in time.
-    fn is_silent(&mut self, now: Instant) -> bool {
-        let silent = self.probe_at <= now;
-        if silent {
-            self.probe_at = now + self.probe_pause;
-            self.probe_pause = (2 * self.probe_pause).min(PROBE_PAUSE_MAX);
-        }
-        silent
-    }
 }
 
 /// What has come to an end.
@@ -174,7 +155,7 @@ impl Fetcher {
             if position.state == State::Ended {
                 continue;
             }
-            let place = snapshot.place(position.partition);
+            let place = position.place(&snapshot, self.config.rack.as_deref());
             leaders.extend(place.as_ref().map(|place| place.node));
             if position.state != State::Idle {
                 continue;
@@ -226,10 +207,12 @@ impl Fetcher {
             // What comes packed is held unpacked.
             bytes_max: (share.bytes / self.growth).max(1) as u32,
             partitions,
+            from: match self.config.rack {
+                Some(_) => FetchFrom::AnyReplica,
+                None => FetchFrom::Leader,
+            },
         };
-        let probe_at = now + wait_max + PROBE_AFTER;
-        let fetch = Fetch { _reserved: share, probe_at, probe_pause: PROBE_PAUSE };
-        self.fetches.insert(place.node, fetch);
+        self.fetches.insert(place.node, Fetch::new(share, now + wait_max));
         let core = self.core.clone();
         self.under_way.push(Box::pin(async move {
             let fetching = async {
@@ -307,12 +290,16 @@ impl Fetcher {
                 position.succeed(next);
             }
             Ok(_) => position.pause(),
+            Err(_) if position.turns_to_leader(&self.metadata.borrow()) => {}
             Err(error) => self.end_with(index, error),
         }
     }
 
     fn refused(&mut self, index: usize, refusal: &WireError) {
         let position = &mut self.positions[index];
+        if position.turns_to_leader(&self.metadata.borrow()) {
+            return self.refresh(None);
+        }
         let name = format!("{}/{}", self.config.topic, position.partition.partition);
         let error = Error::refused(&format!("read {name} at offset {}", position.next), refusal);
         if refusal.code == ErrorCode::OffsetOutOfRange {
@@ -367,6 +354,9 @@ impl Fetcher {
             if !self.positions[index].waits_for(id) {
                 continue;
             }
+            if self.positions[index].turns_to_leader(&self.metadata.borrow()) {
+                continue;
+            }
             if error.retriable() {
                 self.positions[index].pause();
             } else {
@@ -392,7 +382,8 @@ impl Fetcher {
     fn follow_leaders(&mut self) {
         let snapshot = self.metadata.borrow().clone();
         for position in &mut self.positions {
-            let Some(place) = snapshot.place(position.partition) else { continue };
+            let place = position.place(&snapshot, self.config.rack.as_deref());
+            let Some(place) = place else { continue };
             if matches!(position.state, State::Fetching { node, .. } if node != place.node) {
                 position.state = State::Idle;
             }
@@ -463,7 +454,7 @@ impl Fetcher {
             State::Paused(until) => Some(until),
             State::Idle | State::Fetching { .. } | State::Placing | State::Ended => None,
         });
-        let probes = self.fetches.values().map(|fetch| fetch.probe_at);
+        let probes = self.fetches.values().map(|fetch| fetch.probe_at());
         let idle = Instant::now() + IDLE_WAKE;
         paused.chain(probes).min().map_or(idle, |time| time.min(idle))
     }
@@ -480,28 +471,8 @@ async fn next_word(steer: &mut Option<mpsc::UnboundedReceiver<Steer>>) -> Steer 
     std::future::pending().await
 }
 
-/// How much longer than its `wait_max` a fetch may take before others are asked who leads.
-const PROBE_AFTER: Duration = Duration::from_millis(200);
-const PROBE_PAUSE: Duration = Duration::from_millis(100);
-const PROBE_PAUSE_MAX: Duration = Duration::from_secs(1);
 const REFRESH_PAUSE: Duration = Duration::from_millis(40);
 /// How much longer than its `wait_max` a fetch may take at all.
 const FETCH_PATIENCE: Duration = Duration::from_secs(10);
 const TOPIC_GONE_AFTER: Duration = Duration::from_secs(2);
 const IDLE_WAKE: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn others_are_not_asked_all_the_time_about_a_leader_that_makes_a_reader_wait_for_its_quota() {
-        let part = Part::of(Arc::new(Budget::new(1)));
-        let _reserved = part.reserve(1).expect("it is all there");
-        let begun = Instant::now();
-        let mut fetch = Fetch { _reserved, probe_at: begun, probe_pause: PROBE_PAUSE };
-        let every_10_ms = (0..500).map(|step| begun + step * Duration::from_millis(10));
-        let asked = every_10_ms.filter(|now| fetch.is_silent(*now)).count();
-        assert!((5..=8).contains(&asked), "{asked} times in five seconds, and soon at first");
-    }
-}

@@ -6,6 +6,7 @@
 
 mod batch;
 mod budget;
+mod fetch;
 mod fetcher;
 mod position;
 
@@ -40,6 +41,10 @@ pub struct ReaderConfig {
     pub until_end: bool,
     /// What to do when the position is no longer in the log.
     pub out_of_range: OutOfRange,
+    /// The failure domain of the program: partitions are read from a replica there that keeps up, and from their
+    /// leaders where there is none or it fails. Such a replica may know of a record some milliseconds later than the
+    /// leader. Default none: all is read from leaders.
+    pub rack: Option<String>,
     /// How long a broker may hold a fetch when there is nothing to read. Default 500 ms.
     pub wait_max: Duration,
     /// About how many bytes one fetch may bring. Default 8 MiB.
@@ -98,6 +103,7 @@ impl ReaderConfig {
             start,
             until_end: false,
             out_of_range: OutOfRange::Error,
+            rack: None,
             wait_max: Duration::from_millis(500),
             fetch_bytes_max: 8 * 1024 * 1024,
             partition_bytes_max: 1024 * 1024,
@@ -115,6 +121,12 @@ impl ReaderConfig {
     /// Stops at the ends that the partitions have when the reader is made.
     pub fn until_end(mut self) -> ReaderConfig {
         self.until_end = true;
+        self
+    }
+
+    /// Says in which failure domain the program runs, and has replicas there be read (KIP-392).
+    pub fn rack(mut self, rack: impl Into<String>) -> ReaderConfig {
+        self.rack = Some(rack.into());
         self
     }
 

@@ -1,9 +1,10 @@
 //! Where the fetcher is in one partition.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use highwater_protocol::ids::{NodeId, Offset, TopicPartition};
 
+use crate::metadata::{Place, Snapshot};
 use crate::retry::{self, Backoff};
 
 /// A partition to read, and from where to where.
@@ -32,6 +33,8 @@ pub(super) struct Position {
     pub(super) served: u64,
     backoff: Backoff,
     pub(super) unknown_since: Option<Instant>,
+    /// A replica nearby has failed, and until then only the leader is asked.
+    at_leader_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,7 @@ impl Position {
             served: 0,
             backoff: Backoff::new(retry::seed()),
             unknown_since: None,
+            at_leader_until: None,
         };
         position.succeed(start);
         position
@@ -78,7 +82,30 @@ impl Position {
         matches!(self.state, State::Fetching { id, .. } if id == fetch)
     }
 
+    /// Where it is to be read: nearby if it can be, at its leader otherwise.
+    pub(super) fn place(&self, snapshot: &Snapshot, rack: Option<&str>) -> Option<Place> {
+        let trusts = self.at_leader_until.is_none_or(|until| until <= Instant::now());
+        let near = rack.filter(|_| trusts).and_then(|rack| snapshot.place_in(self.partition, rack));
+        near.or_else(|| snapshot.place(self.partition))
+    }
+
+    /// If what failed was a fetch from another than the leader, it counts for nothing: the leader is asked from now on, and
+    /// nobody else for a while. Says so.
+    pub(super) fn turns_to_leader(&mut self, snapshot: &Snapshot) -> bool {
+        let State::Fetching { node, .. } = self.state else { return false };
+        let leader = snapshot.place(self.partition).map(|place| place.node);
+        let turns = leader.is_some_and(|leader| leader != node);
+        if turns {
+            self.at_leader_until = Some(Instant::now() + AT_LEADER);
+            self.state = State::Idle;
+        }
+        turns
+    }
+
     pub(super) fn pause(&mut self) {
         self.state = State::Paused(Instant::now() + self.backoff.pause());
     }
 }
+
+/// How long a partition is read at its leader after a replica nearby has failed.
+const AT_LEADER: Duration = Duration::from_secs(10);

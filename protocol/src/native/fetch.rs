@@ -18,6 +18,19 @@ pub struct FetchRequest {
     pub bytes_max: u32,
     /// What to read, in the order in which `bytes_max` is spent.
     pub partitions: Vec<FetchPartition>,
+    /// Who may answer.
+    pub from: FetchFrom,
+}
+
+/// Who may answer a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FetchFrom {
+    /// The leaders of the partitions.
+    #[default]
+    Leader,
+    /// Whoever has a replica and hears its leader: with what it knows to be committed, which may be less than the leader
+    /// does (KIP-392). An offset behind that is no error, and nothing is read there yet.
+    AnyReplica,
 }
 
 /// The part of a fetch that reads one partition.
@@ -103,13 +116,20 @@ impl FetchRequest {
             writer.u32(part.bytes_max);
             coding::put_term(writer, part.leader_term);
         });
-        writer.no_tagged_fields();
+        match self.from {
+            FetchFrom::Leader => writer.no_tagged_fields(),
+            FetchFrom::AnyReplica => {
+                writer.uvarint(1);
+                writer.uvarint(TAG_ANY_REPLICA);
+                writer.blob(&[]);
+            }
+        }
     }
 
     /// Reads the body.
     pub fn decode(reader: &mut Reader<'_>) -> Result<FetchRequest, DecodeError> {
         coding::open_request(reader, "a fetch request")?;
-        let request = FetchRequest {
+        let mut request = FetchRequest {
             wait_max_ms: reader.u32()?,
             bytes_min: reader.u32()?,
             bytes_max: reader.u32()?,
@@ -121,8 +141,14 @@ impl FetchRequest {
                     leader_term: coding::term(reader)?,
                 })
             })?,
+            from: FetchFrom::Leader,
         };
-        reader.tagged_fields()?;
+        reader.tagged_fields_with(|tag, _| {
+            if tag == TAG_ANY_REPLICA {
+                request.from = FetchFrom::AnyReplica;
+            }
+            Ok(())
+        })?;
         Ok(request)
     }
 }
@@ -243,3 +269,6 @@ impl ListOffsetsResponse {
         Ok(response)
     }
 }
+
+/// The tagged field of a fetch that any replica may answer; it is empty.
+const TAG_ANY_REPLICA: u64 = 0;

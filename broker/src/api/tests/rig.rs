@@ -11,7 +11,7 @@ use highwater_protocol::ids::{
     DirectoryId, Incarnation, NodeId, PartitionId, Timestamp, TopicId, TopicPartition,
 };
 use highwater_protocol::native::admin::{CreateTopicRequest, DryRun};
-use highwater_protocol::native::fetch::{FetchPartition, FetchRequest};
+use highwater_protocol::native::fetch::{FetchFrom, FetchPartition, FetchRequest};
 use highwater_protocol::native::metadata::{MetadataRequest, TopicDetail};
 use highwater_protocol::native::produce::{AckMode, ProduceRequest, Receipt};
 use highwater_protocol::peer::{PeerBody, PeerFrame};
@@ -320,5 +320,11 @@ pub fn fetch_of(partition: TopicPartition, bytes_min: u32) -> FetchRequest {
         bytes_max: 1 << 20,
         leader_term: None,
     };
-    FetchRequest { wait_max_ms: 10_000, bytes_min, bytes_max: 1 << 20, partitions: vec![wanted] }
+    FetchRequest {
+        wait_max_ms: 10_000,
+        bytes_min,
+        bytes_max: 1 << 20,
+        partitions: vec![wanted],
+        from: FetchFrom::Leader,
+    }
 }

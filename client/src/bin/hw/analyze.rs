@@ -47,7 +47,8 @@ pub struct AnalyzeArgs {
 pub async fn run(args: AnalyzeArgs, settings: &Settings) -> Result<Exit, Failure> {
     let client = settings.connect().await?;
     let AnalyzeArgs { topic, from, number, partition, keys, output } = args;
-    let scope = Scope { topic: &topic, partitions: &partition, range: from, until_end: true };
+    let scope =
+        Scope { topic: &topic, partitions: &partition, range: from, until_end: true, rack: None };
     let (batches, mut stops) = scope.open(&client).await?;
     let mut batches = pin!(batches);
     let (mut tally, mut left) = (Tally::new(KEYS_MAX), number.unwrap_or(u64::MAX));

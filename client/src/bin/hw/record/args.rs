@@ -64,6 +64,9 @@ pub struct ConsumeArgs {
     /// goes on where it was; --from says where to start in partitions that are new to it
     #[arg(long, short = 'g', value_name = "GROUP", conflicts_with_all = ["until_end", "partition"])]
     pub group: Option<String>,
+    /// Read from replicas in this rack where they keep up, and from leaders where there are none
+    #[arg(long, value_name = "RACK")]
+    pub rack: Option<String>,
     /// Stop after this many records
     #[arg(long, short = 'n', value_name = "N")]
     pub number: Option<u64>,

@@ -43,6 +43,7 @@ pub async fn run(args: ConsumeArgs, settings: &Settings) -> Result<Exit, Failure
                 partitions: &args.partition,
                 range: args.from,
                 until_end: args.until_end,
+                rack: args.rack.as_deref(),
             };
             let (batches, stops) = scope.open(&client).await?;
             copy.stops = stops;
@@ -91,7 +92,8 @@ async fn in_group(
             .way_out("start, end, an offset or @TIME; `hw group seek` takes the others"));
         }
     };
-    let config = ConsumerConfig::new(group, [args.topic.as_str()]).when_no_offset(start);
+    let mut config = ConsumerConfig::new(group, [args.topic.as_str()]).when_no_offset(start);
+    config.rack.clone_from(&args.rack);
     let mut consumer = client.consumer(config).await?;
     let ended = loop {
         if copy.left == 0 {

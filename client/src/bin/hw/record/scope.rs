@@ -20,6 +20,8 @@ pub struct Scope<'a> {
     pub range: Range,
     /// Whether to stop where the partitions end now.
     pub until_end: bool,
+    /// Whose replicas are read where they can be.
+    pub rack: Option<&'a str>,
 }
 
 pub type Batches = stream::BoxStream<'static, Result<RecordBatch, Error>>;
@@ -63,6 +65,7 @@ impl Scope<'_> {
         if let (Some(start), true) = (alike, ends_alike) {
             let mut config = ReaderConfig::new(self.topic, start);
             config.until_end = until_end;
+            config.rack = self.rack.map(str::to_owned);
             if !self.partitions.is_empty() {
                 let chosen = self.partitions.iter().copied().map(PartitionId).collect();
                 config.partitions = Partitions::Only(chosen);
@@ -101,6 +104,7 @@ impl Scope<'_> {
             let mut config = ReaderConfig::new(self.topic, start).partitions([partition.0]);
             // So that it ends, too, where what lies before its stop was given up.
             config.until_end = until_end;
+            config.rack = self.rack.map(str::to_owned);
             streams.push(client.reader(config).await?.into_stream());
         }
         let bounded = until_end || self.range.until.is_some();
