@@ -21,8 +21,11 @@ async fn settings_change_on_every_broker_at_once_and_outlive_a_restart() {
     let orders = partition(id, 0);
     let leader = led_topic(rig.api(1), "orders").await.partitions[0].leader.expect("led").0;
     let large = || batch(&["x".repeat(3_000).as_str()]);
-    let error = produce(rig.api(leader), orders, AckMode::Sync, large()).await;
-    assert_eq!(error.expect_err("too large").code, ErrorCode::BatchTooLarge);
+    let refusal = async || {
+        let error = produce(rig.api(leader), orders, AckMode::Sync, large()).await.err()?;
+        (!error.code.retriable()).then_some(error.code)
+    };
+    assert_eq!(eventually(refusal).await, ErrorCode::BatchTooLarge);
 
     let dry = AlterTopicRequest {
         dry_run: DryRun::Yes,
@@ -30,8 +33,7 @@ async fn settings_change_on_every_broker_at_once_and_outlive_a_restart() {
     };
     let planned = within(rig.api(2).alter_topic(dry)).await.expect("fine");
     assert_eq!(planned.changes[0].after.as_deref(), Some("9000"));
-    let error = produce(rig.api(leader), orders, AckMode::Sync, large()).await;
-    assert_eq!(error.expect_err("nothing changed").code, ErrorCode::BatchTooLarge);
+    assert_eq!(eventually(refusal).await, ErrorCode::BatchTooLarge, "nothing changed");
 
     let wish = set("orders", &[("max.message.bytes", "9000"), ("segment.bytes", "1048576")]);
     within(rig.api(2).alter_topic(wish)).await.expect("fine");
