@@ -250,12 +250,13 @@ impl Cluster {
         let id = node_id(node);
         let mut aims = self.aims(partition);
         aims.retain(|voters| voters.contains(&id));
-        let had = self.checker.reached_vouched(id, partition);
-        if strikes == Strikes::AtOnce && had < self.checker.committed(partition).end() {
-            aims.clear();
-        }
         let mut sets = self.checker.voters_to_come(partition);
         sets.push(self.checker.voters(partition).to_vec());
+        let learns = sets.iter().all(|voters| !voters.contains(&id));
+        let had = self.checker.reached_vouched(id, partition);
+        if strikes == Strikes::AtOnce && learns && had < self.checker.committed(partition).end() {
+            aims.clear();
+        }
         let stands = sets.iter_mut().all(|voters| {
             if !voters.contains(&id) {
                 if aims.is_empty() {
