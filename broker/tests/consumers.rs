@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::load::{Load, create};
 use common::{Cluster, PATIENCE, Place};
 use highwater_client::{
-    AckMode, Client, Commit, Consumer, ConsumerConfig, ErrorKind, GroupState, Offset,
+    AckMode, Client, Commit, Consumer, ConsumerConfig, ErrorKind, Event, GroupState, Offset,
     OffsetToCommit, OwnedPartition, PartitionId, ProducerConfig, Profiles, Record, RecordBatch,
     StartAt, TopicPartition,
 };
@@ -197,6 +197,66 @@ async fn a_member_pauses_resumes_and_seeks_what_it_owns() {
     let refused = consumer.pause(&nobodys).expect_err("there is none");
     assert!(refused.to_string().contains("orders/9"), "{refused}");
     consumer.close(PATIENCE).await.expect("it leaves");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_asking_gives_its_partitions_up_and_is_told_when_it_is_back() {
+    let cluster = Cluster::started(1);
+    let client = cluster.client().await;
+    let topic = highwater_client::NewTopic::new(TOPIC, 2).replication(1);
+    client.admin().create_topic(topic).await.expect("created");
+    let (away, handled) = (Duration::from_secs(1), Handled::default());
+    let mut slow = client.consumer(config().poll_interval_max(away)).await.expect("it begins");
+    let quick = Worker::start(&client, &handled, "quick").await;
+    settle(&cluster, &client, &mut slow).await;
+    let producer = client.producer(ProducerConfig::default());
+    for number in 0..40 {
+        let record = Record::to(TOPIC).partition(number % 2).value(format!("{number}"));
+        producer.send_and_wait(record).await.expect("acknowledged");
+    }
+    let batch = timeout(PATIENCE, slow.next_batch()).await.expect("in time").expect("readable");
+    let own = OwnedPartition { topic: batch.topic.clone(), partition: batch.partition };
+    slow.mark_before(&batch, Offset(batch.first_offset().0 + 1));
+
+    // It holds on to the batch; somebody else does all of it, and what came after.
+    shares(&cluster, &client, &[2]).await;
+    handled.wait_for(&cluster, 40).await;
+    let done = committed(&cluster, &client, 40).await;
+    let event = timeout(PATIENCE, slow.next_event()).await.expect("in time").expect("it goes on");
+    assert!(matches!(event, Event::Stalled(told) if told >= away), "{event:?}");
+    let event = timeout(PATIENCE, slow.next_event()).await.expect("in time").expect("it goes on");
+    assert!(matches!(&event, Event::Lost(lost) if *lost == [own]), "{event:?}");
+    slow.mark(&batch);
+    slow.commit().await.expect("there is nothing to commit");
+    settle(&cluster, &client, &mut slow).await;
+    slow.mark(&batch);
+    slow.close(PATIENCE).await.expect("it leaves");
+    quick.end().await.expect("it leaves");
+    assert_eq!(committed(&cluster, &client, 40).await, done, "no offset goes back");
+}
+
+/// Has a member take part until it owns one of two partitions, and nothing moves any more.
+async fn settle(cluster: &Cluster, client: &Client, member: &mut Consumer) {
+    let shared = shares(cluster, client, &[1, 1]);
+    let mut shared = std::pin::pin!(shared);
+    loop {
+        tokio::select! {
+            () = &mut shared => return,
+            event = member.next_event() => drop(event.expect("it goes on")),
+        }
+    }
+}
+
+/// The offsets of all partitions, once they add up to what was written.
+async fn committed(cluster: &Cluster, client: &Client, sum: u64) -> Vec<(PartitionId, Offset)> {
+    cluster
+        .eventually("all is committed", async || {
+            let offsets = client.admin().group_offsets(GROUP).await.ok()?;
+            let offsets: Vec<_> =
+                offsets.iter().map(|it| (it.partition.partition, it.offset)).collect();
+            (offsets.iter().map(|(_, offset)| offset.0).sum::<u64>() == sum).then_some(offsets)
+        })
+        .await
 }
 
 /// Reads until what comes next in each partition is as wanted.

@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 fs::write(format!("{file}.new"), serde_json::to_vec(&database)?)?;
                 fs::rename(format!("{file}.new"), &file)?;
             }
-            Event::Revoking(_) | Event::Lost(_) => {} // All that was done is in the database.
+            Event::Revoking(_) | Event::Lost(_) | Event::Stalled(_) => {} // All that was done is in the database.
         }
     }
     Ok(consumer.close(Duration::from_secs(10)).await?)

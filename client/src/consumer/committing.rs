@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use highwater_protocol::ids::Offset;
 use highwater_protocol::native::groups::OffsetToCommit;
 use tokio::sync::oneshot;
 
@@ -72,6 +73,12 @@ impl Consumer {
 }
 
 impl Owned {
+    /// All before an offset is done with.
+    pub(super) fn mark(&mut self, offset: Offset) {
+        self.marked = self.marked.max(Some(offset));
+        self.in_hand &= offset < self.next;
+    }
+
     fn is_behind(&self) -> bool {
         self.marked.is_some() && self.marked != self.committed
     }

@@ -28,9 +28,20 @@ pub struct ConsumerConfig {
     /// Others have the partitions of a member that is not heard for this long, if it is ten seconds or more: it is taken
     /// for gone after four fifths of it. Default 45 s.
     pub session_timeout: Duration,
-    /// How long giving up partitions may take, and how long the program may stay away from
-    /// [`crate::Consumer::next_batch`] before it is taken for stuck and gives everything up. Default 5 minutes.
+    /// How long giving up partitions may take. Default 5 minutes.
     pub rebalance_timeout: Duration,
+    /// How long the program may stay away from [`crate::Consumer::next_batch`] while records wait for it, before it is
+    /// taken for stuck and its partitions go to others. Default 5 minutes.
+    ///
+    /// Heartbeats go on behind a program's back, and say nothing about whether it still works. So its calls are watched,
+    /// too: what Kafka has as `max.poll.interval.ms` since [KIP-62]. Records wait that were fetched and not taken, or
+    /// were taken and not marked; who has done and marked all may stay away. When the time is up, a warning is logged, the
+    /// member leaves the group, and others go on behind what was committed. With its next call the program is told so
+    /// ([`crate::Event::Stalled`], then [`crate::Event::Lost`] with what it owned), and it joins again. The same counts for each worker of
+    /// [`crate::Consumer::for_each_partition`]: one that is stuck takes the member out of the group until it is not.
+    ///
+    /// [KIP-62]: https://cwiki.apache.org/confluence/display/KAFKA/KIP-62%3A+Allow+consumer+to+send+heartbeats+from+a+background+thread
+    pub poll_interval_max: Duration,
     /// About how many bytes may lie fetched and unread, or be on their way, of all topics together. Default 32 MiB.
     pub prefetch_bytes_max: usize,
 }
@@ -60,6 +71,7 @@ impl ConsumerConfig {
             assignor: Assignor::Uniform,
             session_timeout: Duration::from_secs(45),
             rebalance_timeout: Duration::from_secs(300),
+            poll_interval_max: Duration::from_secs(300),
             prefetch_bytes_max: 32 * 1024 * 1024,
         }
     }
@@ -100,9 +112,15 @@ impl ConsumerConfig {
         self
     }
 
-    /// How long giving up partitions, or the program, may take.
+    /// How long giving up partitions may take.
     pub fn rebalance_timeout(mut self, timeout: Duration) -> ConsumerConfig {
         self.rebalance_timeout = timeout;
+        self
+    }
+
+    /// How long the program may stay away while records wait for it.
+    pub fn poll_interval_max(mut self, interval: Duration) -> ConsumerConfig {
+        self.poll_interval_max = interval;
         self
     }
 

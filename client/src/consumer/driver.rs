@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -23,7 +22,7 @@ use super::ConsumerConfig;
 use super::coordinator::Coordinator;
 use super::membership::{Membership, Ms, News, Refusal};
 use super::place::{self, Found, Placed};
-use super::polling::WAITING;
+use super::polling::{Presence, patience};
 use crate::client::Core;
 use crate::connection::Call;
 use crate::error::{Error, ErrorKind};
@@ -34,7 +33,7 @@ pub(super) enum Word {
     GaveUp(u64, Vec<TopicPartition>),
     /// Commit this, and say what became of it.
     Commit(Vec<OffsetToCommit>, oneshot::Sender<Result<(), Error>>),
-    /// The program is back after it was taken for stuck.
+    /// The program is back, and may have been taken for stuck.
     Polled,
     /// Leave the group, and say when that is done.
     Close(oneshot::Sender<()>),
@@ -48,6 +47,8 @@ pub(super) enum Tidings {
     Revoked(u64, Vec<TopicPartition>),
     /// These were given up, or lost.
     Gone(Vec<TopicPartition>, Why),
+    /// The program was away for so long, and what follows is what it lost.
+    Stalled(Duration),
     /// It cannot be a member any more.
     Failed(Error),
 }
@@ -67,11 +68,10 @@ pub(super) struct Driver {
     config: Arc<ConsumerConfig>,
     coordinator: Coordinator,
     membership: Membership,
-    begun: Instant,
     words: mpsc::UnboundedReceiver<Word>,
     tidings: mpsc::UnboundedSender<Tidings>,
-    /// When the program was last here, in milliseconds since `begun`; `WAITING` while it is.
-    polled: Arc<AtomicU64>,
+    presence: Arc<Presence>,
+    /// The program, or a worker, is away for too long, and the member is none.
     stuck: bool,
     commits: VecDeque<Committing>,
     under_way: Option<BoxFuture<'static, Done>>,
@@ -107,19 +107,17 @@ impl Driver {
         coordinator: Coordinator,
         membership: Membership,
         ways: (mpsc::UnboundedReceiver<Word>, mpsc::UnboundedSender<Tidings>),
-        polled: (Arc<AtomicU64>, Instant),
+        presence: Arc<Presence>,
     ) -> Driver {
         let (words, tidings) = ways;
-        let (polled, begun) = polled;
         Driver {
             core,
             config,
             coordinator,
             membership,
-            begun,
             words,
             tidings,
-            polled,
+            presence,
             stuck: false,
             commits: VecDeque::new(),
             under_way: None,
@@ -141,7 +139,7 @@ impl Driver {
             }
             self.look_after(now);
             self.ask(now);
-            let wake = self.begun + Duration::from_millis(self.wakes_at(now));
+            let wake = self.presence.begun + Duration::from_millis(self.wakes_at(now));
             tokio::select! {
                 done = under_way(&mut self.under_way) => {
                     self.under_way = None;
@@ -161,35 +159,42 @@ impl Driver {
     }
 
     fn now(&self) -> Ms {
-        Ms::try_from(self.begun.elapsed().as_millis()).expect("no clock runs so long")
+        self.presence.now()
     }
 
     fn wakes_at(&self, now: Ms) -> Ms {
-        let polled = self.polled.load(Ordering::Relaxed);
         if self.stuck {
-            // Whatever ends that is a word.
+            // A program that is back says so, and a worker is looked for.
             return now + IDLE_MS;
         }
-        let stuck = if polled == WAITING { Ms::MAX } else { polled + self.patience() };
+        let since = self.presence.awaited_since();
+        let stuck = since.map_or(Ms::MAX, |since| since + self.patience());
         self.membership.wakes_at().min(stuck).clamp(now + 1, now + IDLE_MS)
     }
 
     fn patience(&self) -> Ms {
-        Ms::try_from(self.config.rebalance_timeout.as_millis()).unwrap_or(Ms::MAX / 2)
+        patience(self.config.poll_interval_max)
     }
 
-    /// A program that has not asked for records for long has no use for its partitions.
+    /// Who has not asked for the records that wait for him for long has no use for his partitions.
     fn look_after(&mut self, now: Ms) {
-        let polled = self.polled.load(Ordering::Relaxed);
-        if self.stuck || polled == WAITING || now < polled.saturating_add(self.patience()) {
+        let for_long = |since: &Ms| now >= since + self.patience();
+        if self.stuck {
+            self.stuck = self.presence.away_since().is_some_and(|since| for_long(&since));
             return;
         }
+        let Some(since) = self.presence.awaited_since().filter(for_long) else { return };
+        let owned = self.membership.owned().len();
         tracing::warn!(
             group = self.config.group,
-            for_ms = now - polled,
-            "the program has not asked for records for longer than its rebalance timeout; it leaves the group until it does"
+            for_ms = now - since,
+            partitions = owned,
+            "the program, or a worker of it, has not asked for the records that wait for it for longer than its \
+             poll_interval_max; it leaves the group until it does"
         );
         self.stuck = true;
+        // Whoever has ended needs no news.
+        let _ = self.tidings.send(Tidings::Stalled(Duration::from_millis(now - since)));
         let news = self.membership.lose(now);
         self.tell(news);
         self.under_way = Some(self.goodbye(now));
@@ -349,7 +354,8 @@ impl Driver {
             Word::Commit(offsets, reply) => {
                 self.commits.push_back(Committing { offsets, reply, begun: Instant::now() });
             }
-            Word::Polled => self.stuck = false,
+            // It shows where it is looked for, which is done before anything else.
+            Word::Polled => {}
             Word::Close(reply) => self.leaving = Some(reply),
         }
     }
@@ -471,8 +477,8 @@ mod tests {
         let membership = Membership::new(config.group_id(), member, config.profile("c"), 0);
         let (_, heard) = mpsc::unbounded_channel();
         let (told, tidings) = mpsc::unbounded_channel();
-        let polled = (Arc::new(AtomicU64::new(0)), Instant::now());
-        let driver = Driver::new(core, config, coordinator, membership, (heard, told), polled);
+        let presence = Arc::new(Presence::new(config.prefetch_bytes_max));
+        let driver = Driver::new(core, config, coordinator, membership, (heard, told), presence);
         (driver, tidings)
     }
 
@@ -535,5 +541,33 @@ mod tests {
         driver.take(Word::Close(oneshot::channel().0));
         driver.ask(0);
         assert!(driver.under_way.is_some(), "it leaves");
+    }
+
+    #[tokio::test]
+    async fn who_stays_away_while_records_wait_gives_all_up_is_told_and_joins_when_it_is_back() {
+        let (mut driver, mut told) = driver();
+        assign(&mut driver, &[partition()]);
+        let patience = driver.patience();
+        driver.look_after(patience);
+        assert!(!driver.stuck, "nothing waits for it");
+        driver.presence.budget.hold(1);
+        driver.look_after(patience - 1);
+        assert!(!driver.stuck, "it may come back");
+
+        driver.look_after(patience);
+        assert!(driver.membership.owned().is_empty());
+        let (first, second) = (told.try_recv().expect("news"), told.try_recv().expect("news"));
+        assert!(matches!(first, Tidings::Stalled(away) if away.as_millis() == patience.into()));
+        assert!(matches!(second, Tidings::Gone(lost, Why::Lost) if lost == [partition()]));
+        driver.under_way = None;
+        driver.presence.budget.release(1);
+        driver.look_after(patience + 1);
+        driver.ask(patience + 1);
+        assert!(driver.under_way.is_none(), "it does not join, though nothing waits any more");
+
+        driver.presence.set_polled(patience + 2);
+        driver.look_after(patience + 2);
+        driver.ask(patience + 2);
+        assert!(driver.under_way.is_some(), "it joins");
     }
 }

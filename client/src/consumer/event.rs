@@ -1,6 +1,7 @@
 //! What comes to a program that is a member of a group.
 
 use std::fmt;
+use std::time::Duration;
 
 use highwater_protocol::ids::{PartitionId, TopicPartition};
 use tokio::sync::mpsc;
@@ -20,6 +21,9 @@ pub enum Event {
     Revoking(Revocation),
     /// These are somebody else's, perhaps since a while: nothing can be committed for them any more.
     Lost(Vec<OwnedPartition>),
+    /// The program did not ask for what waited for it for this long, more than `poll_interval_max`: the member has
+    /// left the group, and joins again now that the program is back. If it owned anything, `Lost` with that comes next.
+    Stalled(Duration),
 }
 
 /// A partition of one's own.

@@ -19,7 +19,6 @@ mod workers;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
@@ -30,8 +29,7 @@ use uuid::Uuid;
 use crate::client::Core;
 use crate::error::{Error, ErrorKind};
 use crate::reader::{
-    Assignment, Budget, Fetched, Fetcher, OutOfRange, ReaderConfig, RecordBatch, StartAt, Steer,
-    Stint,
+    Assignment, Fetched, Fetcher, OutOfRange, ReaderConfig, RecordBatch, StartAt, Steer, Stint,
 };
 use committing::{Committing, commit_due, committed};
 pub use config::{Commit, ConsumerConfig};
@@ -41,7 +39,7 @@ pub use event::{Event, OwnedPartition, Revocation};
 use membership::Membership;
 pub use partition::PartitionConsumer;
 use place::Placed;
-use polling::Polling;
+use polling::{Polling, Presence};
 
 /// A member of a consumer group.
 ///
@@ -72,15 +70,13 @@ pub struct Consumer {
     fetched: mpsc::UnboundedReceiver<Fetched>,
     output: mpsc::UnboundedSender<Fetched>,
     fetchers: HashMap<TopicId, mpsc::UnboundedSender<Steer>>,
-    budget: Arc<Budget>,
     owned: BTreeMap<TopicPartition, Owned>,
     last_stint: Stint,
     commit_due: Instant,
     committing: Option<Committing>,
     /// What a call that was dropped had begun to give up.
     giving_up: Option<Revocation>,
-    begun: Instant,
-    polled: Arc<AtomicU64>,
+    presence: Arc<Presence>,
 }
 
 /// A partition of one's own.
@@ -94,6 +90,8 @@ struct Owned {
     next: Offset,
     marked: Option<Offset>,
     committed: Option<Offset>,
+    /// Something of it was taken and not marked.
+    in_hand: bool,
     reading: Reading,
 }
 
@@ -118,8 +116,8 @@ impl Consumer {
         let member = MemberId(Uuid::new_v4());
         let profile = config.profile(&core.config.client_id);
         let membership = Membership::new(group, member, profile, 0);
-        let (config, begun) = (Arc::new(config), Instant::now());
-        let polled = Arc::new(AtomicU64::new(0));
+        let presence = Arc::new(Presence::new(config.prefetch_bytes_max));
+        let config = Arc::new(config);
         let (words, heard) = mpsc::unbounded_channel();
         let (told, tidings) = mpsc::unbounded_channel();
         let driver = Driver::new(
@@ -128,10 +126,10 @@ impl Consumer {
             coordinator,
             membership,
             (heard, told),
-            (polled.clone(), begun),
+            presence.clone(),
         );
         tokio::spawn(driver.run());
-        Ok(Consumer::of(core, config, member, (words, tidings), (polled, begun)))
+        Ok(Consumer::of(core, config, member, (words, tidings), presence))
     }
 
     /// The consumer to a driver.
@@ -140,11 +138,11 @@ impl Consumer {
         config: Arc<ConsumerConfig>,
         member: MemberId,
         ways: (mpsc::UnboundedSender<Word>, mpsc::UnboundedReceiver<Tidings>),
-        polled: (Arc<AtomicU64>, Instant),
+        presence: Arc<Presence>,
     ) -> Consumer {
         // Unbounded in number, bounded in bytes: the fetchers ask for no more than the budget has.
         let (output, fetched) = mpsc::unbounded_channel();
-        let ((words, tidings), (polled, begun)) = (ways, polled);
+        let (words, tidings) = ways;
         Consumer {
             core,
             member,
@@ -153,14 +151,12 @@ impl Consumer {
             fetched,
             output,
             fetchers: HashMap::new(),
-            budget: Arc::new(Budget::new(config.prefetch_bytes_max)),
             owned: BTreeMap::new(),
             last_stint: Stint::default(),
-            commit_due: commit_due(begun, &config),
+            commit_due: commit_due(presence.begun, &config),
             committing: None,
             giving_up: None,
-            begun,
-            polled,
+            presence,
             config,
         }
     }
@@ -197,7 +193,7 @@ impl Consumer {
                     self.commit_before_giving_up().await;
                     drop(self.giving_up.take());
                 }
-                Event::Assigned(_) | Event::Lost(_) => {}
+                Event::Assigned(_) | Event::Lost(_) | Event::Stalled(_) => {}
             }
         }
     }
@@ -255,15 +251,22 @@ impl Consumer {
                 && batch.stint() >= owned.marks_since
         };
         if let Some(owned) = self.owned.values_mut().find(is_of) {
-            owned.marked = owned.marked.max(Some(offset));
+            owned.mark(offset);
+            self.look_at_hands();
         }
     }
 
     /// Of a partition of its own, all records before an offset are done with.
     fn note_marked(&mut self, name: &OwnedPartition, offset: Offset) {
         if let Some(owned) = self.owned.values_mut().find(|owned| owned.name == *name) {
-            owned.marked = owned.marked.max(Some(offset));
+            owned.mark(offset);
+            self.look_at_hands();
         }
+    }
+
+    /// Whether anything was taken and not marked.
+    fn look_at_hands(&self) {
+        self.presence.set_in_hand(self.owned.values().any(|owned| owned.in_hand));
     }
 
     /// Commits all that is marked, and waits until that is done.
@@ -345,8 +348,10 @@ impl Consumer {
                     self.stop_reading(*partition, Reading::Over);
                     self.owned.remove(partition);
                 }
+                self.look_at_hands();
                 (why == Why::Lost && !names.is_empty()).then_some(Event::Lost(names))
             }
+            Tidings::Stalled(away) => Some(Event::Stalled(away)),
             Tidings::Failed(error) => return Err(error),
         })
     }
@@ -365,6 +370,7 @@ impl Consumer {
             next: start,
             marked: None,
             committed,
+            in_hand: false,
             reading: Reading::Paused,
         };
         self.owned.insert(partition, owned);
@@ -389,7 +395,7 @@ impl Consumer {
                 StartAt::Offset(_) | StartAt::Time(_) => OutOfRange::Error,
             };
             let (steer, words) = mpsc::unbounded_channel();
-            let (core, budget) = (self.core.clone(), self.budget.clone());
+            let (core, budget) = (self.core.clone(), self.presence.budget.clone());
             let fetcher = Fetcher::new(core, config, Vec::new(), budget, self.output.clone());
             tokio::spawn(fetcher.steered(words).run());
             steer
@@ -412,14 +418,15 @@ impl Consumer {
     fn deliver(&mut self, fetched: Fetched) -> Option<Result<RecordBatch, Error>> {
         let Fetched { partition, stint, result } = fetched;
         if let Ok(batch) = &result {
-            self.budget.release(batch.bytes());
+            self.presence.budget.release(batch.bytes());
         }
         let owned = self.owned.get_mut(&partition)?;
         if owned.stint != stint || owned.reading != Reading::On {
             return None;
         }
         Some(result.map(|batch| {
-            owned.next = batch.next_offset();
+            (owned.next, owned.in_hand) = (batch.next_offset(), true);
+            self.presence.set_in_hand(true);
             batch.of_stint(stint)
         }))
     }

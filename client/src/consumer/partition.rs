@@ -1,6 +1,7 @@
 //! One partition of a consumer's own, in the hands of its worker.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use highwater_protocol::ids::Offset;
 use tokio::sync::{Notify, mpsc};
@@ -46,7 +47,14 @@ struct Progress {
     queued_bytes: usize,
     /// What was marked and is not taken over by the consumer yet.
     marked: Option<Offset>,
+    /// When its worker last asked; none while it does.
+    asked: Option<Instant>,
+    /// Behind the last batch that its worker took, until that is marked.
+    in_hand: Option<Offset>,
 }
+
+/// The worker asks.
+struct Asking<'a>(&'a Shared);
 
 impl PartitionConsumer {
     /// Which partition it is.
@@ -62,14 +70,15 @@ impl PartitionConsumer {
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.
     pub async fn next_batch(&mut self) -> Option<RecordBatch> {
+        let _asking = Asking::begin(&self.shared);
         let batch = self.queue.recv().await?;
         let mut progress = self.shared.lock();
         if progress.over {
             return None;
         }
         progress.queued_bytes -= batch.bytes();
+        progress.in_hand = Some(batch.next_offset());
         drop(progress);
-        self.shared.changed.notify_one();
         Some(batch)
     }
 
@@ -88,6 +97,7 @@ impl PartitionConsumer {
         if (topic, partition) == (&batch.topic, &batch.partition) && batch.stint() >= self.since {
             let mut progress = self.shared.lock();
             progress.marked = progress.marked.max(Some(offset));
+            progress.in_hand = progress.in_hand.filter(|end| offset < *end);
             drop(progress);
             self.shared.changed.notify_one();
         }
@@ -102,7 +112,8 @@ impl Lane {
         changed: Arc<Notify>,
     ) -> (Lane, PartitionConsumer) {
         let (batches, queue) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { progress: Mutex::default(), changed });
+        let progress = Progress { asked: Some(Instant::now()), ..Progress::default() };
+        let shared = Arc::new(Shared { progress: Mutex::new(progress), changed });
         let lane = Lane {
             queue: Some(batches),
             shared: shared.clone(),
@@ -133,6 +144,13 @@ impl Lane {
         self.queue = None;
     }
 
+    /// Since when its worker does not ask for what waits for it, or that it is over.
+    pub fn away_since(&self) -> Option<Instant> {
+        let progress = self.shared.lock();
+        let waits = progress.over || progress.queued_bytes > 0 || progress.in_hand.is_some();
+        progress.asked.filter(|_| waits)
+    }
+
     pub fn is_over(&self) -> bool {
         self.queue.is_none()
     }
@@ -140,6 +158,21 @@ impl Lane {
     /// What was marked since the last call.
     pub fn take_marked(&self) -> Option<Offset> {
         self.shared.lock().marked.take()
+    }
+}
+
+impl Asking<'_> {
+    fn begin(shared: &Shared) -> Asking<'_> {
+        shared.lock().asked = None;
+        shared.changed.notify_one();
+        Asking(shared)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.lock().asked = Some(Instant::now());
+        self.0.changed.notify_one();
     }
 }
 

@@ -1,37 +1,110 @@
-//! Telling the driver when the program was last here: one that stays away for too long is taken for stuck.
+//! Who is away: whether the program, or one of its workers, asks for what waits for it, and since when not.
+//!
+//! The driver looks here. Time away counts only while there is something to ask for: records that were fetched, or
+//! the last batch, which was taken and not marked. Who has all done may stay away as long as he likes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::Consumer;
 use super::driver::Word;
+use super::membership::Ms;
+use crate::reader::Budget;
+
+/// What the program's side tells the driver without a word.
+#[derive(Debug)]
+pub(super) struct Presence {
+    pub begun: Instant,
+    /// When the program was last here, in milliseconds since `begun`; `HERE` while it is.
+    polled: AtomicU64,
+    /// Since when the worker that is away the longest is, while something waits for it; `HERE` where none is.
+    workers_away: AtomicU64,
+    /// The program has taken a batch that it has not marked.
+    in_hand: AtomicBool,
+    /// What was fetched and not taken is held there.
+    pub budget: Arc<Budget>,
+}
+
+impl Presence {
+    /// The program is here last when it begins.
+    pub fn new(prefetch_bytes_max: usize) -> Presence {
+        Presence {
+            begun: Instant::now(),
+            polled: AtomicU64::new(0),
+            workers_away: AtomicU64::new(HERE),
+            in_hand: AtomicBool::new(false),
+            budget: Arc::new(Budget::new(prefetch_bytes_max)),
+        }
+    }
+
+    pub fn now(&self) -> Ms {
+        ms(self.begun.elapsed())
+    }
+
+    /// Since when somebody is away for whom something waits.
+    pub fn awaited_since(&self) -> Option<Ms> {
+        let program = self.polled.load(Ordering::Relaxed);
+        let waits = self.in_hand.load(Ordering::Relaxed) || self.budget.holds_any();
+        let program = if waits { program } else { HERE };
+        Some(program.min(self.workers_away.load(Ordering::Relaxed))).filter(|since| *since != HERE)
+    }
+
+    /// Since when somebody is away, whether something waits or not.
+    pub fn away_since(&self) -> Option<Ms> {
+        let (program, workers) = (&self.polled, &self.workers_away);
+        let since = program.load(Ordering::Relaxed).min(workers.load(Ordering::Relaxed));
+        Some(since).filter(|since| *since != HERE)
+    }
+
+    pub fn set_in_hand(&self, in_hand: bool) {
+        self.in_hand.store(in_hand, Ordering::Relaxed);
+    }
+
+    /// Since when the worker that is away the longest is.
+    pub fn set_workers_away(&self, since: Option<Instant>) {
+        let since = since.map_or(HERE, |since| ms(since.saturating_duration_since(self.begun)));
+        self.workers_away.store(since, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub fn set_polled(&self, at: Ms) {
+        self.polled.store(at, Ordering::Relaxed);
+    }
+}
 
 /// The program is here: it is not stuck.
 pub(super) struct Polling {
-    polled: Arc<AtomicU64>,
-    begun: Instant,
+    presence: Arc<Presence>,
 }
 
 impl Polling {
     pub fn begin(consumer: &Consumer) -> Polling {
-        let (polled, begun) = (consumer.polled.clone(), consumer.begun);
-        let away_since = polled.swap(WAITING, Ordering::Relaxed);
-        let patience = consumer.config.rebalance_timeout.as_millis();
-        if begun.elapsed().as_millis().saturating_sub(away_since.into()) >= patience {
-            // The driver may have taken it for stuck.
+        let presence = consumer.presence.clone();
+        let away_since = presence.polled.swap(HERE, Ordering::Relaxed);
+        if presence.now().saturating_sub(away_since) >= patience(consumer.config.poll_interval_max)
+        {
+            // The driver may have taken it for stuck, and need not find out by itself that it is not.
             let _ = consumer.words.send(Word::Polled);
         }
-        Polling { polled, begun }
+        Polling { presence }
     }
 }
 
 impl Drop for Polling {
     fn drop(&mut self) {
-        let now = self.begun.elapsed().as_millis();
-        self.polled.store(u64::try_from(now).unwrap_or(WAITING), Ordering::Relaxed);
+        self.presence.polled.store(self.presence.now(), Ordering::Relaxed);
     }
 }
 
-/// The program waits for records.
-pub(super) const WAITING: u64 = u64::MAX;
+/// For how long somebody may be away.
+pub(super) fn patience(poll_interval_max: Duration) -> Ms {
+    ms(poll_interval_max).min(Ms::MAX / 2)
+}
+
+fn ms(time: Duration) -> Ms {
+    Ms::try_from(time.as_millis()).unwrap_or(Ms::MAX / 2)
+}
+
+/// Nobody is away.
+const HERE: Ms = Ms::MAX;

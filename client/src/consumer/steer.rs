@@ -47,8 +47,9 @@ impl Consumer {
         let reading = self.owned[&id].reading;
         self.stop_reading(id, reading);
         let owned = self.owned.get_mut(&id).expect("nothing else was heard meanwhile");
-        (owned.next, owned.marked) = (next, None);
+        (owned.next, owned.marked, owned.in_hand) = (next, None, false);
         owned.marks_since = Stint(self.last_stint.0 + 1);
+        self.look_at_hands();
         if reading == Reading::On {
             self.read_on(id);
         }

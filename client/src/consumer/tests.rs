@@ -31,10 +31,10 @@ impl Bench {
         let (words, said) = mpsc::unbounded_channel();
         let (driver, tidings) = mpsc::unbounded_channel();
         let config = Arc::new(ConsumerConfig::new("g", ["orders"]));
-        let (begun, polled) = (Instant::now(), Arc::default());
+        let presence = Arc::new(Presence::new(config.prefetch_bytes_max));
         let core = Core::for_tests();
         let member = MemberId(Uuid::nil());
-        let mut consumer = Consumer::of(core, config, member, (words, tidings), (polled, begun));
+        let mut consumer = Consumer::of(core, config, member, (words, tidings), presence);
         consumer.take(assigned()).expect("it is news");
         consumer.owned.get_mut(&partition()).expect("its own").marked = Some(Offset(7));
         Bench { consumer, words: said, driver }
@@ -74,6 +74,36 @@ async fn what_a_dropped_call_was_giving_up_is_the_next_event() {
     assert!(bench.consumer.next_batch().now_or_never().is_none());
     let event = bench.consumer.next_event().now_or_never().expect("it waits there");
     assert!(matches!(event, Ok(Event::Revoking(it)) if it.partitions.len() == 1));
+}
+
+#[tokio::test]
+async fn a_program_that_is_away_is_awaited_until_it_has_marked_what_it_took() {
+    let mut bench = Bench::new();
+    let batch = RecordBatch::for_tests("orders", 0..3);
+    bench.consumer.presence.budget.hold(batch.bytes());
+    let fetched = Fetched { partition: partition(), stint: Stint(1), result: Ok(batch) };
+    bench.consumer.output.send(fetched).expect("it listens");
+    let batch = bench.consumer.next_batch().now_or_never().expect("it is there").expect("readable");
+    let presence = bench.consumer.presence.clone();
+    assert!(presence.awaited_since().is_some(), "it has taken a batch");
+    bench.consumer.mark_before(&batch, Offset(2));
+    assert!(presence.awaited_since().is_some(), "and not done with it");
+    bench.consumer.mark(&batch);
+    assert_eq!(presence.awaited_since(), None);
+    assert!(presence.away_since().is_some());
+}
+
+#[tokio::test]
+async fn who_was_away_too_long_is_told_so_and_what_it_lost() {
+    let mut bench = Bench::new();
+    let away = Duration::from_secs(400);
+    bench.tell(Tidings::Stalled(away));
+    bench.tell(Tidings::Gone(vec![partition()], Why::Lost));
+    let event = bench.consumer.next_event().now_or_never().expect("it is there");
+    assert!(matches!(event, Ok(Event::Stalled(told)) if told == away), "{event:?}");
+    let event = bench.consumer.next_event().now_or_never().expect("it is there");
+    assert!(matches!(event, Ok(Event::Lost(lost)) if lost.len() == 1));
+    assert!(bench.consumer.owned().is_empty());
 }
 
 #[test]

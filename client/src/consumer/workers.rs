@@ -56,6 +56,9 @@ impl Consumer {
     /// still there is followed, after a moment, by another one, which begins behind what was marked. Of all
     /// partitions together about `prefetch_bytes_max` may lie before the workers; one with more than its share is paused.
     ///
+    /// Where one worker neither asks for what waits for it nor ends for `poll_interval_max`, the member leaves the group: its other
+    /// workers are told to end, and other members go on. It joins again once no worker is stuck.
+    ///
     /// ```no_run
     /// # use highwater_client::{Client, ConsumerConfig, Error};
     /// # async fn run(client: Client) -> Result<(), Error> {
@@ -175,9 +178,11 @@ where
         self.failure.get_or_insert(failure);
     }
 
-    /// Has the consumer take over what was marked, and reads on where workers have made room.
+    /// Has the consumer take over what was marked and who is away, and reads on where workers have made room.
     fn take_marks(&mut self) {
         let enough = self.share_bytes() / 2;
+        let away = self.lanes.values().filter_map(Lane::away_since).min();
+        self.consumer.presence.set_workers_away(away);
         for (name, lane) in &mut self.lanes {
             if let Some(marked) = lane.take_marked().filter(|_| !lane.lost) {
                 self.consumer.note_marked(name, marked);
@@ -218,6 +223,8 @@ where
                 }
                 self.giving_up.push(GivingUp { running, _revocation: revocation });
             }
+            // What was lost comes next.
+            Event::Stalled(_) => {}
             Event::Lost(names) => {
                 for name in names {
                     if let Some(lane) = self.lanes.get_mut(&name) {

@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 
 use super::super::driver::{Tidings, Why, Word};
 use super::super::tests::{Bench, assigned, partition};
-use super::super::{Budget, Fetched, Stint};
+use super::super::{Fetched, Stint};
 use super::*;
+use crate::reader::Budget;
 
 type Working = BoxFuture<'static, Result<(), Error>>;
 
@@ -25,7 +26,7 @@ struct Stage<F> {
 fn stage() -> Stage<impl FnMut(PartitionConsumer) -> Working> {
     let Bench { mut consumer, words, driver } = Bench::new();
     consumer.owned.get_mut(&partition()).expect("its own").marked = None;
-    let (fetched, budget) = (consumer.output.clone(), consumer.budget.clone());
+    let (fetched, budget) = (consumer.output.clone(), consumer.presence.budget.clone());
     let (begins, begun) = mpsc::unbounded_channel();
     let work = move |far_end: PartitionConsumer| {
         let (end, mut told) = mpsc::channel(1);
@@ -156,6 +157,32 @@ async fn a_partition_is_paused_while_too_much_of_it_lies_before_its_worker() {
     stage.settle().await;
     assert!(stage.reads());
     assert_eq!(of(worker.next_batch().await), 6..9);
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_ask_is_awaited_until_it_does_or_has_ended() {
+    let mut stage = stage();
+    let presence = stage.workers.consumer.presence.clone();
+    stage.fetch(1, 0..3);
+    stage.settle().await;
+    assert!(presence.awaited_since().is_some(), "a batch lies before it");
+    let (mut worker, end) = stage.begun.try_recv().expect("it has records");
+    let batch = worker.next_batch().await.expect("the first one");
+    stage.settle().await;
+    assert!(presence.awaited_since().is_some(), "it has taken a batch");
+    worker.mark(&batch);
+    stage.settle().await;
+    assert_eq!(presence.awaited_since(), None, "it has all done");
+
+    // While it is away, all is lost: it is awaited until it has ended.
+    stage.tell(Tidings::Stalled(Duration::from_secs(400)));
+    stage.tell(Tidings::Gone(vec![partition()], Why::Lost));
+    stage.settle().await;
+    assert!(presence.awaited_since().is_some());
+    assert!(worker.next_batch().await.is_none());
+    end.send(Ok(())).await.expect("it runs");
+    stage.settle().await;
+    assert_eq!(presence.awaited_since(), None);
 }
 
 #[tokio::test]
