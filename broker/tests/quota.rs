@@ -35,6 +35,10 @@ async fn each_principal_writes_and_reads_at_its_quota_and_no_faster() {
     // Would one wait for the other, it took twice as long.
     assert!(first.max(second) < first.min(second).mul_f64(1.75), "{first:?} and {second:?}");
 
+    for paused in [&client, &other].map(|client| client.metrics().throttled_ms) {
+        assert!(paused > 1_000, "a client is asked to pause for most of the time, and counts that");
+    }
+
     // Amid a debt everything else of the same connection goes on.
     let busy = tokio::spawn({
         let one = one.clone();

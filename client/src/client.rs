@@ -13,6 +13,7 @@ use crate::admin::Admin;
 use crate::connection::{Call, Connection, Identity, Pool};
 use crate::consumer::{Consumer, ConsumerConfig};
 use crate::error::{Error, ErrorKind};
+use crate::hooks::Hooks;
 use crate::metadata::{Metadata, Snapshot, TopicShape};
 use crate::producer::{Producer, ProducerConfig};
 use crate::profile::Profile;
@@ -20,6 +21,7 @@ use crate::race;
 use crate::reader::{Reader, ReaderConfig};
 use crate::record::TopicName;
 use crate::retry::{self, Backoff};
+use crate::watch::{Metrics, Watch};
 
 /// How to reach a cluster, as whom, and how patiently.
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub struct ClientConfig {
     pub metadata_age_max: Duration,
     /// What producers pack batches with that do not choose themselves. Default LZ4.
     pub compression: Option<Compression>,
+    /// Who is told what the client does. Default nobody.
+    pub hooks: Option<Arc<dyn Hooks>>,
 }
 
 /// The certificates of a client, from files or memory.
@@ -71,6 +75,7 @@ pub(crate) struct Core {
     pub(crate) config: ClientConfig,
     pub(crate) pool: Pool,
     pub(crate) metadata: Metadata,
+    pub(crate) watch: Arc<Watch>,
 }
 
 impl ClientConfig {
@@ -87,12 +92,19 @@ impl ClientConfig {
             request_timeout: Duration::from_secs(10),
             metadata_age_max: Duration::from_secs(300),
             compression: None,
+            hooks: None,
         }
     }
 
     /// Sets the name for the brokers' logs.
     pub fn client_id(mut self, client_id: impl Into<String>) -> ClientConfig {
         self.client_id = client_id.into();
+        self
+    }
+
+    /// Has somebody told what the client does.
+    pub fn hooks(mut self, hooks: Arc<dyn Hooks>) -> ClientConfig {
+        self.hooks = Some(hooks);
         self
     }
 }
@@ -112,8 +124,10 @@ impl Client {
             return Err(Error::new(ErrorKind::Config, text));
         }
         let identity = Identity::read(&config.tls)?;
-        let pool = Pool::new(identity, config.client_id.clone(), config.connect_timeout)?;
-        let core = Arc::new(Core { config, pool, metadata: Metadata::new() });
+        let watch = Arc::new(Watch::new(config.hooks.clone()));
+        let (name, patience) = (config.client_id.clone(), config.connect_timeout);
+        let pool = Pool::new(identity, name, patience, watch.clone())?;
+        let core = Arc::new(Core { config, pool, metadata: Metadata::new(), watch });
         core.first_answer().await?;
         tokio::spawn(keep_fresh(Arc::downgrade(&core)));
         Ok(Client { core })
@@ -172,6 +186,18 @@ impl Client {
         self.core.pool.cluster()
     }
 
+    /// What this client, and all that was made from it, has done so far, in numbers.
+    ///
+    /// ```no_run
+    /// # async fn run(client: highwater_client::Client) {
+    /// let now = client.metrics();
+    /// println!("{} records written, {} batches sent again", now.records_written, now.retries);
+    /// # }
+    /// ```
+    pub fn metrics(&self) -> Metrics {
+        self.core.watch.metrics()
+    }
+
     /// Closes all connections and waits until the brokers have been told.
     ///
     /// Producers and readers made from this client fail from now on; close them first.
@@ -193,9 +219,11 @@ impl Core {
             key: Pem::Text(Vec::new()),
         };
         let config = ClientConfig::new(["127.0.0.1:1"], tls);
-        let pool = Pool::new(Identity::for_tests(), "test".into(), config.connect_timeout);
+        let watch = Arc::new(Watch::default());
+        let (name, patience) = ("test".into(), config.connect_timeout);
+        let pool = Pool::new(Identity::for_tests(), name, patience, watch.clone());
         let pool = pool.expect("a socket can be had");
-        Arc::new(Core { config, pool, metadata: Metadata::new() })
+        Arc::new(Core { config, pool, metadata: Metadata::new(), watch })
     }
 
     /// A connection to `node`, whose address metadata must know.

@@ -39,6 +39,9 @@
 //! * Everything that waits says under "Cancel safety" what dropping its future does.
 //! * Every queue is bounded, and every error answers [`Error::retriable`], [`Error::fatal`] and
 //!   [`Error::outcome`].
+//! * What it does can be watched: [`Client::metrics`], [`Hooks`], and `tracing` at debug level, with a span for each request
+//!   (target `highwater_client::request`) and an event for each batch (`highwater_client::batch`), connection
+//!   (`highwater_client::connection`) and rebalance (`highwater_client::group`).
 //!
 //! Inside, read in this order: `error` and `record` (the words), `connection` (one QUIC connection
 //! per broker), `metadata` (who leads what), `producer`, `reader`, `consumer`, `admin`.
@@ -58,6 +61,7 @@ mod events;
 mod groups;
 #[cfg(doc)]
 pub mod guide;
+mod hooks;
 mod inspect;
 mod lag;
 mod metadata;
@@ -72,6 +76,7 @@ mod recover;
 mod repair;
 mod retry;
 mod settings;
+mod watch;
 
 pub use highwater_protocol::batch::Compression;
 pub use highwater_protocol::ids::{
@@ -95,6 +100,7 @@ pub use highwater_protocol::native::digest::{
 };
 pub use highwater_protocol::native::events::ClusterEvent;
 pub use highwater_protocol::native::fetch::{ListOffsetsResponse, OffsetAt};
+pub use highwater_protocol::native::frame::ApiKey;
 pub use highwater_protocol::native::groups::{
     Assignor, CommittedOffset, GroupDescription, GroupListing, GroupState, MemberDescription,
     OffsetToCommit,
@@ -118,6 +124,7 @@ pub use consumer::{
     membership,
 };
 pub use error::{Error, ErrorKind, Outcome};
+pub use hooks::{BatchRead, BatchWritten, Hooks, Rebalance, RequestDone};
 pub use lag::PartitionLag;
 pub use partitioner::{murmur2, partition_for_key};
 pub use producer::{Appended, Delivery, FlushReport, Producer, ProducerConfig, TrySendError};
@@ -128,3 +135,4 @@ pub use reader::{
 };
 pub use record::{Header, Record, RecordMetadata, TopicName};
 pub use settings::SettingsChange;
+pub use watch::Metrics;

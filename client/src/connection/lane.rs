@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use highwater_protocol::error::WireError;
+use highwater_protocol::ids::NodeId;
 use highwater_protocol::native::frame::FRAME_BYTES_MAX;
 use tokio::sync::mpsc;
 
 use super::frames::Frames;
 use super::wire::{self, Request};
 use crate::error::{Error, ErrorKind, Outcome};
+use crate::watch::{UnderWay, Watch};
 
 /// A broker's answer: the body, or its refusal.
 pub(crate) type Answer = Result<Bytes, WireError>;
@@ -29,24 +31,33 @@ pub(crate) struct Lane {
     pending: Arc<Pending>,
 }
 
+/// The broker at the other end, and who is told what is said with it.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) node: NodeId,
+    /// For error messages.
+    pub(super) broker: String,
+    pub(super) watch: Arc<Watch>,
+}
+
 /// The requests under way on one stream.
 struct Pending {
-    broker: String,
+    peer: Peer,
     connection: quinn::Connection,
     state: Mutex<State>,
 }
 
 struct State {
     next: u32,
-    replies: HashMap<u32, Reply>,
+    replies: HashMap<u32, (Reply, UnderWay)>,
     dead: Option<Error>,
 }
 
 impl Lane {
-    /// Opens a stream of `connection`; `broker` is for error messages.
-    pub(crate) async fn open(
+    /// Opens a stream of `connection`.
+    pub(super) async fn open(
         connection: &quinn::Connection,
-        broker: &str,
+        peer: &Peer,
         priority: i32,
     ) -> Result<Lane, quinn::ConnectionError> {
         let (send, receive) = connection.open_bi().await?;
@@ -55,7 +66,7 @@ impl Lane {
         let (queue, queued) = mpsc::channel(PENDING_MAX);
         let state = State { next: 0, replies: HashMap::new(), dead: None };
         let pending = Arc::new(Pending {
-            broker: broker.to_owned(),
+            peer: peer.clone(),
             connection: connection.clone(),
             state: Mutex::new(state),
         });
@@ -75,14 +86,19 @@ impl Lane {
         let correlation = state.next;
         state.next = state.next.wrapping_add(1);
         // Queued under the lock, so that the order of correlation ids is the order on the wire.
+        let (api, bytes) = (request.api(), request.bytes());
         let full = state.replies.len() >= PENDING_MAX
             || self.queue.try_send(request.into_chunks(correlation)).is_err();
         if full {
             drop(state);
             return reply(Err(self.pending.overfull()));
         }
-        let clash = state.replies.insert(correlation, reply);
+        let Peer { node, broker, watch } = &self.pending.peer;
+        let under_way = watch.begin(broker, api, correlation, bytes);
+        let clash = state.replies.insert(correlation, (reply, under_way));
         assert!(clash.is_none(), "a correlation id is free after four billion requests");
+        drop(state);
+        watch.sent(*node, api, bytes);
     }
 }
 
@@ -93,7 +109,7 @@ impl Pending {
     }
 
     fn overfull(&self) -> Error {
-        let broker = &self.broker;
+        let broker = &self.peer.broker;
         Error::new(
             ErrorKind::Unreachable,
             format!("{PENDING_MAX} requests wait for {broker} already; it is slow or has stalled"),
@@ -104,22 +120,30 @@ impl Pending {
     /// so that the pool dials a new one with new lanes.
     fn fail(&self, kind: ErrorKind, reason: &str) {
         self.connection.close(quinn::VarInt::from_u32(1), reason.as_bytes());
-        let text = format!("lost the connection to {}: {reason}", self.broker);
+        let text = format!("lost the connection to {}: {reason}", self.peer.broker);
         let error = Error::with_outcome(kind, Outcome::Unknown, text);
         let mut state = self.lock();
         state.dead.get_or_insert_with(|| error.clone());
         let replies = std::mem::take(&mut state.replies);
         drop(state);
-        for reply in replies.into_values() {
+        for (reply, under_way) in replies.into_values() {
+            self.peer.watch.answered(self.peer.node, under_way, 0, Err(kind));
             reply(Err(error.clone()));
         }
     }
 
     /// Hands an answer to whoever waits for it.
     fn answer(&self, frame: Bytes) -> Result<(), String> {
+        let bytes = LENGTH_BYTES + frame.len();
         let (correlation, answer) = wire::answer(frame).map_err(|error| error.to_string())?;
         let reply = self.lock().replies.remove(&correlation);
-        let reply = reply.ok_or_else(|| format!("it answered request {correlation} twice"))?;
+        let (reply, under_way) =
+            reply.ok_or_else(|| format!("it answered request {correlation} twice"))?;
+        let result = match &answer {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(ErrorKind::Refused(refusal.code)),
+        };
+        self.peer.watch.answered(self.peer.node, under_way, bytes, result);
         reply(Ok(answer));
         Ok(())
     }
@@ -170,5 +194,7 @@ fn answer_all(frames: &mut Frames, pending: &Pending) -> Result<(), String> {
 /// Requests under way on one lane; a producer has five per partition, so this is a bound for
 /// runaways. What comes on top is refused before it is sent.
 const PENDING_MAX: usize = 4_096;
+/// Before each frame lies its length.
+const LENGTH_BYTES: usize = 4;
 const WRITE_REQUESTS_MAX: usize = 64;
 const READ_BYTES_MAX: usize = 256 * 1024;

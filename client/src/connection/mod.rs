@@ -10,14 +10,16 @@ mod pool;
 mod tls;
 mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_protocol::ids::{NodeId, TopicPartition};
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Outcome};
-use lane::Lane;
+use crate::watch::Watch;
 pub(crate) use lane::{Answer, Reply};
+use lane::{Lane, Peer};
 pub(crate) use pool::Pool;
 pub(crate) use tls::Identity;
 pub(crate) use wire::{Call, Deleted, HandedOver, Request, decode};
@@ -34,16 +36,32 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Opens the lanes of a connection that has just been made to `node`.
-    async fn open(quinn: quinn::Connection, node: NodeId) -> Result<Connection, Error> {
+    async fn open(
+        quinn: quinn::Connection,
+        node: NodeId,
+        watch: &Arc<Watch>,
+    ) -> Result<Connection, Error> {
         let broker = format!("node {node} at {}", quinn.remote_address());
+        let peer = Peer { node, broker: broker.clone(), watch: watch.clone() };
         let lost = |error| pool::connection_error(&error, &broker);
-        let control = Lane::open(&quinn, &broker, CONTROL_PRIORITY).await.map_err(lost)?;
-        let fetch = Lane::open(&quinn, &broker, 0).await.map_err(lost)?;
+        let control = Lane::open(&quinn, &peer, CONTROL_PRIORITY).await.map_err(lost)?;
+        let fetch = Lane::open(&quinn, &peer, 0).await.map_err(lost)?;
         let mut produce = Vec::with_capacity(PRODUCE_LANES);
         for _ in 0..PRODUCE_LANES {
-            produce.push(Lane::open(&quinn, &broker, 0).await.map_err(lost)?);
+            produce.push(Lane::open(&quinn, &peer, 0).await.map_err(lost)?);
         }
         Ok(Connection { node, broker, quinn, control, fetch, produce })
+    }
+
+    /// Says that it is there, and when it has ended.
+    fn watch_over(&self, watch: &Arc<Watch>) {
+        watch.connected(self.node);
+        let (quinn, node, broker) = (self.quinn.clone(), self.node, self.broker.clone());
+        let watch = watch.clone();
+        tokio::spawn(async move {
+            let why = pool::connection_error(&quinn.closed().await, &broker);
+            watch.disconnected(node, &why);
+        });
     }
 
     /// Which broker this is.

@@ -16,6 +16,7 @@ use super::{Connection, wire};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::race;
 use crate::retry::Backoff;
+use crate::watch::Watch;
 
 /// All connections of a client.
 pub(crate) struct Pool {
@@ -23,6 +24,7 @@ pub(crate) struct Pool {
     identity: Identity,
     client_id: String,
     connect_timeout: Duration,
+    watch: Arc<Watch>,
     slots: Mutex<HashMap<NodeId, Arc<Slot>>>,
     /// Who was found at a bootstrap address.
     found: Mutex<HashMap<String, NodeId>>,
@@ -46,12 +48,13 @@ impl Pool {
         identity: Identity,
         client_id: String,
         connect_timeout: Duration,
+        watch: Arc<Watch>,
     ) -> Result<Pool, Error> {
         let endpoint = endpoint().map_err(|error| {
             Error::new(ErrorKind::Config, format!("cannot open a UDP socket: {error}"))
         })?;
         let (slots, found) = (Mutex::new(HashMap::new()), Mutex::new(HashMap::new()));
-        Ok(Pool { endpoint, identity, client_id, connect_timeout, slots, found })
+        Ok(Pool { endpoint, identity, client_id, connect_timeout, watch, slots, found })
     }
 
     /// The cluster that every broker must belong to.
@@ -116,7 +119,8 @@ impl Pool {
 
     async fn dial(&self, address: &str, node: Option<NodeId>) -> Result<Connection, Error> {
         let dialling = self.dial_each(address, node);
-        tokio::time::timeout(self.connect_timeout, dialling).await.unwrap_or_else(|_| {
+        let dialled = tokio::time::timeout(self.connect_timeout, dialling).await;
+        let dialled = dialled.unwrap_or_else(|_| {
             let patience = self.connect_timeout;
             Err(Error::new(
                 ErrorKind::Unreachable,
@@ -125,7 +129,8 @@ impl Pool {
                      there, and UDP let through?"
                 ),
             ))
-        })
+        });
+        dialled.inspect_err(|why| self.watch.dial_failed(address, why))
     }
 
     async fn dial_each(&self, address: &str, node: Option<NodeId>) -> Result<Connection, Error> {
@@ -166,10 +171,11 @@ impl Pool {
         let peer = quinn.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer>>().ok());
         let node = peer.as_ref().and_then(|chain| chain.first()).and_then(node_of);
         let node = node.expect("the handshake has checked that the certificate names a node");
-        let connection = Connection::open(quinn, node).await?;
+        let connection = Connection::open(quinn, node, &self.watch).await?;
         // With TLS 1.3 a broker that dislikes our certificate says so only after the handshake, so
         // the answer to the first request is what proves the connection.
         connection.call(&wire::hello(&self.client_id), self.connect_timeout).await?;
+        connection.watch_over(&self.watch);
         Ok(connection)
     }
 

@@ -52,6 +52,7 @@ use crate::error::{Error, ErrorKind, Outcome};
 
 /// A request that waits for its correlation id, which only its lane can give.
 pub(crate) struct Request {
+    api: ApiKey,
     head: Writer,
     payload: Option<Bytes>,
 }
@@ -87,7 +88,7 @@ impl Request {
     pub(super) fn of<C: Call>(call: &C) -> Request {
         let mut head = begin(RequestHeader::new(C::API, CorrelationId(0)), 64);
         call.body(&mut head);
-        Request { head, payload: None }
+        Request { api: C::API, head, payload: None }
     }
 
     /// A batch, which is not copied.
@@ -95,7 +96,17 @@ impl Request {
         let header = RequestHeader::new(ApiKey::Produce, CorrelationId(0));
         let mut head = begin(header.in_version(request.version()), 64);
         request.encode_head(&mut head);
-        Request { head, payload: Some(request.batch.clone()) }
+        Request { api: ApiKey::Produce, head, payload: Some(request.batch.clone()) }
+    }
+
+    /// What it asks for.
+    pub(super) fn api(&self) -> ApiKey {
+        self.api
+    }
+
+    /// Its length, with the length's own.
+    pub(super) fn bytes(&self) -> usize {
+        self.head.len() + self.payload.as_ref().map_or(0, Bytes::len)
     }
 
     /// The frame, in the pieces to write.

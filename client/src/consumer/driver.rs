@@ -26,6 +26,7 @@ use super::polling::{Presence, patience};
 use crate::client::Core;
 use crate::connection::Call;
 use crate::error::{Error, ErrorKind};
+use crate::hooks::Rebalance;
 
 /// What a consumer tells its driver.
 pub(super) enum Word {
@@ -193,8 +194,10 @@ impl Driver {
              poll_interval_max; it leaves the group until it does"
         );
         self.stuck = true;
+        let away = Duration::from_millis(now - since);
+        self.core.watch.rebalanced(&self.config.group, &Rebalance::Stalled(away));
         // Whoever has ended needs no news.
-        let _ = self.tidings.send(Tidings::Stalled(Duration::from_millis(now - since)));
+        let _ = self.tidings.send(Tidings::Stalled(away));
         let news = self.membership.lose(now);
         self.tell(news);
         self.under_way = Some(self.goodbye(now));
@@ -559,6 +562,7 @@ mod tests {
         let (first, second) = (told.try_recv().expect("news"), told.try_recv().expect("news"));
         assert!(matches!(first, Tidings::Stalled(away) if away.as_millis() == patience.into()));
         assert!(matches!(second, Tidings::Gone(lost, Why::Lost) if lost == [partition()]));
+        assert_eq!(driver.core.watch.metrics().stalls, 1);
         driver.under_way = None;
         driver.presence.budget.release(1);
         driver.look_after(patience + 1);

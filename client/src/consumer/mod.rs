@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::client::Core;
 use crate::error::{Error, ErrorKind};
+use crate::hooks::Rebalance;
 use crate::reader::{
     Assignment, Fetched, Fetcher, OutOfRange, ReaderConfig, RecordBatch, StartAt, Steer, Stint,
 };
@@ -331,7 +332,8 @@ impl Consumer {
         Ok(match told {
             Tidings::Assigned(placed) if placed.is_empty() => None,
             Tidings::Assigned(placed) => {
-                let names = placed.into_iter().map(|it| self.begin_reading(it)).collect();
+                let names: Vec<_> = placed.into_iter().map(|it| self.begin_reading(it)).collect();
+                self.moved(&Rebalance::Assigned(&names));
                 Some(Event::Assigned(names))
             }
             Tidings::Revoked(number, partitions) => {
@@ -339,6 +341,7 @@ impl Consumer {
                     self.stop_reading(*partition, Reading::Over);
                 }
                 let names = self.names(&partitions);
+                self.moved(&Rebalance::Revoked(&names));
                 let ids = (number, partitions);
                 Some(Event::Revoking(Revocation::new(names, ids, self.words.clone())))
             }
@@ -349,11 +352,19 @@ impl Consumer {
                     self.owned.remove(partition);
                 }
                 self.look_at_hands();
-                (why == Why::Lost && !names.is_empty()).then_some(Event::Lost(names))
+                let lost = why == Why::Lost && !names.is_empty();
+                if lost {
+                    self.moved(&Rebalance::Lost(&names));
+                }
+                lost.then_some(Event::Lost(names))
             }
             Tidings::Stalled(away) => Some(Event::Stalled(away)),
             Tidings::Failed(error) => return Err(error),
         })
+    }
+
+    fn moved(&self, what: &Rebalance<'_>) {
+        self.core.watch.rebalanced(&self.config.group, what);
     }
 
     fn names(&self, partitions: &[TopicPartition]) -> Vec<OwnedPartition> {
@@ -427,6 +438,7 @@ impl Consumer {
         Some(result.map(|batch| {
             (owned.next, owned.in_hand) = (batch.next_offset(), true);
             self.presence.set_in_hand(true);
+            self.core.watch.fetched(&batch);
             batch.of_stint(stint)
         }))
     }

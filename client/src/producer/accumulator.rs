@@ -16,11 +16,12 @@ use highwater_protocol::batch::{
     UNPACKED_BYTES_MAX, crc32c,
 };
 use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
-use highwater_protocol::native::produce::AckMode;
+use highwater_protocol::native::produce::{AckMode, Receipt};
 use tokio::sync::Notify;
 
 use super::delivery::{Completion, Delivery};
 use crate::error::{Error, ErrorKind};
+use crate::hooks::BatchWritten;
 use crate::record::{Record, TopicName};
 
 /// One partition's open batch and the closed ones that wait for the sender.
@@ -58,6 +59,8 @@ pub(crate) struct Batch {
     /// Written only if the partition ends here.
     pub(crate) expected_end: Option<Offset>,
     haste: Haste,
+    /// How often it was sent.
+    attempts: u32,
 }
 
 /// How long an open batch waits for more records.
@@ -297,6 +300,7 @@ impl Batch {
             charged: 0,
             expected_end: None,
             haste: Haste::Linger,
+            attempts: 0,
         }
     }
 
@@ -309,9 +313,24 @@ impl Batch {
         }
     }
 
-    /// The finished bytes with this producer stamp, packed with `codec` if they were not finished
+    /// What became of it, for those who watch.
+    pub(crate) fn written<'a>(&'a self, result: &'a Result<Receipt, Error>) -> BatchWritten<'a> {
+        let (topic, partition) = self.completion.place();
+        BatchWritten {
+            topic,
+            partition,
+            records: self.records().into(),
+            bytes: self.bytes(),
+            attempts: self.attempts,
+            took: self.created.elapsed(),
+            result: result.as_ref().map(|receipt| receipt.base_offset),
+        }
+    }
+
+    /// The finished bytes with this producer stamp for one more attempt, packed with `codec` if they were not finished
     /// before.
     pub(crate) fn stamped(&mut self, stamp: ProducerStamp, codec: Compression) -> Bytes {
+        self.attempts += 1;
         let records = self.records();
         let bytes = match std::mem::replace(&mut self.body, Body::Moving) {
             Body::Open(mut builder) => {

@@ -55,6 +55,11 @@ impl Completion {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    /// Where the batch is to be written.
+    pub(crate) fn place(&self) -> (&TopicName, PartitionId) {
+        (&self.topic, self.partition)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waker>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

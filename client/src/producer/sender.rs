@@ -304,12 +304,16 @@ impl Sender {
             batch: outgoing.bytes,
         };
         let (answers, attempt) = (self.answers.clone(), outgoing.attempt);
-        let throttles = Arc::clone(&self.shared.throttles);
+        let (throttles, watch) = (self.shared.throttles.clone(), self.core.watch.clone());
         let broker = connection.broker().to_owned();
         let reply = Box::new(move |answer: Result<crate::connection::Answer, Error>| {
             let answer = match answer {
                 Ok(Ok(body)) => match decode::<ProduceResponse>(body, "read a receipt", &broker) {
                     Ok(answer) => {
+                        if answer.throttle_ms > 0 {
+                            let pause = Duration::from_millis(answer.throttle_ms.into());
+                            watch.throttled(leader.node, pause);
+                        }
                         Answered::Written(throttles.heed(leader.node, &answer, Instant::now()))
                     }
                     Err(malformed) => Answered::Lost(malformed),
@@ -383,6 +387,7 @@ impl Sender {
     /// Tells those who wait, and gives back the memory.
     fn settle_all(&mut self) {
         for (batch, result) in self.settled.drain(..) {
+            self.core.watch.produced(&batch.written(&result));
             self.shared.settled(&batch, &result);
             batch.completion.settle(result);
         }

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use crate::client::Core;
 use crate::error::Error;
 use crate::record::TopicName;
+use crate::watch::Watch;
 pub use batch::{ReceivedHeader, ReceivedRecord, RecordBatch, RecordIter};
 pub(crate) use budget::Budget;
 pub(crate) use fetcher::{Fetched, Fetcher, Steer};
@@ -143,6 +144,7 @@ pub struct Reader {
     batches: mpsc::UnboundedReceiver<Fetched>,
     budget: Arc<Budget>,
     positions: BTreeMap<PartitionId, Offset>,
+    watch: Arc<Watch>,
 }
 
 impl Reader {
@@ -167,7 +169,7 @@ impl Reader {
         let (output, batches) = mpsc::unbounded_channel();
         let fetcher = Fetcher::new(core.clone(), config, assignments, budget.clone(), output);
         tokio::spawn(fetcher.run());
-        Ok(Reader { batches, budget, positions })
+        Ok(Reader { batches, budget, positions, watch: core.watch.clone() })
     }
 
     /// The next records of any of the partitions; `None` when all of them have ended.
@@ -186,6 +188,7 @@ impl Reader {
         let batch = next.result?;
         self.budget.release(batch.bytes());
         self.positions.insert(batch.partition, batch.next_offset());
+        self.watch.fetched(&batch);
         Ok(Some(batch))
     }
 
