@@ -19,6 +19,8 @@ pub mod http;
 pub mod init;
 pub mod server;
 pub mod dev;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "sim")]
 pub mod sim;

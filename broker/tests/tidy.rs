@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["net", "kafka", "http"],
     &["init"],
     &["server"],
-    &["dev"],
+    &["dev", "testing"],
     &["main"],
 ];
 

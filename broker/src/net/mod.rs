@@ -14,7 +14,7 @@ pub mod tls;
 mod transport;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -85,6 +85,11 @@ pub(crate) enum CloseCode {
 impl Bound {
     /// Takes the port and reads the certificates.
     pub fn bind(config: &Config) -> io::Result<Bound> {
+        Bound::on(take_port(config.listen)?, config)
+    }
+
+    /// Reads the certificates for a port that was taken before.
+    pub fn on(socket: UdpSocket, config: &Config) -> io::Result<Bound> {
         let credentials = Credentials::load(&config.tls)?;
         let expected = Identity {
             cluster: config.cluster.id.clone(),
@@ -100,7 +105,7 @@ impl Bound {
                 ),
             ));
         }
-        let endpoint = transport::endpoint(config.listen, &credentials)?;
+        let endpoint = transport::endpoint(socket, &credentials)?;
         let local = endpoint.local_addr()?;
         Ok(Bound { endpoint, credentials, local })
     }
@@ -156,6 +161,11 @@ impl From<CloseCode> for VarInt {
     fn from(code: CloseCode) -> VarInt {
         VarInt::from_u32(code as u32)
     }
+}
+
+/// Takes a port for a broker; port 0 lets the system choose one.
+pub fn take_port(listen: SocketAddr) -> io::Result<UdpSocket> {
+    transport::socket(listen)
 }
 
 /// What every accepted connection needs.

@@ -25,8 +25,10 @@ use uuid::Uuid;
 use super::tls::{Credentials, DerivedKey};
 
 /// The endpoint of a broker: takes connections of clients and peers, and dials peers.
-pub(super) fn endpoint(listen: SocketAddr, credentials: &Credentials) -> io::Result<Endpoint> {
-    let socket = socket(listen)?;
+pub(super) fn endpoint(
+    socket: std::net::UdpSocket,
+    credentials: &Credentials,
+) -> io::Result<Endpoint> {
     let crypto = credentials.server(&[native::ALPN, peer::ALPN])?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     // A peer asks for a shorter one, and the shorter one holds.
@@ -77,7 +79,8 @@ fn transport(idle: Duration, keep_alive: Duration) -> TransportConfig {
     transport
 }
 
-fn socket(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
+/// Takes a port, with buffers that suit.
+pub(super) fn socket(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let attempt = |error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => {

@@ -49,7 +49,11 @@ pub struct Server {
 impl Server {
     /// Starts everything; what was started is stopped again where a later part fails.
     pub async fn start(config: &Config) -> io::Result<Server> {
-        let bound = Bound::bind(config)?;
+        Server::start_on(Bound::bind(config)?, config).await
+    }
+
+    /// The same on a port that was taken before.
+    pub async fn start_on(bound: Bound, config: &Config) -> io::Result<Server> {
         let http = match config.http_listen {
             Some(listen) => Some(http::Bound::bind(listen).await?),
             None => None,
@@ -100,6 +104,12 @@ impl Server {
     pub async fn stop(mut self) -> io::Result<()> {
         say_end(&mut self.data_dir);
         self.hand_over().await;
+        self.close().await
+    }
+
+    /// The same for a broker whose cluster ends with it: nobody is left to hand over to.
+    pub async fn close(mut self) -> io::Result<()> {
+        say_end(&mut self.data_dir);
         if let Some((until, task)) = self.http {
             until.cancel();
             if tokio::time::timeout(PART_DEADLINE, task).await.is_err() {
