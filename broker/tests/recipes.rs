@@ -132,7 +132,7 @@ fn every_recipe_of_the_guide_is_run_here_shown_in_the_docs_and_short() {
     let (guide, docs, tests) = (read("GUIDE.md"), read("src/guide.rs"), include_str!("recipes.rs"));
     let links = guide.lines().filter_map(|line| line.split_once("]: examples/"));
     let recipes: Vec<&str> = links.filter_map(|(_, file)| file.strip_suffix(".rs")).collect();
-    assert_eq!(recipes.len(), 11);
+    assert_eq!(recipes.len(), 12);
     for name in &recipes {
         let program = read(&format!("examples/{name}.rs"));
         let code = program.lines().filter(|line| !line.starts_with("//!")).count();
@@ -374,6 +374,21 @@ async fn a_pipeline_copies_each_record_once_and_in_order_whoever_dies() {
     heir.end(&cluster, Signal::INT).await;
     let (from, to) = (keyed(&client, "orders").await, keyed(&client, "invoices").await);
     assert!(from == to, "{} copies of {}", to.len(), from.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nightly_job_copies_what_has_come_since_the_last_one() {
+    let cluster = Cluster::started(3);
+    let client = cluster.client().await;
+    create(&client, "orders", 3).await;
+    create(&client, "archive", 3).await;
+    for (night, came) in [(0..1_000, "1000"), (1_000..1_010, "10")] {
+        write(&client, "orders", numbered(night)).await;
+        let mut job = Recipe::start(&cluster, "blocking", &["orders", "archive", "nightly"]);
+        assert_eq!(job.ends(&cluster).await, [came]);
+        assert_eq!(lag(&client, "nightly").await, 0, "what was copied is committed");
+    }
+    assert!(keyed(&client, "orders").await == keyed(&client, "archive").await);
 }
 
 /// What lies in a topic, with keys, partition by partition and in order.

@@ -13,6 +13,7 @@
 //! [dead_letters]: #dead-letters
 //! [lag_alert]: #lag-alert
 //! [pipeline]: #pipeline-from-topic-to-topic
+//! [blocking]: #nightly-job-without-async
 //!
 #![doc = include_str!("../GUIDE.md")]
 //!
@@ -80,4 +81,10 @@
 //!
 //! ```no_run
 #![doc = include_str!("../examples/pipeline.rs")]
+//! ```
+//!
+//! # Nightly job without async
+//!
+//! ```no_run
+#![doc = include_str!("../examples/blocking.rs")]
 //! ```

@@ -29,6 +29,8 @@
 //!
 //! Whole programs for what people build on an event log, from a worker to an exactly-once pipeline: [`guide`].
 //!
+//! Programs without `async` have the same handles in [`blocking`], where each call waits.
+//!
 //! # What holds
 //!
 //! * Every handle is cheap to clone (but for [`Reader`], which has one position) and works from any
@@ -52,6 +54,8 @@ mod admin;
 mod alter;
 mod brokers;
 mod balance;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod client;
 mod connection;
 mod consumer;
