@@ -270,7 +270,10 @@ impl Cluster {
         let known = self.partitions.iter().position(|known| *known == partition);
         let number = known.expect("a shard hosts what it was told to host");
         let broker = &mut self.nodes[node];
-        if !broker.disk.has_failed_in(&dir_of(number)) {
+        // What rotted takes with it who votes, and an old image names nobody else: it waits for news, and is filled then.
+        let unheard = broker.rotten.contains(&partition)
+            && self.checker.voters(partition).iter().any(|voter| *voter != broker.id);
+        if !unheard && !broker.disk.has_failed_in(&dir_of(number)) {
             return Err(Broken {
                 invariant: "a replica fails only when its own files do",
                 detail: format!("broker {node}, {partition}: {reason}"),

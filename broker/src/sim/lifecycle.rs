@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use highwater_protocol::ids::{NodeId, TopicPartition};
+use highwater_protocol::ids::{NodeId, RecoveryEpoch, TopicPartition};
 
 use crate::disk::Disk;
 use crate::log::{self, Log};
@@ -252,7 +252,9 @@ impl Cluster {
         aims.retain(|voters| voters.contains(&id));
         let mut sets = self.checker.voters_to_come(partition);
         sets.push(self.checker.voters(partition).to_vec());
-        let learns = sets.iter().all(|voters| !voters.contains(&id));
+        // Where a group was begun anew, its founder votes before anybody has seen it.
+        let learns = sets.iter().all(|voters| !voters.contains(&id))
+            && self.checker.epoch(partition) == RecoveryEpoch::default();
         let had = self.checker.reached_vouched(id, partition);
         if strikes == Strikes::AtOnce && learns && had < self.checker.committed(partition).end() {
             aims.clear();
