@@ -9,7 +9,6 @@ use crate::replica::FlushPolicy;
 use crate::shard::event::{AfterClose, Event, ReplicaCommand};
 use crate::sim::checker::{Checked, Death};
 use crate::sim::cluster::{Cluster, Happening};
-use crate::sim::lifecycle::Strikes;
 use crate::sim::network::{Cut, Weather};
 use crate::sim::node::node_id;
 use crate::sim::swarm::{FaultRates, Loses};
@@ -207,7 +206,7 @@ impl Cluster {
         // The replica may be made anew, and lacks then what it had on disk, too; with two voters nobody does that.
         let spared = |(number, partition): (usize, &TopicPartition)| {
             let alone = self.checker.voters(*partition).len() <= 2;
-            self.may_fall_short(node, *partition, Strikes::Later)
+            self.may_fall_short(node, *partition)
                 || alone && matches!(self.swarm.loses(number), Loses::Nothing)
         };
         if !self.partitions.iter().enumerate().all(spared) {

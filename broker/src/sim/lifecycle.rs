@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use highwater_protocol::ids::{NodeId, RecoveryEpoch, TopicPartition};
+use highwater_protocol::ids::{NodeId, TopicPartition};
 
 use crate::disk::Disk;
 use crate::log::{self, Log};
@@ -234,31 +234,19 @@ impl Cluster {
         let mut partitions = self.partitions.iter().enumerate();
         partitions.all(|(number, partition)| match self.swarm.loses(number) {
             Loses::Nothing => true,
-            Loses::Unflushed => self.may_fall_short(node, *partition, Strikes::Later),
+            Loses::Unflushed => self.may_fall_short(node, *partition),
         })
     }
 
     /// Whether a majority of the voters has all that it counted, also without this broker's replica. A set
     /// of voters that is not committed yet may be so before the fault is felt, and who is aimed at may
-    /// have got its vote by then, on a word that left before: not who never had all that is committed.
-    pub(super) fn may_fall_short(
-        &self,
-        node: usize,
-        partition: TopicPartition,
-        strikes: Strikes,
-    ) -> bool {
+    /// have got its vote by then, on a word that left before.
+    pub(super) fn may_fall_short(&self, node: usize, partition: TopicPartition) -> bool {
         let id = node_id(node);
         let mut aims = self.aims(partition);
         aims.retain(|voters| voters.contains(&id));
         let mut sets = self.checker.voters_to_come(partition);
         sets.push(self.checker.voters(partition).to_vec());
-        // Where a group was begun anew, its founder votes before anybody has seen it.
-        let learns = sets.iter().all(|voters| !voters.contains(&id))
-            && self.checker.epoch(partition) == RecoveryEpoch::default();
-        let had = self.checker.reached_vouched(id, partition);
-        if strikes == Strikes::AtOnce && learns && had < self.checker.committed(partition).end() {
-            aims.clear();
-        }
         let stands = sets.iter_mut().all(|voters| {
             if !voters.contains(&id) {
                 if aims.is_empty() {
@@ -284,15 +272,6 @@ impl Cluster {
         let Some(shard) = &node.shard else { return failed || node.last_life == LastLife::Unclean };
         failed || shard.replica(partition).is_none_or(|replica| replica.raft().is_suspect())
     }
-}
-
-/// When a replica lacks what a fault takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strikes {
-    /// Its broker ends with it.
-    AtOnce,
-    /// It may take in and say more before.
-    Later,
 }
 
 type RecoveredLog =

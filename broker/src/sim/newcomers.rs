@@ -10,7 +10,7 @@ use crate::sim::model::Frame;
 impl Checker {
     /// Up to where a broker ever let others count what it has of a partition, also before a move took it: a
     /// leader that stood still goes by what it heard.
-    pub(super) fn reached_vouched(&self, node: NodeId, partition: TopicPartition) -> LogIndex {
+    fn reached_vouched(&self, node: NodeId, partition: TopicPartition) -> LogIndex {
         let taken = self.taken.get(&partition).into_iter().flatten();
         let taken = taken.filter(|(of, _)| *of == node).map(|(_, shadow)| shadow);
         let all = self.shadow(node, partition).into_iter().chain(taken);

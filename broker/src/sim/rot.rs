@@ -11,7 +11,6 @@ use highwater_protocol::ids::LogIndex;
 use crate::disk::Disk;
 use crate::sim::checker::Checked;
 use crate::sim::cluster::{Cluster, dir_of};
-use crate::sim::lifecycle::Strikes;
 
 /// A place that is on disk.
 struct Found {
@@ -33,10 +32,7 @@ impl Cluster {
         // One that lost its identity and is not trusted yet takes damage for a reason to begin anew.
         let trusted = self.view(node, partition).is_some_and(|view| view.trusted);
         let serves = trusted && !self.nodes[node].failed.contains(&partition);
-        if !serves
-            || self.nodes[node].disk.is_armed()
-            || !self.may_fall_short(node, partition, Strikes::AtOnce)
-        {
+        if !serves || self.nodes[node].disk.is_armed() || !self.may_fall_short(node, partition) {
             return Ok(());
         }
         let Some(found) = self.something_flushed(node, number) else { return Ok(()) };

@@ -11,7 +11,6 @@ use crate::raft::Millis;
 use crate::shard::event::Effect;
 use crate::sim::checker::{Checked, Death};
 use crate::sim::cluster::{Cluster, Happening};
-use crate::sim::lifecycle::Strikes;
 use crate::sim::swarm::{FaultRates, Loses};
 
 /// What a pass wants done and when it wakes next: kept back by a disk that hangs.
@@ -165,8 +164,7 @@ impl Cluster {
         self.swarm.faults.voters == 0
             && self.mover.is_none()
             && partitions.all(|(number, partition)| {
-                self.swarm.loses(number) == Loses::Nothing
-                    && self.may_fall_short(node, *partition, Strikes::AtOnce)
+                self.swarm.loses(number) == Loses::Nothing && self.may_fall_short(node, *partition)
             })
     }
 
