@@ -210,11 +210,15 @@ async fn who_stops_asking_gives_its_partitions_up_and_is_told_when_it_is_back() 
     let quick = Worker::start(&client, &handled, "quick").await;
     settle(&cluster, &client, &mut slow).await;
     let producer = client.producer(ProducerConfig::default());
-    for number in 0..40 {
-        let record = Record::to(TOPIC).partition(number % 2).value(format!("{number}"));
-        producer.send_and_wait(record).await.expect("acknowledged");
-    }
-    let batch = timeout(PATIENCE, slow.next_batch()).await.expect("in time").expect("readable");
+    let write = async {
+        for number in 0..40 {
+            let record = Record::to(TOPIC).partition(number % 2).value(format!("{number}"));
+            producer.send_and_wait(record).await.expect("acknowledged");
+        }
+    };
+    // It is there until it has its batch.
+    let (batch, ()) = tokio::join!(timeout(PATIENCE, slow.next_batch()), write);
+    let batch = batch.expect("in time").expect("readable");
     let own = OwnedPartition { topic: batch.topic.clone(), partition: batch.partition };
     slow.mark_before(&batch, Offset(batch.first_offset().0 + 1));
 

@@ -110,7 +110,7 @@ error_codes! {
         "Take 1 to 249 bytes without control characters.";
     /// The group has no such member: it left, or was not heard for its session's time.
     UnknownMember = 25, fatal, "UNKNOWN_MEMBER_ID",
-        "Join anew; consumers do so by themselves. If it happens again and again, records take longer than `session_timeout` or `rebalance_timeout` allow.";
+        "Join anew; consumers do so by themselves. If it happens again and again, records take longer than `session_timeout` or `poll_interval_max` allow.";
     /// The principal may not do this.
     Unauthorized = 29, fatal, "TOPIC_AUTHORIZATION_FAILED",
         "Use a certificate whose owner may do this.";

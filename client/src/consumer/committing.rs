@@ -76,7 +76,6 @@ impl Owned {
     /// All before an offset is done with.
     pub(super) fn mark(&mut self, offset: Offset) {
         self.marked = self.marked.max(Some(offset));
-        self.in_hand &= offset < self.next;
     }
 
     fn is_behind(&self) -> bool {

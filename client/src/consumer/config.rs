@@ -30,15 +30,16 @@ pub struct ConsumerConfig {
     pub session_timeout: Duration,
     /// How long giving up partitions may take. Default 5 minutes.
     pub rebalance_timeout: Duration,
-    /// How long the program may stay away from [`crate::Consumer::next_batch`] while records wait for it, before it is
-    /// taken for stuck and its partitions go to others. Default 5 minutes.
+    /// How long the program may stay away from [`crate::Consumer::next_batch`] before it is taken for stuck and its
+    /// partitions go to others. Default 5 minutes.
     ///
     /// Heartbeats go on behind a program's back, and say nothing about whether it still works. So its calls are watched,
-    /// too: what Kafka has as `max.poll.interval.ms` since [KIP-62]. Records wait that were fetched and not taken, or
-    /// were taken and not marked; who has done and marked all may stay away. When the time is up, a warning is logged, the
-    /// member leaves the group, and others go on behind what was committed. With its next call the program is told so
-    /// ([`crate::Event::Stalled`], then [`crate::Event::Lost`] with what it owned), and it joins again. The same counts for each worker of
-    /// [`crate::Consumer::for_each_partition`]: one that is stuck takes the member out of the group until it is not.
+    /// too: what Kafka has as `max.poll.interval.ms` since [KIP-62]. Whether records wait does not count, since only
+    /// who asks hears which partitions are its own. When the time is up, a warning is logged, the member leaves the
+    /// group, and others go on behind what was committed. With its next call the program is told so
+    /// ([`crate::Event::Stalled`], then [`crate::Event::Lost`] with what it owned), and it joins again. The same counts
+    /// for each worker of [`crate::Consumer::for_each_partition`]: one that is stuck takes the member out of the group
+    /// until it is not.
     ///
     /// [KIP-62]: https://cwiki.apache.org/confluence/display/KAFKA/KIP-62%3A+Allow+consumer+to+send+heartbeats+from+a+background+thread
     pub poll_interval_max: Duration,
@@ -118,7 +119,7 @@ impl ConsumerConfig {
         self
     }
 
-    /// How long the program may stay away while records wait for it.
+    /// How long the program may stay away.
     pub fn poll_interval_max(mut self, interval: Duration) -> ConsumerConfig {
         self.poll_interval_max = interval;
         self

@@ -168,7 +168,7 @@ impl Driver {
             // A program that is back says so, and a worker is looked for.
             return now + IDLE_MS;
         }
-        let since = self.presence.awaited_since();
+        let since = self.presence.away_since();
         let stuck = since.map_or(Ms::MAX, |since| since + self.patience());
         self.membership.wakes_at().min(stuck).clamp(now + 1, now + IDLE_MS)
     }
@@ -177,21 +177,21 @@ impl Driver {
         patience(self.config.poll_interval_max)
     }
 
-    /// Who has not asked for the records that wait for him for long has no use for his partitions.
+    /// Who has not asked for long has no use for his partitions.
     fn look_after(&mut self, now: Ms) {
         let for_long = |since: &Ms| now >= since + self.patience();
         if self.stuck {
             self.stuck = self.presence.away_since().is_some_and(|since| for_long(&since));
             return;
         }
-        let Some(since) = self.presence.awaited_since().filter(for_long) else { return };
+        let Some(since) = self.presence.away_since().filter(for_long) else { return };
         let owned = self.membership.owned().len();
         tracing::warn!(
             group = self.config.group,
             for_ms = now - since,
             partitions = owned,
-            "the program, or a worker of it, has not asked for the records that wait for it for longer than its \
-             poll_interval_max; it leaves the group until it does"
+            "the program, or a worker of it, has not asked for records for longer than its poll_interval_max; it leaves \
+             the group until it does"
         );
         self.stuck = true;
         let away = Duration::from_millis(now - since);
@@ -547,13 +547,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_stays_away_while_records_wait_gives_all_up_is_told_and_joins_when_it_is_back() {
+    async fn who_stays_away_gives_all_up_is_told_and_joins_when_it_is_back() {
         let (mut driver, mut told) = driver();
         assign(&mut driver, &[partition()]);
         let patience = driver.patience();
-        driver.look_after(patience);
-        assert!(!driver.stuck, "nothing waits for it");
-        driver.presence.budget.hold(1);
         driver.look_after(patience - 1);
         assert!(!driver.stuck, "it may come back");
 
@@ -564,10 +561,9 @@ mod tests {
         assert!(matches!(second, Tidings::Gone(lost, Why::Lost) if lost == [partition()]));
         assert_eq!(driver.core.watch.metrics().stalls, 1);
         driver.under_way = None;
-        driver.presence.budget.release(1);
         driver.look_after(patience + 1);
         driver.ask(patience + 1);
-        assert!(driver.under_way.is_none(), "it does not join, though nothing waits any more");
+        assert!(driver.under_way.is_none(), "it does not join while it is away");
 
         driver.presence.set_polled(patience + 2);
         driver.look_after(patience + 2);

@@ -21,7 +21,7 @@ pub enum Event {
     Revoking(Revocation),
     /// These are somebody else's, perhaps since a while: nothing can be committed for them any more.
     Lost(Vec<OwnedPartition>),
-    /// The program did not ask for what waited for it for this long, more than `poll_interval_max`: the member has
+    /// The program, or a worker of it, did not ask for this long, more than `poll_interval_max`: the member has
     /// left the group, and joins again now that the program is back. If it owned anything, `Lost` with that comes next.
     Stalled(Duration),
 }

@@ -1,8 +1,8 @@
 //! Reading topics as a member of a consumer group: the group shares out partitions among its members, and
 //! remembers how far it has come.
 //!
-//! Read `config`, then `membership` (the rules, pure), `driver` (the task that lives by them), `place` (where
-//! to begin), the `Consumer` here, `committing`, `steer` (pausing and seeking), and `workers` (one for each partition).
+//! Read `config`, then `membership` (the rules, pure), `driver` (the task that lives by them), `polling` (who is
+//! away for too long), `place` (where to begin), the `Consumer` here, `committing`, `steer` (pausing and seeking), and `workers` (one for each partition).
 
 mod committing;
 mod config;
@@ -91,8 +91,6 @@ struct Owned {
     next: Offset,
     marked: Option<Offset>,
     committed: Option<Offset>,
-    /// Something of it was taken and not marked.
-    in_hand: bool,
     reading: Reading,
 }
 
@@ -253,7 +251,6 @@ impl Consumer {
         };
         if let Some(owned) = self.owned.values_mut().find(is_of) {
             owned.mark(offset);
-            self.look_at_hands();
         }
     }
 
@@ -261,13 +258,7 @@ impl Consumer {
     fn note_marked(&mut self, name: &OwnedPartition, offset: Offset) {
         if let Some(owned) = self.owned.values_mut().find(|owned| owned.name == *name) {
             owned.mark(offset);
-            self.look_at_hands();
         }
-    }
-
-    /// Whether anything was taken and not marked.
-    fn look_at_hands(&self) {
-        self.presence.set_in_hand(self.owned.values().any(|owned| owned.in_hand));
     }
 
     /// Commits all that is marked, and waits until that is done.
@@ -351,7 +342,6 @@ impl Consumer {
                     self.stop_reading(*partition, Reading::Over);
                     self.owned.remove(partition);
                 }
-                self.look_at_hands();
                 let lost = why == Why::Lost && !names.is_empty();
                 if lost {
                     self.moved(&Rebalance::Lost(&names));
@@ -381,7 +371,6 @@ impl Consumer {
             next: start,
             marked: None,
             committed,
-            in_hand: false,
             reading: Reading::Paused,
         };
         self.owned.insert(partition, owned);
@@ -436,8 +425,7 @@ impl Consumer {
             return None;
         }
         Some(result.map(|batch| {
-            (owned.next, owned.in_hand) = (batch.next_offset(), true);
-            self.presence.set_in_hand(true);
+            owned.next = batch.next_offset();
             self.core.watch.fetched(&batch);
             batch.of_stint(stint)
         }))

@@ -49,8 +49,6 @@ struct Progress {
     marked: Option<Offset>,
     /// When its worker last asked; none while it does.
     asked: Option<Instant>,
-    /// Behind the last batch that its worker took, until that is marked.
-    in_hand: Option<Offset>,
 }
 
 /// The worker asks.
@@ -77,7 +75,6 @@ impl PartitionConsumer {
             return None;
         }
         progress.queued_bytes -= batch.bytes();
-        progress.in_hand = Some(batch.next_offset());
         drop(progress);
         Some(batch)
     }
@@ -97,7 +94,6 @@ impl PartitionConsumer {
         if (topic, partition) == (&batch.topic, &batch.partition) && batch.stint() >= self.since {
             let mut progress = self.shared.lock();
             progress.marked = progress.marked.max(Some(offset));
-            progress.in_hand = progress.in_hand.filter(|end| offset < *end);
             drop(progress);
             self.shared.changed.notify_one();
         }
@@ -144,11 +140,9 @@ impl Lane {
         self.queue = None;
     }
 
-    /// Since when its worker does not ask for what waits for it, or that it is over.
+    /// Since when its worker does not ask.
     pub fn away_since(&self) -> Option<Instant> {
-        let progress = self.shared.lock();
-        let waits = progress.over || progress.queued_bytes > 0 || progress.in_hand.is_some();
-        progress.asked.filter(|_| waits)
+        self.shared.lock().asked
     }
 
     pub fn is_over(&self) -> bool {

@@ -1,10 +1,9 @@
-//! Who is away: whether the program, or one of its workers, asks for what waits for it, and since when not.
+//! Who is away: whether the program, or one of its workers, asks for records and news, and since when not.
 //!
-//! The driver looks here. Time away counts only while there is something to ask for: records that were fetched, or
-//! the last batch, which was taken and not marked. Who has all done may stay away as long as he likes.
+//! The driver looks here. Whether something waits does not count: only who asks hears which partitions come and go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Consumer;
@@ -18,10 +17,8 @@ pub(super) struct Presence {
     pub begun: Instant,
     /// When the program was last here, in milliseconds since `begun`; `HERE` while it is.
     polled: AtomicU64,
-    /// Since when the worker that is away the longest is, while something waits for it; `HERE` where none is.
+    /// Since when the worker that is away the longest is; `HERE` where none is.
     workers_away: AtomicU64,
-    /// The program has taken a batch that it has not marked.
-    in_hand: AtomicBool,
     /// What was fetched and not taken is held there.
     pub budget: Arc<Budget>,
 }
@@ -33,7 +30,6 @@ impl Presence {
             begun: Instant::now(),
             polled: AtomicU64::new(0),
             workers_away: AtomicU64::new(HERE),
-            in_hand: AtomicBool::new(false),
             budget: Arc::new(Budget::new(prefetch_bytes_max)),
         }
     }
@@ -42,29 +38,22 @@ impl Presence {
         ms(self.begun.elapsed())
     }
 
-    /// Since when somebody is away for whom something waits.
-    pub fn awaited_since(&self) -> Option<Ms> {
-        let program = self.polled.load(Ordering::Relaxed);
-        let waits = self.in_hand.load(Ordering::Relaxed) || self.budget.holds_any();
-        let program = if waits { program } else { HERE };
-        Some(program.min(self.workers_away.load(Ordering::Relaxed))).filter(|since| *since != HERE)
-    }
-
-    /// Since when somebody is away, whether something waits or not.
+    /// Since when somebody is away.
     pub fn away_since(&self) -> Option<Ms> {
         let (program, workers) = (&self.polled, &self.workers_away);
         let since = program.load(Ordering::Relaxed).min(workers.load(Ordering::Relaxed));
         Some(since).filter(|since| *since != HERE)
     }
 
-    pub fn set_in_hand(&self, in_hand: bool) {
-        self.in_hand.store(in_hand, Ordering::Relaxed);
-    }
-
     /// Since when the worker that is away the longest is.
     pub fn set_workers_away(&self, since: Option<Instant>) {
         let since = since.map_or(HERE, |since| ms(since.saturating_duration_since(self.begun)));
         self.workers_away.store(since, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub fn has_workers_away(&self) -> bool {
+        self.workers_away.load(Ordering::Relaxed) != HERE
     }
 
     #[cfg(test)]

@@ -47,9 +47,8 @@ impl Consumer {
         let reading = self.owned[&id].reading;
         self.stop_reading(id, reading);
         let owned = self.owned.get_mut(&id).expect("nothing else was heard meanwhile");
-        (owned.next, owned.marked, owned.in_hand) = (next, None, false);
+        (owned.next, owned.marked) = (next, None);
         owned.marks_since = Stint(self.last_stint.0 + 1);
-        self.look_at_hands();
         if reading == Reading::On {
             self.read_on(id);
         }

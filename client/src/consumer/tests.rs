@@ -77,23 +77,6 @@ async fn what_a_dropped_call_was_giving_up_is_the_next_event() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_away_is_awaited_until_it_has_marked_what_it_took() {
-    let mut bench = Bench::new();
-    let batch = RecordBatch::for_tests("orders", 0..3);
-    bench.consumer.presence.budget.hold(batch.bytes());
-    let fetched = Fetched { partition: partition(), stint: Stint(1), result: Ok(batch) };
-    bench.consumer.output.send(fetched).expect("it listens");
-    let batch = bench.consumer.next_batch().now_or_never().expect("it is there").expect("readable");
-    let presence = bench.consumer.presence.clone();
-    assert!(presence.awaited_since().is_some(), "it has taken a batch");
-    bench.consumer.mark_before(&batch, Offset(2));
-    assert!(presence.awaited_since().is_some(), "and not done with it");
-    bench.consumer.mark(&batch);
-    assert_eq!(presence.awaited_since(), None);
-    assert!(presence.away_since().is_some());
-}
-
-#[tokio::test]
 async fn who_was_away_too_long_is_told_so_and_what_it_lost() {
     let mut bench = Bench::new();
     let away = Duration::from_secs(400);

@@ -55,11 +55,6 @@ impl Budget {
         self.lock().held += bytes;
     }
 
-    /// Whether anything was fetched and not read.
-    pub(crate) fn holds_any(&self) -> bool {
-        self.lock().held > 0
-    }
-
     fn lock(&self) -> MutexGuard<'_, Used> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }

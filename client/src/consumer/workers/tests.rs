@@ -165,24 +165,27 @@ async fn a_worker_that_does_not_ask_is_awaited_until_it_does_or_has_ended() {
     let presence = stage.workers.consumer.presence.clone();
     stage.fetch(1, 0..3);
     stage.settle().await;
-    assert!(presence.awaited_since().is_some(), "a batch lies before it");
+    assert!(presence.has_workers_away(), "it has not asked yet");
     let (mut worker, end) = stage.begun.try_recv().expect("it has records");
-    let batch = worker.next_batch().await.expect("the first one");
+    worker.next_batch().await.expect("the first one");
     stage.settle().await;
-    assert!(presence.awaited_since().is_some(), "it has taken a batch");
-    worker.mark(&batch);
-    stage.settle().await;
-    assert_eq!(presence.awaited_since(), None, "it has all done");
+    assert!(presence.has_workers_away(), "it does something else");
+    {
+        let mut asking = Box::pin(worker.next_batch());
+        assert!((&mut asking).now_or_never().is_none(), "nothing is there");
+        stage.settle().await;
+        assert!(!presence.has_workers_away());
+    }
 
     // While it is away, all is lost: it is awaited until it has ended.
     stage.tell(Tidings::Stalled(Duration::from_secs(400)));
     stage.tell(Tidings::Gone(vec![partition()], Why::Lost));
     stage.settle().await;
-    assert!(presence.awaited_since().is_some());
+    assert!(presence.has_workers_away());
     assert!(worker.next_batch().await.is_none());
     end.send(Ok(())).await.expect("it runs");
     stage.settle().await;
-    assert_eq!(presence.awaited_since(), None);
+    assert!(!presence.has_workers_away());
 }
 
 #[tokio::test]
