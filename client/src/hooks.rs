@@ -16,8 +16,8 @@ use crate::record::TopicName;
 /// Calls that a client makes while it works; each does nothing unless you say what. Given to it with
 /// [`ClientConfig::hooks`](crate::ClientConfig::hooks).
 ///
-/// They come from the client's own tasks, several at a time, and hold those up: be quick, don't block, don't panic.
-/// Count, or send on a channel. Without hooks a branch is all that they cost.
+/// They come from the client's own tasks or from your own calls, several at a time, and hold those up: be quick, and don't
+/// block. Count, or send on a channel. One that panics is logged, and nothing else comes of it. Without hooks a branch is all that they cost.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};

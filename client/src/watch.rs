@@ -2,6 +2,7 @@
 //!
 //! Counters are relaxed atomics that somebody adds to once for each request, batch or change, never for each record.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -104,6 +105,14 @@ impl Watch {
         Watch { hooks, counters: Counters::default() }
     }
 
+    /// A hook that panics costs its program that one call, and no request or reader its task.
+    fn tell(&self, call: impl FnOnce(&dyn Hooks)) {
+        let Some(hooks) = &self.hooks else { return };
+        if catch_unwind(AssertUnwindSafe(|| call(&**hooks))).is_err() {
+            tracing::error!("a hook of this client panicked; it was to do no such thing");
+        }
+    }
+
     /// What was counted so far.
     pub fn metrics(&self) -> Metrics {
         self.counters.now()
@@ -113,25 +122,19 @@ impl Watch {
         add(&self.counters.connects, 1);
         add(&self.counters.connections, 1);
         tracing::debug!(target: CONNECTION, node = node.0, "connected");
-        if let Some(hooks) = &self.hooks {
-            hooks.connected(node);
-        }
+        self.tell(|hooks| hooks.connected(node));
     }
 
     pub fn disconnected(&self, node: NodeId, why: &Error) {
         take(&self.counters.connections, 1);
         tracing::debug!(target: CONNECTION, node = node.0, %why, "disconnected");
-        if let Some(hooks) = &self.hooks {
-            hooks.disconnected(node, why);
-        }
+        self.tell(|hooks| hooks.disconnected(node, why));
     }
 
     pub fn dial_failed(&self, address: &str, why: &Error) {
         add(&self.counters.connects_failed, 1);
         tracing::debug!(target: CONNECTION, address, %why, "cannot connect");
-        if let Some(hooks) = &self.hooks {
-            hooks.dial_failed(address, why);
-        }
+        self.tell(|hooks| hooks.dial_failed(address, why));
     }
 
     /// A request is about to leave; its hook is called by `sent`, where nothing is locked.
@@ -149,9 +152,7 @@ impl Watch {
     }
 
     pub fn sent(&self, node: NodeId, api: ApiKey, bytes: usize) {
-        if let Some(hooks) = &self.hooks {
-            hooks.sent(node, api, bytes);
-        }
+        self.tell(|hooks| hooks.sent(node, api, bytes));
     }
 
     /// An answer of so many bytes has come, or none will.
@@ -175,7 +176,7 @@ impl Watch {
         if let Err(kind) = result {
             request.span.record("failed", tracing::field::debug(kind));
         }
-        if let Some(hooks) = &self.hooks {
+        self.tell(|hooks| {
             hooks.answered(&RequestDone {
                 node,
                 api: request.api,
@@ -183,8 +184,8 @@ impl Watch {
                 bytes_received: bytes,
                 took: request.sent.elapsed(),
                 result,
-            });
-        }
+            })
+        });
     }
 
     pub fn produced(&self, batch: &BatchWritten<'_>) {
@@ -208,9 +209,7 @@ impl Watch {
             failed = batch.result.err().map(tracing::field::display),
             "produced"
         );
-        if let Some(hooks) = &self.hooks {
-            hooks.produced(batch);
-        }
+        self.tell(|hooks| hooks.produced(batch));
     }
 
     pub fn fetched(&self, batch: &RecordBatch) {
@@ -222,17 +221,13 @@ impl Watch {
         tracing::debug!(
             target: BATCH, topic = topic.as_str(), partition = partition.0, first = first.0, records, bytes, "fetched"
         );
-        if let Some(hooks) = &self.hooks {
-            hooks.fetched(&BatchRead { topic, partition, first, records, bytes });
-        }
+        self.tell(|hooks| hooks.fetched(&BatchRead { topic, partition, first, records, bytes }));
     }
 
     pub fn throttled(&self, node: NodeId, pause: Duration) {
         add(&self.counters.throttled_ms, pause.as_millis() as u64);
         tracing::debug!(target: BATCH, node = node.0, ?pause, "throttled");
-        if let Some(hooks) = &self.hooks {
-            hooks.throttled(node, pause);
-        }
+        self.tell(|hooks| hooks.throttled(node, pause));
     }
 
     pub fn rebalanced(&self, group: &str, what: &Rebalance<'_>) {
@@ -243,9 +238,7 @@ impl Watch {
             }
         }
         tracing::debug!(target: GROUP, group, ?what, "rebalance");
-        if let Some(hooks) = &self.hooks {
-            hooks.rebalanced(group, what);
-        }
+        self.tell(|hooks| hooks.rebalanced(group, what));
     }
 }
 
