@@ -11,6 +11,7 @@ use common::{Cluster, PATIENCE, edit, read_all};
 use highwater_client::{
     AckMode, Client, NodeId, Offset, PartitionId, Profiles, Reader, ReaderConfig, StartAt,
 };
+use highwater_protocol::error::ErrorCode;
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,6 +41,13 @@ async fn a_reader_is_served_in_its_rack_and_by_the_leader_when_nobody_is_there()
             ((by(1), by(3)) == (0, 0) && by(2) >= count && count > 0).then_some(())
         })
         .await;
+
+    let beyond = StartAt::Offset(Offset(1 << 40));
+    let config_beyond = ReaderConfig { start: beyond, ..config.clone() };
+    let mut lost = client.reader(config_beyond).await.expect("it is there");
+    let error =
+        timeout(PATIENCE, lost.next_batch()).await.expect("in time").expect_err("beyond all");
+    assert_eq!(error.code(), Some(ErrorCode::OffsetOutOfRange), "{error}");
 
     let mut follower = Follower::new(client.reader(config).await.expect("it is there"));
     follower.goes_on(200).await;

@@ -116,8 +116,10 @@ impl Api {
 
     fn followed_here(&self, partition: TopicPartition) -> Result<Option<Held>, WireError> {
         let route = self.route(partition)?;
-        let leader = route.leader().leader;
-        let follows = leader.is_some_and(|leader| leader != self.node.options().me);
+        let (view, me) = (route.leader(), self.node.options().me);
+        // A replica's own word names nobody in sync; its leader's news, which come each second, do.
+        let keeps_up = view.in_sync.is_empty() || view.in_sync.contains(&me);
+        let follows = view.leader.is_some_and(|leader| leader != me) && keeps_up;
         let Some(reader) = route.reader().filter(|_| follows && route.failed().is_none()) else {
             return Ok(None);
         };

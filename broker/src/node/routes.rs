@@ -312,8 +312,14 @@ impl Route {
                         Source::Replica => true,
                         Source::News => known.leader.is_none() || known.leader == heard.leader,
                     };
+            let mut heard = heard.clone();
+            // A follower knows its leader, and not who else keeps up.
+            if heard.in_sync.is_empty() && (heard.term, heard.leader) == (known.term, known.leader)
+            {
+                heard.in_sync.clone_from(&known.in_sync);
+            }
             changed = accepted && **known != heard;
-            if changed { Arc::new(heard.clone()) } else { known.clone() }
+            if changed { Arc::new(heard) } else { known.clone() }
         });
         if changed {
             self.changed.notify_waiters();

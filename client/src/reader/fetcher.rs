@@ -1,4 +1,5 @@
-//! The task that reads ahead: one fetch under way per leader, for all partitions that it leads.
+//! The task that reads ahead: one fetch under way per broker, for all partitions that are read there: its own, or with a
+//! rack those that it follows.
 //!
 //! Each partition has a position that only moves forward, to the end of what was handed out. A fetch
 //! carries an id, and an answer counts for a partition only while it waits for that very fetch; so
@@ -37,7 +38,7 @@ pub(crate) struct Fetcher {
     metadata: watch::Receiver<Arc<Snapshot>>,
     positions: Vec<Position>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Fetches under way by leader.
+    /// Fetches under way by broker.
     fetches: BTreeMap<NodeId, Fetch>,
     last_fetch: u64,
     refreshing: bool,
@@ -259,6 +260,10 @@ impl Fetcher {
 
     fn records(&mut self, index: usize, records: &FetchedRecords) {
         let position = &mut self.positions[index];
+        let stays_beyond = position.stays_beyond(records.high_watermark);
+        if stays_beyond && position.turns_to_leader(&self.metadata.borrow()) {
+            return self.refresh(None);
+        }
         let room = self.budget.room();
         let wanted = Wanted {
             from: position.next,
@@ -276,6 +281,9 @@ impl Fetcher {
         );
         match checked {
             Ok(Checked { batch: Some(batch), .. }) => {
+                if let State::Fetching { node, .. } = position.state {
+                    position.came_from(node, &self.metadata.borrow());
+                }
                 position.succeed(batch.next_offset());
                 position.served = position.asked;
                 let came: usize = records.records.iter().map(Bytes::len).sum();

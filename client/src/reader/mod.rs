@@ -44,7 +44,7 @@ pub struct ReaderConfig {
     pub out_of_range: OutOfRange,
     /// The failure domain of the program: partitions are read from a replica there that keeps up, and from their
     /// leaders where there is none or it fails. Such a replica may know of a record some milliseconds later than the
-    /// leader. Default none: all is read from leaders.
+    /// leader, and a second or two where links fail. Default none: all is read from leaders.
     pub rack: Option<String>,
     /// How long a broker may hold a fetch when there is nothing to read. Default 500 ms.
     pub wait_max: Duration,

@@ -35,6 +35,10 @@ pub(super) struct Position {
     pub(super) unknown_since: Option<Instant>,
     /// A replica nearby has failed, and until then only the leader is asked.
     at_leader_until: Option<Instant>,
+    /// For how long after the next failure: twice as long each time in a row.
+    at_leader_for: Duration,
+    /// Since when what comes next lies behind all that a replica nearby knows to be committed.
+    beyond_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,8 @@ impl Position {
             backoff: Backoff::new(retry::seed()),
             unknown_since: None,
             at_leader_until: None,
+            at_leader_for: AT_LEADER,
+            beyond_since: None,
         };
         position.succeed(start);
         position
@@ -93,13 +99,34 @@ impl Position {
     /// nobody else for a while. Says so.
     pub(super) fn turns_to_leader(&mut self, snapshot: &Snapshot) -> bool {
         let State::Fetching { node, .. } = self.state else { return false };
-        let leader = snapshot.place(self.partition).map(|place| place.node);
-        let turns = leader.is_some_and(|leader| leader != node);
+        let turns = !self.is_led_by(node, snapshot);
         if turns {
-            self.at_leader_until = Some(Instant::now() + AT_LEADER);
+            self.at_leader_until = Some(Instant::now() + self.at_leader_for);
+            self.at_leader_for = (2 * self.at_leader_for).min(AT_LEADER_MAX);
             self.state = State::Idle;
         }
         turns
+    }
+
+    fn is_led_by(&self, node: NodeId, snapshot: &Snapshot) -> bool {
+        snapshot.place(self.partition).is_some_and(|place| place.node == node)
+    }
+
+    /// A replica has answered, and knows of what is committed up to here. Whether it is behind for so long that only the
+    /// leader can say what becomes of an offset like this.
+    pub(super) fn stays_beyond(&mut self, high_watermark: Offset) -> bool {
+        if self.next <= high_watermark {
+            self.beyond_since = None;
+            return false;
+        }
+        self.beyond_since.get_or_insert_with(Instant::now).elapsed() > BEYOND
+    }
+
+    /// Records came from there: a replica nearby is trusted as before.
+    pub(super) fn came_from(&mut self, node: NodeId, snapshot: &Snapshot) {
+        if !self.is_led_by(node, snapshot) {
+            self.at_leader_for = AT_LEADER;
+        }
     }
 
     pub(super) fn pause(&mut self) {
@@ -109,3 +136,6 @@ impl Position {
 
 /// How long a partition is read at its leader after a replica nearby has failed.
 const AT_LEADER: Duration = Duration::from_secs(10);
+const AT_LEADER_MAX: Duration = Duration::from_secs(300);
+/// For how long a replica may be behind what its reader has come to elsewhere.
+const BEYOND: Duration = Duration::from_secs(1);
