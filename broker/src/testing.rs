@@ -31,6 +31,7 @@
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -52,8 +53,7 @@ pub struct TestCluster {
     brokers: Vec<Broker>,
     client: ClientConfig,
     profile: PathBuf,
-    // The last to be dropped.
-    dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 /// What a [`TestCluster`] is to be like.
@@ -67,6 +67,8 @@ pub struct TestClusterBuilder {
 /// A broker, running or not.
 struct Broker {
     config: PathBuf,
+    /// Goes with the last who uses it, also where nobody waits any more for a broker to stop.
+    dir: Arc<TempDir>,
     /// Held while the broker is stopped too, so that nobody else gets the port.
     socket: UdpSocket,
     running: Option<Running>,
@@ -219,7 +221,7 @@ impl TestClusterBuilder {
     }
 
     /// Sets a key of every broker's configuration file, such as `limits.shards`, to a value as it stands there; quotes
-    /// around text may be left out. What `hw cluster config` and topics set is set through [`Client::admin`].
+    /// around text may be left out where it does not read as a number or another value. What `hw cluster config` and topics set is set through [`Client::admin`].
     pub fn config(
         mut self,
         key: impl Into<String>,
@@ -252,6 +254,7 @@ impl TestClusterBuilder {
     fn make(&self) -> io::Result<TestCluster> {
         let made = tempfile::Builder::new().prefix("highwater-test-").tempdir_in(&self.beneath);
         let dir = made.map_err(|error| attempt("make a directory in", &self.beneath, &error))?;
+        let dir = Arc::new(dir);
         let any = || take_port((Ipv4Addr::LOCALHOST, 0).into());
         let sockets = (0..self.brokers).map(|_| any()).collect::<io::Result<Vec<_>>>()?;
         let node = |socket: &UdpSocket| {
@@ -263,7 +266,7 @@ impl TestClusterBuilder {
         let mut brokers = Vec::new();
         for (config, socket) in created.configs.into_iter().zip(sockets) {
             self.settle(&config)?;
-            brokers.push(Broker { config, socket, running: None });
+            brokers.push(Broker { config, dir: dir.clone(), socket, running: None });
         }
         let profiles = Profiles::load_from(&created.profile).map_err(io::Error::other)?;
         let client = profiles.get(None).map_err(io::Error::other)?.config();
@@ -301,10 +304,12 @@ impl Broker {
             .build()?;
         let (stop, stopped) = oneshot::channel();
         let (started, node) = oneshot::channel();
+        let dir = self.dir.clone();
         let live = move || {
             let outcome = runtime.block_on(live(&config, socket, (started, stopped)));
             // With the runtime go the sockets, whatever still waits.
             runtime.shutdown_timeout(LAST_TASKS);
+            drop(dir);
             outcome
         };
         let thread = std::thread::Builder::new().name("broker".to_owned()).spawn(live)?;

@@ -10,7 +10,7 @@ use highwater_broker::testing::TestCluster;
 use highwater_client::{Client, NewTopic, ProducerConfig, Record};
 
 #[tokio::test]
-async fn a_broker_takes_its_first_record_soon_after_it_was_wished_for() {
+async fn a_broker_takes_records_as_soon_as_it_is_ready() {
     let begun = Instant::now();
     let cluster = TestCluster::start().await.expect("a broker");
     let ready = begun.elapsed();

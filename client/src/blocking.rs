@@ -36,7 +36,7 @@
 //! # Ends
 //!
 //! No `Drop` waits. What a producer still has is lost when the last handle goes: [`Producer::close`] or [`Producer::flush`] it. A
-//! consumer that is dropped, not closed, makes the others of its group wait for its session.
+//! consumer that is dropped, not closed, makes the others of its group wait for its session if it was the last handle.
 
 use std::fmt;
 use std::future::Future;
@@ -461,5 +461,17 @@ impl fmt::Debug for Delivery {
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.reader.fmt(f)
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Batches<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batches").field("consumer", &self.consumer).finish_non_exhaustive()
     }
 }

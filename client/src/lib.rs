@@ -46,7 +46,8 @@
 //!   (`highwater_client::connection`) and rebalance (`highwater_client::group`).
 //!
 //! Inside, read in this order: `error` and `record` (the words), `connection` (one QUIC connection
-//! per broker), `metadata` (who leads what), `producer`, `reader`, `consumer`, `admin`.
+//! per broker), `metadata` (who leads what), `producer`, `reader`, `consumer`, `admin`; beside them `hooks` and
+//! `watch` (what is told of all that), and `blocking`.
 
 #![deny(missing_docs)]
 

@@ -115,7 +115,7 @@ impl Settings {
         }
     }
 
-    /// How long offsets are kept after the last member of their group has left.
+    /// How long offsets are kept after the last member of their group has left, or the last commit of somebody who is none.
     pub fn offsets_kept_ms(&self) -> u64 {
         let given = self.of_cluster("offsets.retention.minutes");
         given.and_then(|minutes| minutes.parse().ok()).unwrap_or(OFFSETS_KEPT_MINUTES) * 60_000
