@@ -225,8 +225,12 @@ impl Cluster {
         let serves =
             !broker.failed.contains(&partition) && view.epoch == self.checker.epoch(partition);
         let sound = !broker.disk.is_armed() && !broker.disk.has_failed();
-        let stays = self.checker.voters_to_come(partition).is_empty()
-            && self.mover.as_ref().is_none_or(|mover| mover.rests(partition, node));
+        // Who was a voter or learned goes on without a mover, and what is on its way to him he takes.
+        let rests = match &self.mover {
+            Some(mover) => mover.rests(partition, node),
+            None => !self.was_asked_for_voters(number),
+        };
+        let stays = rests && self.checker.voters_to_come(partition).is_empty();
         (alone && serves && sound && stays && !self.is_losing(partition)).then_some(node)
     }
 

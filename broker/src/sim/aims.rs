@@ -53,8 +53,16 @@ impl Cluster {
         self.partitions.iter().all(|partition| {
             let aim = aim(&image, *partition);
             aim == self::aim(mover.image(), *partition)
-                || aim.is_none_or(|voters| self.would_stand(&voters, *partition, None))
+                || aim.is_none_or(|voters| self.would_come_to_stand(&voters, *partition))
         })
+    }
+
+    /// Whether these would stand, also with one that is to go and is the last to.
+    fn would_come_to_stand(&self, voters: &[NodeId], partition: TopicPartition) -> bool {
+        let going = self.checker.voters(partition).iter().filter(|voter| !voters.contains(voter));
+        let mut on_the_way = going.map(|last| [voters, &[*last]].concat());
+        self.would_stand(voters, partition, None)
+            && on_the_way.all(|voters| self.would_stand(&voters, partition, None))
     }
 }
 

@@ -243,10 +243,14 @@ impl Cluster {
     /// have got its vote by then, on a word that left before.
     pub(super) fn may_fall_short(&self, node: usize, partition: TopicPartition) -> bool {
         let id = node_id(node);
-        let mut aims = self.aims(partition);
-        aims.retain(|voters| voters.contains(&id));
         let mut sets = self.checker.voters_to_come(partition);
         sets.push(self.checker.voters(partition).to_vec());
+        let mut aims = self.aims(partition);
+        // Who is to go may be the last to go.
+        let votes = sets.iter().any(|voters| voters.contains(&id));
+        let stays = aims.iter_mut().filter(|voters| votes && !voters.contains(&id));
+        stays.for_each(|voters| voters.push(id));
+        aims.retain(|voters| voters.contains(&id));
         let stands = sets.iter_mut().all(|voters| {
             if !voters.contains(&id) {
                 if aims.is_empty() {

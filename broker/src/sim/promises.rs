@@ -174,9 +174,6 @@ impl Checker {
             let offset = base.advance(at as u64);
             match committed.value_at(offset) {
                 Some(known) if known == *value => {}
-                // What was on its way to one that is no voter any more may come after its loss was accepted.
-                None if self.losses.contains_key(&partition)
-                    && !self.voters(partition).contains(&node) => {}
                 Some(known) => {
                     return broken(
                         "I1: a record is readable exactly once, at its offset",
